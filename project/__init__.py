@@ -1,0 +1,5 @@
+"""A site that uses videojobs, as its users would."""
+
+from .celery import app as celery_app
+
+__all__ = ["celery_app"]

@@ -1,0 +1,157 @@
+"""Settings of the site, from the environment. `README.md` lists the variables."""
+
+from pathlib import Path
+from typing import Any
+
+import environ
+from django.core.exceptions import ImproperlyConfigured
+from kombu import Queue
+
+from videojobs.conf import DEFAULTS
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+env = environ.Env()
+
+DEBUG = env.bool("DJANGO_DEBUG", default=False)
+SECRET_KEY = env.str("DJANGO_SECRET_KEY", default="only-for-development" if DEBUG else "")
+if not SECRET_KEY:
+    raise ImproperlyConfigured(
+        "Set DJANGO_SECRET_KEY to a long random text, or DJANGO_DEBUG=1 on a development machine."
+    )
+ALLOWED_HOSTS = env.list("DJANGO_ALLOWED_HOSTS", default=[])
+CSRF_TRUSTED_ORIGINS = [f"https://{host}" for host in ALLOWED_HOSTS if host not in {"*"}]
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "videojobs",
+    "project",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "project.urls"
+WSGI_APPLICATION = "project.wsgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+DATABASES = {"default": env.db("DATABASE_URL", default=f"sqlite:///{BASE_DIR / 'db.sqlite3'}")}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
+    # Without these, a worker and a web process together meet "database is locked".
+    DATABASES["default"]["OPTIONS"] = {
+        "transaction_mode": "IMMEDIATE",
+        "timeout": 20,
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+    }
+
+LANGUAGE_CODE = "en"
+USE_TZ = True
+TIME_ZONE = "UTC"
+
+STATIC_URL = "static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+MEDIA_URL = "media/"
+MEDIA_ROOT = env.path("MEDIA_ROOT", default=BASE_DIR / "media")
+
+# The embedded broker lives in one process: `./dev serve` and `./dev demo`. Anything else needs a
+# real one, such as redis://localhost:6379/0.
+CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default="memory://localhost")
+# The state is in the rows; Celery's results would only repeat it.
+CELERY_TASK_IGNORE_RESULT = True
+# A plain worker serves all queues; `-Q` separates the short steps from the downloads.
+CELERY_TASK_DEFAULT_QUEUE = "videojobs"
+CELERY_TASK_QUEUES = [Queue("videojobs"), Queue("videojobs-mirror")]
+CELERY_TIMEZONE = TIME_ZONE
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+# A RabbitMQ that closes a channel over a long countdown must not end the worker.
+CELERY_BROKER_CHANNEL_ERROR_RETRY = True
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+# On a deployment, running steps get this long to end before their messages go back.
+CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = 30.0
+CELERY_WORKER_ENABLE_SOFT_SHUTDOWN_ON_IDLE = True
+if CELERY_BROKER_URL.startswith("redis"):
+    CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any] = {
+        # Longer than the longest countdown, or Redis delivers a waiting wake-up twice.
+        "visibility_timeout": 4 * 3600,
+        # A frozen Redis would hold a sender, and a worker, for ever.
+        "socket_timeout": 10,
+        "socket_connect_timeout": 5,
+        "health_check_interval": 25,
+    }
+elif CELERY_BROKER_URL.startswith("memory"):
+    CELERY_BROKER_TRANSPORT_OPTIONS = {"polling_interval": 0.05}
+CELERY_BEAT_SCHEDULE = {
+    # A tick that no worker took in time is dropped, not run later in a heap.
+    "videojobs-sweep": {
+        "task": "videojobs.sweep",
+        "schedule": env.float("VIDEOJOBS_SWEEP_INTERVAL", default=60.0),
+        "options": {"queue": "videojobs", "expires": 50.0},
+    },
+    "videojobs-purge": {
+        "task": "videojobs.purge",
+        "schedule": 24 * 3600.0,
+        "options": {"queue": "videojobs", "expires": 3600.0},
+    },
+}
+
+
+def _from_environment(name: str, default: Any) -> Any:
+    """The value of `VIDEOJOBS_<name>`, as the type that the setting's default has."""
+    variable = f"VIDEOJOBS_{name}"
+    if isinstance(default, dict):
+        return env.json(variable)
+    if isinstance(default, tuple):
+        return env.list(variable)
+    return env.get_value(variable, cast=float if default is None else type(default))
+
+
+VIDEOJOBS = {
+    name: _from_environment(name, default)
+    for name, default in DEFAULTS.items()
+    if f"VIDEOJOBS_{name}" in env.ENVIRON
+}
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {
+        "redacted": {
+            "()": "videojobs.sanitize.RedactingFormatter",
+            "format": "%(asctime)s %(levelname)s %(name)s %(message)s",
+        }
+    },
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "redacted"}},
+    "root": {"handlers": ["console"], "level": env.str("DJANGO_LOG_LEVEL", default="INFO")},
+}
+
+if not DEBUG:
+    SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
+    SECURE_CONTENT_TYPE_NOSNIFF = True
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    STORAGES = {
+        "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+        "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+    }

@@ -1,0 +1,42 @@
+"""What all tests share: the provider they talk to, and the database they run on."""
+
+from collections.abc import Iterator
+
+import pytest
+
+pytest_plugins = ["tests.servers", "videojobs.testing.fixtures"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--database",
+        choices=["sqlite", "postgres"],
+        default="sqlite",
+        help="the database that the tests run on; postgres is started for them",
+    )
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(request: pytest.FixtureRequest) -> None:
+    """Point Django at a PostgreSQL of the session's own, if that was asked for."""
+    if request.config.getoption("--database") == "postgres":
+        import environ
+        from django.conf import settings
+        from django.db import connections
+
+        server = request.getfixturevalue("postgres_server")
+        database = environ.Env.db_url_config(server.url)
+        defaults = {name: v for name, v in connections["default"].settings_dict.items()}
+        settings.DATABASES["default"] = connections.settings["default"] = {
+            **defaults,
+            "OPTIONS": {},
+            **database,
+        }
+        del connections["default"]
+
+
+@pytest.fixture(autouse=True)
+def media_root(settings: object, tmp_path: object) -> Iterator[object]:
+    """Each test stores its files in a directory of its own."""
+    settings.MEDIA_ROOT = tmp_path / "media"  # type: ignore[attr-defined, operator]
+    yield tmp_path

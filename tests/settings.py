@@ -1,0 +1,11 @@
+"""The site's settings, as if nothing were set in the environment of whoever runs the tests."""
+
+import os
+
+for _name in list(os.environ):
+    if _name.startswith(("VIDEOJOBS_", "CELERY_")) and not _name.startswith("VIDEOJOBS_TEST_"):
+        del os.environ[_name]
+os.environ.pop("DATABASE_URL", None)
+os.environ |= {"DJANGO_DEBUG": "1", "VIDEOJOBS_API_KEY": "test-key-3f9a"}
+
+from project.settings import *  # noqa: E402, F403

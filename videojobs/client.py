@@ -1,0 +1,188 @@
+"""The provider's API: `submit` a request, `fetch` what became of it. Wire shapes end here.
+
+The facts are the provider's public documentation; where its pages contradict each other, both
+sides are accepted. HTTP codes of errors are documented nowhere, so the code decides first, then
+an envelope's `code`, and nothing but a well-formed answer is a verdict.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from . import transport
+from .conf import conf
+from .exceptions import (
+    ForeignEndpoint,
+    InvalidAnswer,
+    KeyRejected,
+    ProviderError,
+    RateLimited,
+    Refused,
+    TaskNotFound,
+)
+from .sanitize import clean
+from .states import Status, from_provider
+
+_MAX_ANSWER = 1024 * 1024
+_MAX_ID = 255
+_MAX_URL = 4096
+# Client errors that say nothing about the request itself.
+_NO_REFUSAL = frozenset({401, 403, 407, 408, 409, 423, 425, 429})
+_URL_FIELDS = ("video_url", "videoUrl", "image_url")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the provider says of a task."""
+
+    status: Status
+    #: Temporary and signed; "" until there is one.
+    video_url: str = ""
+    #: Seconds, as the provider measured them.
+    actual_duration: float | None = None
+    error: str = ""
+
+
+def submit(endpoint: str, body: Mapping[str, Any]) -> str:
+    """Send one create call, which is billed, and return the task's id.
+
+    Raises `NotSent` if it surely never left, and `Refused` if the provider understood it and said
+    no. After any other error nobody knows whether a task was created.
+    """
+    reply = _call("POST", endpoint, json=dict(body))
+    answer = _json_object(reply)
+    if not 200 <= reply.status < 300:
+        if 400 <= reply.status < 500 and reply.status not in _NO_REFUSAL and _refusal(answer):
+            raise Refused(_refusal(answer))
+        raise _http_error(reply)
+    if answer is None:
+        raise InvalidAnswer("the answer to the create call is not a JSON object")
+    task_id = _created_id(answer)
+    if _refusal(answer) and not task_id:
+        raise Refused(_refusal(answer))
+    if _refusal(answer) or not task_id:
+        raise InvalidAnswer("the answer to the create call names no task, or contradicts itself")
+    return task_id
+
+
+def fetch(endpoint: str, task_id: str) -> Answer:
+    """Ask once how a task is; `endpoint` is the one that the task was created at.
+
+    Raises a `TransportError` or a `ProviderError`, and nothing else, whatever comes back.
+    """
+    reply = _call("GET", f"{_base(endpoint)}/v1/result/{quote(task_id, safe='')}")
+    if not 200 <= reply.status < 300:
+        raise _http_error(reply)
+    answer = _json_object(reply)
+    if answer is None:
+        raise InvalidAnswer("the answer is not a JSON object")
+    if _refusal(answer):
+        raise ProviderError(f"the provider answers: {_refusal(answer)}")
+    return _answer(answer, task_id)
+
+
+def _call(method: str, url: str, **kwargs: Any) -> transport.Reply:
+    """The one place where the key is used; it goes to the origin of `BASE_URL` only."""
+    if transport.origin(url) != transport.origin(conf.BASE_URL):
+        raise ForeignEndpoint(
+            f"the job belongs to {urlsplit(url).hostname}, which is not where BASE_URL leads now"
+        )
+    return transport.request(
+        method,
+        url,
+        headers={"Authorization": f"Bearer {conf.API_KEY}", "Accept": "application/json"},
+        connect_timeout=conf.CONNECT_TIMEOUT,
+        timeout=conf.exchange_timeout,
+        max_bytes=_MAX_ANSWER,
+        fresh=method == "POST",
+        **kwargs,
+    )
+
+
+def _base(endpoint: str) -> str:
+    """The base URL in an endpoint: all that stands before the path of the create call."""
+    return endpoint.rsplit("/v1/", 1)[0].rstrip("/")
+
+
+def _json_object(reply: transport.Reply) -> dict[str, Any] | None:
+    try:
+        parsed = json.loads(reply.body)
+    except (ValueError, RecursionError):
+        return None
+    return parsed if isinstance(parsed, dict) else None
+
+
+def _http_error(reply: transport.Reply) -> ProviderError:
+    message = f"HTTP {reply.status}"
+    if said := _refusal(_json_object(reply)):
+        message += f": {said}"
+    kinds = {401: KeyRejected, 403: KeyRejected, 404: TaskNotFound, 429: RateLimited}
+    kind = kinds.get(reply.status, ProviderError)
+    return kind(message, retry_after=reply.retry_after)
+
+
+def _refusal(answer: dict[str, Any] | None) -> str:
+    """The reason in an envelope whose `code` is not zero ("0" on some pages, 0 on others)."""
+    code = (answer or {}).get("code")
+    if answer is None or code is None or _text(code).strip() == "0":
+        return ""
+    return clean(f"{_text(answer.get('msg')) or 'no reason given'} (code {_text(code)[:60]})")
+
+
+def _created_id(answer: dict[str, Any]) -> str:
+    data = answer.get("data")
+    data = data if isinstance(data, dict) else {}
+    found = (data.get("projectId"), data.get("id"), answer.get("projectId"), answer.get("id"))
+    return next((_id(value) for value in found if _id(value)), "")
+
+
+def _id(value: object) -> str:
+    """A task's id, or "" for what can't be one. Ids are opaque, but are text of a sane size."""
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        return ""
+    text = str(value).strip()
+    return text if len(text) <= _MAX_ID and text.isprintable() else ""
+
+
+def _answer(answer: dict[str, Any], task_id: str) -> Answer:
+    said_id = _id(answer.get("id"))
+    if said_id and said_id != task_id:
+        raise InvalidAnswer("the answer is about another task")
+    status = from_provider(answer.get("status"))
+    if status is None:
+        raise InvalidAnswer(f"unknown status {clean(_text(answer.get('status')), 60)!r}")
+    return Answer(
+        status=status,
+        video_url=next((url for field in _URL_FIELDS if (url := _url(answer.get(field)))), ""),
+        actual_duration=_seconds(answer.get("actualDuration")),
+        error=clean(_text(answer.get("error"))),
+    )
+
+
+def _url(value: object) -> str:
+    """A URL that can be kept; whether it may be fetched is judged when it is."""
+    is_url = isinstance(value, str) and len(value) <= _MAX_URL and value.isprintable()
+    return str(value) if is_url else ""
+
+
+def _seconds(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        seconds = float(value)
+    except OverflowError:
+        return None
+    return seconds if math.isfinite(seconds) and 0 <= seconds < 1e6 else None
+
+
+def _text(value: object) -> str:
+    """Readable text of a field that may be absent, null, text or an object."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except RecursionError:
+        return "(nested too deeply to be shown)"

@@ -1,0 +1,180 @@
+"""The record: a job, and what happened to it."""
+
+import uuid
+
+from django.core.files.storage import Storage, storages
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+from django.utils.functional import LazyObject
+from django.utils.translation import gettext_lazy as _
+
+from .conf import conf
+from .managers import VideoJobQuerySet
+from .states import POLLED, TERMINAL, MirrorStatus, Status
+
+
+class _OutputStorage(LazyObject):
+    """The storage that the setting `STORAGE` names, looked up when it is first needed."""
+
+    def _setup(self) -> None:
+        self._wrapped = storages[conf.STORAGE]
+
+
+def output_storage() -> Storage:
+    """The storage of outputs and posters. Named in migrations, so that they hold no storage."""
+    return _OutputStorage()  # type: ignore[return-value]
+
+
+class VideoJob(models.Model):
+    """A paid request for a video, from the wish to the file in storage."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    status = models.CharField(_("status"), max_length=12, choices=Status, default=Status.PENDING)
+    mirror_status = models.CharField(
+        _("mirror"), max_length=8, choices=MirrorStatus, default=MirrorStatus.NONE
+    )
+    provider_task_id = models.CharField(
+        _("provider's id"), max_length=255, null=True, blank=True, unique=True
+    )
+    key = models.CharField(
+        max_length=255, null=True, blank=True, unique=True, help_text=_("The caller's own.")
+    )
+
+    # The request, frozen at submission. Base URL and create path are in the endpoint.
+    endpoint = models.CharField(max_length=500)
+    model = models.CharField(max_length=100, blank=True)
+    prompt = models.TextField(blank=True)
+    duration = models.PositiveIntegerField(null=True, blank=True, help_text=_("Seconds asked for."))
+    params = models.JSONField(default=dict, blank=True)
+    metadata = models.JSONField(default=dict, blank=True, help_text=_("The caller's own."))
+
+    # Who may act on the job, and when.
+    due_at = models.DateTimeField(_("next step"), null=True, blank=True)
+    turn = models.PositiveBigIntegerField(
+        default=0, help_text=_("Fencing number: every change raises it.")
+    )
+    claimed_until = models.DateTimeField(null=True, blank=True)
+    check_count = models.PositiveIntegerField(_("checks"), default=0)
+    error_count = models.PositiveIntegerField(_("errors in a row"), default=0)
+    mirror_attempts = models.PositiveIntegerField(default=0)
+
+    # What the provider said.
+    video_url = models.TextField(blank=True, help_text=_("Temporary and signed: never shown."))
+    actual_duration = models.FloatField(null=True, blank=True, help_text=_("Seconds."))
+    error = models.TextField(blank=True)
+
+    # What we stored.
+    output = models.FileField(storage=output_storage, max_length=255, blank=True)
+    output_size = models.PositiveBigIntegerField(null=True, blank=True, help_text=_("Bytes."))
+    output_sha256 = models.CharField(_("SHA-256"), max_length=64, blank=True)
+    content_type = models.CharField(max_length=100, blank=True)
+    poster = models.FileField(storage=output_storage, max_length=255, blank=True)
+
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    submitted_at = models.DateTimeField(null=True, blank=True)
+    last_checked_at = models.DateTimeField(null=True, blank=True)
+    deadline_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+    mirrored_at = models.DateTimeField(null=True, blank=True)
+
+    objects = VideoJobQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("video job")
+        verbose_name_plural = _("video jobs")
+        ordering = ["-created_at"]
+        indexes = [
+            # → the sweep: due() and stuck(). Only unfinished jobs are in it.
+            models.Index("due_at", name="videojob_due", condition=Q(due_at__isnull=False)),
+            # → the admin's list and its date hierarchy.
+            models.Index("created_at", name="videojob_created"),
+            # → the admin's filter by status, and purge.
+            models.Index("status", "created_at", name="videojob_status"),
+        ]
+        constraints = [
+            models.CheckConstraint(
+                name="videojob_unfinished_has_a_next_step",
+                condition=Q(status__in=[*sorted(TERMINAL), Status.UNCONFIRMED])
+                | Q(due_at__isnull=False),
+            ),
+            models.CheckConstraint(
+                name="videojob_polled_has_a_task",
+                condition=~Q(status__in=sorted(POLLED)) | Q(provider_task_id__isnull=False),
+            ),
+            models.CheckConstraint(
+                name="videojob_mirror_due_has_a_next_step",
+                condition=~Q(mirror_status=MirrorStatus.DUE)
+                | Q(status=Status.COMPLETED, due_at__isnull=False),
+            ),
+            models.CheckConstraint(
+                name="videojob_stored_has_a_checked_file",
+                condition=~Q(mirror_status=MirrorStatus.STORED)
+                | (~Q(output="") & ~Q(output_sha256="") & Q(output_size__gt=0)),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.pk)
+
+    @property
+    def step(self) -> str:
+        """What a worker does next: "submit", "poll", "mirror", or "" when nothing.
+
+        A job in `submitting` has no next step: only the sweep finds out that its worker is lost.
+        """
+        if self.status == Status.PENDING:
+            return "submit"
+        if self.status in POLLED:
+            return "poll"
+        return "mirror" if self.mirror_status == MirrorStatus.DUE else ""
+
+    @property
+    def output_stem(self) -> str:
+        """The output's name in storage without its extension: ours, and the same in each retry."""
+        return f"{self.created_at.strftime(conf.UPLOAD_TO).strip('/')}/{self.pk}"
+
+    @property
+    def is_finished(self) -> bool:
+        """True when nothing more happens by itself: a verdict is there, and no download is due."""
+        return self.status in TERMINAL and self.mirror_status != MirrorStatus.DUE
+
+    @property
+    def is_overdue(self) -> bool:
+        """True for a job without a verdict past its deadline."""
+        return (
+            self.status in POLLED
+            and self.deadline_at is not None
+            and self.deadline_at <= timezone.now()
+        )
+
+
+class JobEvent(models.Model):
+    """A transition or a noteworthy error of a job. Written once, with it; never changed."""
+
+    class Kind(models.TextChoices):
+        # The status changed from `old` to `new`.
+        STATUS = "status", _("status")
+        # The mirror's status did.
+        MIRROR = "mirror", _("mirror")
+        # Nothing changed, but a person should be able to see it: an error, being overdue.
+        NOTE = "note", _("note")
+
+    job = models.ForeignKey(VideoJob, on_delete=models.CASCADE, related_name="events")
+    kind = models.CharField(max_length=6, choices=Kind)
+    old = models.CharField(max_length=12, blank=True)
+    new = models.CharField(max_length=12)
+    reason = models.TextField(blank=True)
+    actor = models.CharField(
+        max_length=150, blank=True, help_text=_("Who asked for it; empty for the app itself.")
+    )
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        verbose_name = _("job event")
+        verbose_name_plural = _("job events")
+        ordering = ["created_at", "pk"]
+        indexes = [models.Index("job", "created_at", name="jobevent_job_created")]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.old} → {self.new}" if self.old != self.new else self.reason

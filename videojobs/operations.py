@@ -1,0 +1,71 @@
+"""What keeps the whole in order. All of it is safe side by side with itself and with workers."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from itertools import chain
+
+from django.db import transaction
+from django.utils import timezone
+
+from .conf import conf
+from .models import VideoJob
+from .states import TERMINAL, MirrorStatus, Status
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What a sweep did: jobs woken up again, and submissions that a person has to look at."""
+
+    woken: int
+    unconfirmed: int
+
+
+def sweep(*, grace: float | None = None, limit: int | None = None) -> Swept:
+    """Wake up jobs that are late by more than `grace` seconds, and those of lost workers.
+
+    Messages can be lost in a dozen ways; this is what makes losing them harmless. A create call
+    that was lost with its worker is not sent again: whether it arrived, nobody knows.
+    """
+    now, limit = timezone.now(), conf.SWEEP_BATCH if limit is None else limit
+    grace = conf.SWEEP_GRACE if grace is None else grace
+    late = VideoJob.objects.due(now, grace=grace).order_by("due_at")[:limit]
+    lost = VideoJob.objects.stuck(now).order_by("due_at")[:limit]
+    woken = unconfirmed = 0
+    for job in chain(lost, late):
+        if job.status == Status.SUBMITTING:
+            unconfirmed += VideoJob.objects.transition(
+                job,
+                status=Status.UNCONFIRMED,
+                due_at=None,
+                reason="the worker was lost while the create call was under way",
+            )
+        else:
+            woken += VideoJob.objects.rearm(job)
+    return Swept(woken, unconfirmed)
+
+
+def purge(*, older_than: timedelta | None = None, dry_run: bool = False) -> int:
+    """Delete jobs that finished over `older_than` ago, with their files; return how many.
+
+    The default is the setting `PURGE_AFTER`; where it is None, nothing is deleted. Unfinished
+    jobs, and those whose output waits for its download, are never touched.
+    """
+    if older_than is None and conf.PURGE_AFTER is not None:
+        older_than = timedelta(days=conf.PURGE_AFTER)
+    if older_than is None:
+        return 0
+    jobs = VideoJob.objects.filter(
+        status__in=TERMINAL, finished_at__lt=timezone.now() - older_than
+    ).exclude(mirror_status=MirrorStatus.DUE)
+    return jobs.count() if dry_run else sum(_delete(job) for job in jobs.iterator())
+
+
+def _delete(job: VideoJob) -> int:
+    """Delete a job if it is still as it was read, and then its files."""
+    with transaction.atomic():
+        if not VideoJob.objects.filter(pk=job.pk, turn=job.turn).delete()[0]:
+            return 0
+        for file in filter(None, (job.output, job.poster)):
+            transaction.on_commit(partial(file.storage.delete, str(file.name)), robust=True)
+    return 1

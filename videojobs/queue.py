@@ -1,0 +1,92 @@
+"""The only sender of wake-ups.
+
+A wake-up is a hint, never the record: losing one costs a delay until the next sweep. So sending
+is allowed to fail, and is not allowed to fail its caller or to hold him for longer than a second.
+"""
+
+import logging
+import threading
+import time
+from datetime import datetime
+from functools import partial
+
+from celery import Celery, current_app, current_task
+from django.db import transaction
+from django.utils import timezone
+
+logger = logging.getLogger("videojobs")
+
+#: Step → task name and queue. Downloads are long; the short steps don't wait behind them.
+TASKS = {
+    "submit": ("videojobs.submit", "videojobs"),
+    "poll": ("videojobs.poll", "videojobs"),
+    "mirror": ("videojobs.mirror", "videojobs-mirror"),
+}
+
+#: The longest that a sender waits for the broker, in seconds.
+PATIENCE = 0.8
+#: How long a process leaves a broker alone that did not answer, so that a caller who submits a
+#: hundred jobs waits once.
+_QUIET_TIME = 5.0
+
+_quiet_until = 0.0
+
+
+def wake(step: str, job_id: object, turn: int, due_at: datetime, *, using: str) -> None:
+    """Send the wake-up `(job_id, turn)` once the transaction on database `using` commits."""
+    send = partial(_send, step, str(job_id), turn, due_at)
+    transaction.on_commit(send, using=using, robust=True)
+
+
+def _send(step: str, job_id: str, turn: int, due_at: datetime) -> None:
+    countdown = max(0.0, (due_at - timezone.now()).total_seconds())
+    app: Celery = current_app._get_current_object()  # type: ignore[attr-defined]
+    if app.conf.task_always_eager or _runs_eagerly():
+        # Eager mode ignores countdowns: a poll that reschedules itself would recurse at once.
+        if not countdown:
+            app.loader.import_default_modules()
+            _publish(app, step, job_id, turn, countdown)
+    elif time.monotonic() >= _quiet_until:
+        _publish_with_patience(app, step, job_id, turn, countdown)
+
+
+def _runs_eagerly() -> bool:
+    return bool(current_task and current_task.request.is_eager)
+
+
+def _publish_with_patience(
+    app: Celery, step: str, job_id: str, turn: int, countdown: float
+) -> None:
+    """Publish in a thread, since no combination of socket options bounds a frozen broker, or
+    the resolver, on every transport."""
+    global _quiet_until
+    failures: list[Exception] = []
+
+    def publish() -> None:
+        try:
+            _publish(app, step, job_id, turn, countdown)
+        except Exception as error:  # whatever a broker's client raises, the sweep heals it
+            failures.append(error)
+
+    thread = threading.Thread(target=publish, name="videojobs-wake", daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    if failures or thread.is_alive():
+        _quiet_until = time.monotonic() + _QUIET_TIME
+        reason = type(failures[0]).__name__ if failures else f"no answer within {PATIENCE} s"
+        logger.warning(
+            "job=%s the broker did not take the wake-up (%s); the sweep will", job_id, reason
+        )
+
+
+def _publish(app: Celery, step: str, job_id: str, turn: int, countdown: float) -> None:
+    task, queue = TASKS[step]
+    # A signature runs the task itself in eager mode, and otherwise needs its name only.
+    app.signature(task, args=(job_id, turn), immutable=True).apply_async(
+        queue=queue,
+        countdown=countdown,
+        retry=True,
+        # Once more, at once: a pooled connection may have died since its last use.
+        retry_policy={"max_retries": 1, "interval_start": 0, "interval_max": 0},
+        ignore_result=True,
+    )

@@ -1,0 +1,86 @@
+"""When to ask again, and when to give up. Pure: the time comes in, a decision goes out."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from .conf import conf
+
+#: The longest that a `Retry-After` is believed; a stranger could ask for a thousand years.
+MAX_RETRY_AFTER = 1800.0
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The waits of all steps, in seconds. `draw` gives a number from 0 to 1: the only chance."""
+
+    poll_interval: float = 30.0
+    poll_jitter: float = 0.2
+    max_poll_interval: float = 60.0
+    overdue_after: float = 1800.0
+    overdue_interval: float = 600.0
+    give_up_after: float = 86400.0
+    mirror_attempts: int = 5
+    draw: Callable[[], float] = random.random
+
+    @classmethod
+    def current(cls) -> "Policy":
+        """The policy that the settings ask for now."""
+        return cls(
+            poll_interval=conf.POLL_INTERVAL,
+            poll_jitter=conf.POLL_JITTER,
+            max_poll_interval=conf.MAX_POLL_INTERVAL,
+            overdue_after=conf.OVERDUE_AFTER,
+            overdue_interval=conf.OVERDUE_INTERVAL,
+            give_up_after=conf.GIVE_UP_AFTER,
+            mirror_attempts=conf.MIRROR_ATTEMPTS,
+        )
+
+    def deadline(self, started_at: datetime) -> datetime:
+        """When a job that was started then becomes overdue."""
+        return started_at + timedelta(seconds=self.overdue_after)
+
+    def gives_up_at(self, deadline_at: datetime) -> datetime:
+        """When an overdue job expires."""
+        rest = max(0.0, self.give_up_after - self.overdue_after)
+        return deadline_at + timedelta(seconds=rest)
+
+    def next_poll(
+        self,
+        now: datetime,
+        deadline_at: datetime,
+        *,
+        error_count: int = 0,
+        retry_after: float | None = None,
+    ) -> datetime | None:
+        """When to ask the provider again after an answer without a verdict, or after an error.
+
+        None: give up. `error_count` is the number of errors in a row, `retry_after` the seconds
+        that the provider asked for; it is never asked earlier than that.
+        """
+        if now >= self.gives_up_at(deadline_at):
+            return None
+        base = self.overdue_interval if now >= deadline_at else self.poll_interval
+        return now + self._wait(base, error_count, retry_after)
+
+    def next_submit(
+        self, now: datetime, *, error_count: int, retry_after: float | None = None
+    ) -> datetime:
+        """When to try a create call again that surely never left."""
+        return now + self._wait(self.poll_interval, error_count - 1, retry_after)
+
+    def next_mirror(
+        self, now: datetime, *, attempts: int, retry_after: float | None = None
+    ) -> datetime | None:
+        """When to try the download again after `attempts` failed ones. None: give up."""
+        if attempts >= self.mirror_attempts:
+            return None
+        return now + self._wait(self.poll_interval, attempts - 1, retry_after)
+
+    def _wait(self, base: float, doublings: int, retry_after: float | None) -> timedelta:
+        """`base`, doubled for each error up to the cap, with jitter that only ever adds."""
+        cap = max(base, self.max_poll_interval)
+        seconds = min(cap, base * 2.0 ** min(max(doublings, 0), 16))
+        seconds = max(seconds, min(retry_after or 0.0, MAX_RETRY_AFTER))
+        return timedelta(seconds=seconds * (1 + self.poll_jitter * self.draw()))

@@ -1,0 +1,269 @@
+"""The three steps of a job: submit, poll, mirror.
+
+Each one claims the job, acts outside of any transaction, decides, and records. Whatever the act
+raises is caught here and nowhere else: it is recorded and the step is scheduled again, so that no
+mistake, not even one of ours, can lose a job.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from django.db import IntegrityError
+from django.utils import timezone
+
+from . import client
+from . import mirror as mirroring
+from .conf import conf
+from .exceptions import ClaimLost, NotSent, OutputExpired, OutputRefused, Refused, VideoJobsError
+from .models import VideoJob
+from .sanitize import clean
+from .schedule import Policy
+from .states import POLLED, MirrorStatus, Status, progressed
+
+logger = logging.getLogger("videojobs")
+
+
+def submit(job_id: object, turn: int) -> None:
+    """Send a job's create call: at most once, since the claim has recorded the intent.
+
+    If the call surely never left, the job is pending again. If it was accepted or refused, that
+    is recorded. After anything else nobody knows, and a person decides.
+    """
+    job = VideoJob.objects.claim("submit", job_id, turn)
+    if job is None:
+        return
+    body = {"model": job.model, "prompt": job.prompt, "duration": job.duration, **job.params}
+    body = {name: value for name, value in body.items() if value not in (None, "")}
+    try:
+        task_id = client.submit(job.endpoint, body)
+    except NotSent as error:
+        _not_sent(job, error)
+    except Refused as error:
+        _refused(job, error)
+    except Exception as error:
+        _unconfirmed(job, _describe(job, error))
+    else:
+        _accepted(job, task_id)
+
+
+def poll(job_id: object, turn: int) -> None:
+    """Check a job once at the provider, record what it says, and schedule the next step."""
+    job = VideoJob.objects.claim("poll", job_id, turn)
+    if job is None:
+        return
+    try:
+        answer = client.fetch(job.endpoint, job.provider_task_id or "")
+    except Exception as error:
+        _poll_failed(job, error)
+    else:
+        _poll_answered(job, answer)
+
+
+def mirror(job_id: object, turn: int) -> None:
+    """Bring a completed job's output into storage; a failure never changes what was completed."""
+    job = VideoJob.objects.claim("mirror", job_id, turn)
+    if job is None:
+        return
+    try:
+        if job.mirror_attempts > conf.MIRROR_ATTEMPTS:
+            raise OutputRefused("every attempt was lost with its worker")
+        stored = _keep(job)
+    except ClaimLost:
+        logger.info("job=%s was taken over during its download", job.pk)
+    except Exception as error:
+        _mirror_failed(job, error)
+    else:
+        _mirror_stored(job, stored)
+
+
+def _not_sent(job: VideoJob, error: NotSent) -> None:
+    errors = job.error_count + 1
+    VideoJob.objects.transition(
+        job,
+        status=Status.PENDING,
+        error_count=errors,
+        due_at=Policy.current().next_submit(timezone.now(), error_count=errors),
+        reason=f"not sent: {_describe(job, error)}",
+    )
+
+
+def _refused(job: VideoJob, error: Refused) -> None:
+    reason = _describe(job, error)
+    VideoJob.objects.transition(
+        job,
+        status=Status.FAILED,
+        error=reason,
+        finished_at=timezone.now(),
+        due_at=None,
+        reason=f"the provider refused the request: {reason}",
+    )
+
+
+def _unconfirmed(job: VideoJob, reason: str) -> None:
+    VideoJob.objects.transition(job, status=Status.UNCONFIRMED, due_at=None, reason=reason)
+
+
+def _accepted(job: VideoJob, task_id: str) -> None:
+    now, policy = timezone.now(), Policy.current()
+    deadline_at = policy.deadline(now)
+    accepted: dict[str, Any] = {
+        "status": Status.QUEUED,
+        "provider_task_id": task_id,
+        "submitted_at": now,
+        "deadline_at": deadline_at,
+        "error_count": 0,
+        "due_at": policy.next_poll(now, deadline_at) or now,
+    }
+    try:
+        if VideoJob.objects.transition(job, **accepted):
+            return
+    except IntegrityError:
+        _unconfirmed(job, f"the provider answered with the id of another job, {clean(task_id)}")
+        return
+    # The lease ended during the call. What was paid for must not be dropped with the claim.
+    late = VideoJob.objects.filter(pk=job.pk, status=Status.UNCONFIRMED).first()
+    if not (late and VideoJob.objects.transition(late, **accepted, reason="the answer came late")):
+        logger.error("job=%s nobody tracks the task %s that was created", job.pk, clean(task_id))
+
+
+def _poll_answered(job: VideoJob, answer: client.Answer) -> None:
+    now = timezone.now()
+    status = progressed(Status(job.status), answer.status)
+    changes: dict[str, Any] = {"status": status, "error_count": 0, "error": answer.error}
+    changes["video_url"] = answer.video_url or job.video_url
+    changes["actual_duration"] = answer.actual_duration or job.actual_duration
+    if status in POLLED:
+        _record_poll(job, changes, reason="")
+        return
+    changes |= {"finished_at": now, "due_at": None}
+    if status == Status.COMPLETED and job.mirror_status == MirrorStatus.NONE:
+        changes |= {"mirror_status": MirrorStatus.DUE, "due_at": now}
+    elif status != Status.COMPLETED:
+        changes["error"] = answer.error or f"the provider says {status} and gives no reason"
+    _record_poll(job, changes, reason=changes["error"])
+
+
+def _poll_failed(job: VideoJob, error: Exception) -> None:
+    errors = job.error_count + 1
+    _record_poll(
+        job,
+        {"error_count": errors},
+        reason=_describe(job, error),
+        # The first, second, fourth, … error in a row: an outage of a day is a dozen events.
+        noteworthy=errors & (errors - 1) == 0,
+        retry_after=getattr(error, "retry_after", None),
+    )
+
+
+def _record_poll(
+    job: VideoJob,
+    changes: dict[str, Any],
+    *,
+    reason: str,
+    noteworthy: bool = False,
+    retry_after: float | None = None,
+) -> None:
+    """Record one check. Without a verdict it decides when to ask again, or that it is enough."""
+    now, policy = timezone.now(), Policy.current()
+    deadline_at = job.deadline_at or policy.deadline(now)
+    became_overdue = False
+    if "due_at" not in changes:
+        changes["due_at"] = policy.next_poll(
+            now, deadline_at, error_count=changes["error_count"], retry_after=retry_after
+        )
+        was_in_time = job.last_checked_at is None or job.last_checked_at < deadline_at
+        became_overdue = was_in_time and deadline_at <= now
+        if changes["due_at"] is None:
+            changes |= {"status": Status.EXPIRED, "finished_at": now}
+            reason = reason or "no verdict before the time to give up"
+    VideoJob.objects.transition(
+        job,
+        check_count=job.check_count + 1,
+        last_checked_at=now,
+        reason=reason or ("past its deadline" if became_overdue else ""),
+        noteworthy=noteworthy or became_overdue,
+        became_overdue=became_overdue,
+        **changes,
+    )
+
+
+def _keep(job: VideoJob) -> dict[str, Any]:
+    """Download, verify and store; return what is to be recorded of the file."""
+    storage = job.output.storage
+    stem = job.output_stem
+    with mirroring.download(_output_url(job), storage, stem, progress=_renewal(job)) as done:
+        # Storing may take as long as fetching did, where it is an upload.
+        if not VideoJob.objects.renew(job, seconds=conf.DOWNLOAD_TIMEOUT):
+            raise ClaimLost
+        return {
+            "output": mirroring.store(done, storage, stem + done.extension),
+            "output_size": done.size,
+            "output_sha256": done.sha256,
+            "content_type": done.content_type,
+        }
+
+
+def _output_url(job: VideoJob) -> str:
+    """The URL that came with the verdict, once; every later attempt asks for a fresh one."""
+    if job.mirror_attempts == 1 and job.video_url:
+        return job.video_url
+    answer = client.fetch(job.endpoint, job.provider_task_id or "")
+    if answer.status != Status.COMPLETED or not answer.video_url:
+        raise OutputExpired("the provider names no URL for the output")
+    return answer.video_url
+
+
+def _renewal(job: VideoJob) -> Callable[[int], None]:
+    """A callback that renews the lease a few times per lease, and raises once it is lost."""
+    renewed_at = time.monotonic()
+
+    def renew(_size: int) -> None:
+        nonlocal renewed_at
+        if time.monotonic() - renewed_at > conf.lease / 4:
+            renewed_at = time.monotonic()
+            if not VideoJob.objects.renew(job):
+                raise ClaimLost
+
+    return renew
+
+
+def _mirror_stored(job: VideoJob, stored: dict[str, Any]) -> None:
+    recorded = VideoJob.objects.transition(
+        job,
+        mirror_status=MirrorStatus.STORED,
+        mirrored_at=timezone.now(),
+        error_count=0,
+        due_at=None,
+        **stored,
+    )
+    if not recorded and not VideoJob.objects.filter(pk=job.pk).exists():
+        job.output.storage.delete(stored["output"])
+
+
+def _mirror_failed(job: VideoJob, error: Exception) -> None:
+    retry_at = None
+    # A mistake of ours or of the disk is as transient as one of the network.
+    if getattr(error, "transient", True):
+        retry_at = Policy.current().next_mirror(
+            timezone.now(),
+            attempts=job.mirror_attempts,
+            retry_after=getattr(error, "retry_after", None),
+        )
+    VideoJob.objects.transition(
+        job,
+        mirror_status=MirrorStatus.DUE if retry_at else MirrorStatus.FAILED,
+        error_count=job.error_count + 1,
+        due_at=retry_at,
+        reason=_describe(job, error),
+        noteworthy=True,
+    )
+
+
+def _describe(job: VideoJob, error: Exception) -> str:
+    """What a person may read of an error. One that we didn't raise is logged with its traceback."""
+    if isinstance(error, VideoJobsError):
+        return clean(str(error))
+    logger.error("job=%s unexpected error", job.pk, exc_info=error)
+    return clean(f"unexpected error: {type(error).__name__}: {error}")

@@ -1,0 +1,39 @@
+"""Celery's door: each task is one call.
+
+A message is a wake-up, `(job id, turn)`. It is acknowledged when it arrives: what is lost with a
+worker is found by the sweep, and a message that kills its worker must not come back.
+"""
+
+from celery import shared_task
+
+from . import operations, services
+
+
+@shared_task(name="videojobs.submit", ignore_result=True)
+def submit(job_id: str, turn: int) -> None:
+    """Send a job's create call."""
+    services.submit(job_id, turn)
+
+
+@shared_task(name="videojobs.poll", ignore_result=True)
+def poll(job_id: str, turn: int) -> None:
+    """Check a job once; it is rescheduled with a countdown until its status is terminal."""
+    services.poll(job_id, turn)
+
+
+@shared_task(name="videojobs.mirror", ignore_result=True)
+def mirror(job_id: str, turn: int) -> None:
+    """Bring a completed job's output into storage."""
+    services.mirror(job_id, turn)
+
+
+@shared_task(name="videojobs.sweep", ignore_result=True)
+def sweep() -> None:
+    """Wake up again whatever lost its wake-up or its worker. For beat, once a minute."""
+    operations.sweep()
+
+
+@shared_task(name="videojobs.purge", ignore_result=True)
+def purge() -> None:
+    """Delete finished jobs older than `PURGE_AFTER` days, with their files. For beat, daily."""
+    operations.purge()
