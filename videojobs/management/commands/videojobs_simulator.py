@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import errno
+import signal
+import threading
+from functools import partial
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from videojobs.testing import Call, Script, SimulatedProvider
+from videojobs.testing.script import DIRECTIVES
+
+
+class Command(BaseCommand):
+    help = "Run a simulated provider in the foreground, to try a site without paying."
+    requires_system_checks = ()
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--host", default="127.0.0.1", help="default: %(default)s")
+        parser.add_argument("--port", type=int, default=8900, help="default: %(default)s; 0: any")
+        parser.add_argument("--api-key", default="simulator", help="default: %(default)s")
+        parser.add_argument(
+            "--seconds", type=float, default=8.0, help="that a video takes (default: %(default)s)"
+        )
+
+    def handle(self, *, host: str, port: int, api_key: str, seconds: float, **_: Any) -> None:
+        if seconds <= 0:
+            raise CommandError("--seconds has to be more than 0.")
+        # Signal handlers can be set in the main thread only; elsewhere, the caller has its own way.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+        script = partial(Script.from_prompt, seconds=seconds)
+        provider = SimulatedProvider(api_key, script, host, port)
+        try:
+            provider.start()
+        except (OSError, OverflowError) as exc:
+            raise CommandError(_advice(host, port, exc)) from exc
+        try:
+            self._introduce(provider)
+            self._report_creates(provider)
+        except KeyboardInterrupt:
+            self.stdout.write("Stopped.")
+        finally:
+            provider.stop()
+
+    def _introduce(self, provider: SimulatedProvider) -> None:
+        self.stdout.write("The simulated provider is running. Point a site at it with\n\n")
+        self.stdout.write(f"  VIDEOJOBS_BASE_URL={provider.base_url}")
+        self.stdout.write(f"  VIDEOJOBS_API_KEY={provider.api_key}")
+        self.stdout.write("  VIDEOJOBS_ALLOWED_PRIVATE_NETWORKS=127.0.0.0/8\n\n")
+        self.stdout.write("Words in a prompt that change what happens:\n\n")
+        for word, meaning in DIRECTIVES.items():
+            self.stdout.write(f"  {word:<9} {meaning}")
+        self.stdout.write("\nCtrl-C stops it.")
+        self.stdout.flush()
+
+    def _report_creates(self, provider: SimulatedProvider) -> None:
+        reported: list[Call] = []
+        while True:
+            provider.wait_for(lambda p: len(p.creates) > len(reported), timeout=None)
+            for call in provider.creates[len(reported) :]:
+                self.stdout.write(_line(call, provider))
+                reported.append(call)
+            self.stdout.flush()
+
+
+def _line(call: Call, provider: SimulatedProvider) -> str:
+    if call.task_id is None:
+        return "refused"
+    task = provider.tasks[call.task_id]
+    # repr, because a prompt may hold control sequences of the terminal.
+    return f"{task.id}  {task.model[:40]!r}  {task.prompt[:60]!r}"
+
+
+def _advice(host: str, port: int, exc: Exception) -> str:
+    if isinstance(exc, OSError) and exc.errno == errno.EADDRINUSE:
+        return f"Port {port} is in use. Stop what runs there, or choose another one with --port."
+    return f"Can't listen on {host}:{port} ({exc}). Choose others with --host and --port."
