@@ -78,7 +78,8 @@ MEDIA_ROOT = env.path("MEDIA_ROOT", default=BASE_DIR / "media")
 
 # The embedded broker lives in one process: `./dev serve` and `./dev demo`. Anything else needs a
 # real one, such as redis://localhost:6379/0.
-CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default="memory://localhost")
+CELERY_BROKER_URL: str = env.str("CELERY_BROKER_URL", default="memory://localhost")
+EMBEDDED_BROKER = CELERY_BROKER_URL.startswith("memory")
 # The state is in the rows; Celery's results would only repeat it.
 CELERY_TASK_IGNORE_RESULT = True
 # A plain worker serves all queues; `-Q` separates the short steps from the downloads.
@@ -101,13 +102,13 @@ if CELERY_BROKER_URL.startswith("redis"):
         "socket_connect_timeout": 5,
         "health_check_interval": 25,
     }
-elif CELERY_BROKER_URL.startswith("memory"):
+elif EMBEDDED_BROKER:
     CELERY_BROKER_TRANSPORT_OPTIONS = {"polling_interval": 0.05}
 CELERY_BEAT_SCHEDULE = {
     # A tick that no worker took in time is dropped, not run later in a heap.
     "videojobs-sweep": {
         "task": "videojobs.sweep",
-        "schedule": env.float("VIDEOJOBS_SWEEP_INTERVAL", default=60.0),
+        "schedule": env.float("VIDEOJOBS_SWEEP_INTERVAL", default=5.0 if EMBEDDED_BROKER else 60.0),
         "options": {"queue": "videojobs", "expires": 50.0},
     },
     "videojobs-purge": {
@@ -118,21 +119,43 @@ CELERY_BEAT_SCHEDULE = {
 }
 
 
-def _from_environment(name: str, default: Any) -> Any:
-    """The value of `VIDEOJOBS_<name>`, as the type that the setting's default has."""
-    variable = f"VIDEOJOBS_{name}"
-    if isinstance(default, dict):
-        return env.json(variable)
-    if isinstance(default, tuple):
-        return env.list(variable)
-    return env.get_value(variable, cast=float if default is None else type(default))
+def _from_environment(variable: str, default: Any) -> Any:
+    """The variable's value, as the type that the setting's default has."""
+    try:
+        if isinstance(default, dict):
+            return env.json(variable)
+        if isinstance(default, tuple):
+            return env.list(variable)
+        return env.get_value(variable, cast=float if default is None else type(default))
+    except ValueError:
+        kind = "JSON" if isinstance(default, dict) else "a number"
+        raise ImproperlyConfigured(f"{variable} must be {kind}.") from None
 
 
-VIDEOJOBS = {
-    name: _from_environment(name, default)
-    for name, default in DEFAULTS.items()
-    if f"VIDEOJOBS_{name}" in env.ENVIRON
+# Names that no setting has are kept: the system check says so, with the name that was meant.
+VIDEOJOBS: dict[str, Any] = {
+    variable.removeprefix("VIDEOJOBS_"): _from_environment(
+        variable, DEFAULTS.get(variable.removeprefix("VIDEOJOBS_"), "")
+    )
+    for variable in env.ENVIRON
+    if variable.startswith("VIDEOJOBS_")
+    and not variable.startswith(("VIDEOJOBS_TEST_", "VIDEOJOBS_SWEEP_INTERVAL", "VIDEOJOBS_SIM"))
 }
+
+# On a development machine without a key, the provider is the simulator that `./dev serve` runs.
+SIMULATOR_PORT = env.int("VIDEOJOBS_SIMULATOR_PORT", default=8900)
+SIMULATED = DEBUG and not {"API_KEY", "BASE_URL"} & set(VIDEOJOBS)
+if EMBEDDED_BROKER:
+    # What a command in another terminal submits has no other way to the worker than the sweep.
+    VIDEOJOBS.setdefault("SWEEP_GRACE", 5.0)
+if SIMULATED:
+    VIDEOJOBS = {
+        "BASE_URL": f"http://127.0.0.1:{SIMULATOR_PORT}/kyyReactApiServer",
+        "API_KEY": "simulator",
+        "ALLOWED_PRIVATE_NETWORKS": ["127.0.0.0/8"],
+        "POLL_INTERVAL": 2.0,
+        **VIDEOJOBS,
+    }
 
 LOGGING = {
     "version": 1,

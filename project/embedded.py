@@ -1,0 +1,40 @@
+"""A worker, and beat, as threads of this process, for a site without any server.
+
+Measured: the in-memory broker keeps countdowns with the threads pool, and silently stops after one
+poll with prefork. What is lost when the process ends is found by the sweep of the next one.
+"""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+
+from celery import Celery
+from celery.beat import EmbeddedService, Scheduler
+from celery.worker import state
+
+
+@contextlib.contextmanager
+def running_worker(app: Celery, *, concurrency: int = 8, beat: bool = False) -> Iterator[None]:
+    """Run a worker of `app`, and beat where asked, until the context ends."""
+    app.loader.import_default_modules()
+    worker = app.WorkController(
+        pool="threads",
+        concurrency=concurrency,
+        hostname="embedded@localhost",
+        without_heartbeat=True,
+        without_mingle=True,
+        without_gossip=True,
+    )
+    thread = threading.Thread(target=worker.start, name="worker", daemon=True)
+    thread.start()
+    clock = EmbeddedService(app, thread=True, scheduler_cls=Scheduler) if beat else None
+    if clock:
+        clock.start()
+    try:
+        yield
+    finally:
+        if clock:
+            clock.stop()
+        state.should_stop = 0  # an exit code; None would mean: go on
+        thread.join(timeout=10)
+        state.should_stop = None

@@ -1,0 +1,76 @@
+"""The site, a worker and, without an API key, the simulated provider, in one terminal."""
+
+import contextlib
+import socket
+from argparse import ArgumentParser
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.core.management import BaseCommand, CommandError, call_command
+
+from project.celery import app
+from project.embedded import running_worker
+from videojobs.conf import conf
+from videojobs.testing import Script, SimulatedProvider
+
+LOGIN = "dev"
+
+
+class Command(BaseCommand):
+    help = "Run the site with admin, worker and, when no API key is set, the simulated provider."
+    requires_system_checks: list[str] = []
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--port", type=int, default=8000, help="the first port to try")
+
+    def handle(self, *, port: int, **options: Any) -> None:
+        if not settings.DEBUG:
+            raise CommandError("serve makes a login that anybody knows: set DJANGO_DEBUG=1.")
+        call_command("migrate", verbosity=0)
+        self._make_login()
+        with contextlib.ExitStack() as stack:
+            if settings.SIMULATED:
+                stack.enter_context(self._simulator())
+            stack.enter_context(running_worker(app, beat=True))
+            address = f"127.0.0.1:{_free_port(port)}"
+            self.stdout.write(
+                f"\n  Admin     http://{address}/admin/\n"
+                f"  Login     {LOGIN}, password {LOGIN}\n"
+                f"  Provider  {conf.BASE_URL}\n"
+                "  Submit    ./dev manage videojobs_submit 'A kitten in the grass' --duration 5\n"
+                "  Ctrl-C ends all of it.\n"
+            )
+            call_command("runserver", address, use_reloader=False, stdout=self.stdout)
+
+    def _make_login(self) -> None:
+        users = get_user_model().objects
+        if not users.filter(username=LOGIN).exists():
+            users.create_superuser(LOGIN, password=LOGIN)
+
+    def _simulator(self) -> SimulatedProvider:
+        """The simulated provider where the settings expect it, so that restarts find it again."""
+        port: int = settings.SIMULATOR_PORT
+        if not _is_free(port):
+            raise CommandError(
+                f"Port {port} is taken, which the simulated provider needs: "
+                "set VIDEOJOBS_SIMULATOR_PORT to another one."
+            )
+        self.stdout.write(
+            "No VIDEOJOBS_API_KEY is set: the provider is simulated, nothing is paid, and jobs are "
+            f"checked every {conf.POLL_INTERVAL:g} s instead of every 30."
+        )
+        return SimulatedProvider(api_key=conf.API_KEY, script=Script.from_prompt, port=port)
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        return bool(probe.connect_ex(("127.0.0.1", port)))
+
+
+def _free_port(wanted: int) -> int:
+    """`wanted`, or the first free port after it."""
+    for port in range(wanted, wanted + 50):
+        if _is_free(port):
+            return port
+    raise CommandError(f"No free port from {wanted} to {wanted + 49}: name another with --port.")
