@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.servers import Redis
-from videojobs.testing import Script, SimulatedProvider
+from videojobs.testing import Script, SimulatedProvider, sample
 
 from .deployment import Deployment, deployed
 
@@ -30,7 +30,7 @@ PATH = [
 def site(database_url: str, redis_server: Redis, directory: Path) -> Iterator[Deployment]:
     """A site whose jobs have all run to their end, with each message delivered twice."""
     with (
-        SimulatedProvider(script=Script(STEPS)) as provider,
+        SimulatedProvider(script=lambda prompt: Script(STEPS, output=sample(prompt))) as provider,
         deployed(
             directory,
             database_url=database_url,

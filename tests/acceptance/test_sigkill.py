@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.servers import Redis
-from videojobs.testing import Script, SimulatedProvider
+from videojobs.testing import Script, SimulatedProvider, sample
 
 from .deployment import Deployment, deployed
 
@@ -42,7 +42,7 @@ def site(database_url: str, redis_server: Redis, directory: Path) -> Iterator[De
     marks = directory / "marks"
     marks.mkdir()
     with (
-        SimulatedProvider(script=Script(("queued", "processing", "completed"))) as provider,
+        SimulatedProvider(script=lambda prompt: Script(output=sample(prompt))) as provider,
         deployed(
             directory,
             database_url=database_url,

@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from videojobs.testing import SAMPLE, Answer, Drop, Script, Truncate
+from videojobs.testing import SAMPLE, Answer, Drop, Script, Truncate, sample
 from videojobs.testing.script import DIRECTIVES, SAMPLE_SECONDS, Task
 
 
@@ -201,3 +201,11 @@ def test_flaky_and_expired_spoil_the_first_download_only() -> None:
 @pytest.mark.parametrize("directive", DIRECTIVES)
 def test_each_directive_that_people_are_told_of_does_something(directive: str) -> None:
     assert Script.from_prompt(f"A kitten {directive}") != Script.from_prompt("A kitten")
+
+
+def test_marked_samples_are_whole_files_that_differ() -> None:
+    one, other = sample("one"), sample("other")
+
+    assert one != other
+    assert one[: len(SAMPLE)] == SAMPLE
+    assert int.from_bytes(one[len(SAMPLE) :][:4]) == len(one) - len(SAMPLE)

@@ -11,6 +11,7 @@ from .script import (
     Slow,
     Task,
     Truncate,
+    sample,
 )
 
 __all__ = [
@@ -25,4 +26,5 @@ __all__ = [
     "Slow",
     "Task",
     "Truncate",
+    "sample",
 ]

@@ -1,0 +1,114 @@
+"""The site in project/ reads its settings from the environment, and is safe where it is silent."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SHOW = "from django.conf import settings; print(getattr(settings, '{}'))"
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    ours = {k: v for k, v in os.environ.items() if not k.startswith(("VIDEOJOBS_", "DJANGO_"))}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=ours | environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+def setting(name: str, **environment: str) -> str:
+    done = run("manage.py", "shell", "--no-imports", "-c", SHOW.format(name), **environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_outside_debug_it_refuses_to_start_without_a_secret_key() -> None:
+    done = run("manage.py", "check")
+
+    assert done.returncode != 0
+    assert "DJANGO_SECRET_KEY" in done.stderr
+
+
+def test_outside_debug_it_starts_with_a_secret_key() -> None:
+    done = run(
+        "manage.py", "check", "--deploy", "--fail-level", "ERROR",
+        DJANGO_SECRET_KEY="long-and-random", VIDEOJOBS_API_KEY="key",
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+
+
+def test_debug_is_off_unless_asked_for() -> None:
+    assert setting("DEBUG", DJANGO_SECRET_KEY="long-and-random") == "False"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "shown"),
+    [
+        ("VIDEOJOBS_POLL_INTERVAL", "2.5", "'POLL_INTERVAL': 2.5"),
+        ("VIDEOJOBS_MIRROR_ATTEMPTS", "7", "'MIRROR_ATTEMPTS': 7"),
+        ("VIDEOJOBS_PURGE_AFTER", "90", "'PURGE_AFTER': 90.0"),
+        (
+            "VIDEOJOBS_ALLOWED_PRIVATE_NETWORKS",
+            "10.0.0.0/8,127.0.0.0/8",
+            "'ALLOWED_PRIVATE_NETWORKS': ['10.0.0.0/8', '127.0.0.0/8']",
+        ),
+        ("VIDEOJOBS_MODELS", '{"m": {"path": "/v1/m"}}', "'MODELS': {'m': {'path': '/v1/m'}}"),
+    ],
+)
+def test_a_setting_of_the_app_has_its_type(variable: str, value: str, shown: str) -> None:
+    environment = {"DJANGO_DEBUG": "1", variable: value}
+
+    assert shown in setting("VIDEOJOBS", **environment)
+
+
+def test_a_value_of_the_wrong_type_is_named() -> None:
+    done = run("manage.py", "check", DJANGO_DEBUG="1", VIDEOJOBS_POLL_INTERVAL="often")
+
+    assert "VIDEOJOBS_POLL_INTERVAL must be a number" in done.stderr
+
+
+def test_a_variable_that_no_setting_has_is_an_error_with_the_name_that_was_meant() -> None:
+    done = run("manage.py", "check", DJANGO_DEBUG="1", VIDEOJOBS_POLL_INTERVALL="3")
+
+    assert done.returncode != 0
+    assert "Did you mean 'POLL_INTERVAL'?" in done.stderr
+
+
+def test_in_debug_without_a_key_the_provider_is_simulated() -> None:
+    assert "127.0.0.1:8900" in setting("VIDEOJOBS", DJANGO_DEBUG="1")
+
+
+def test_outside_debug_without_a_key_nothing_is_simulated() -> None:
+    assert setting("SIMULATED", DJANGO_SECRET_KEY="long-and-random") == "False"
+
+
+def test_with_a_key_nothing_is_simulated() -> None:
+    assert setting("SIMULATED", DJANGO_DEBUG="1", VIDEOJOBS_API_KEY="key") == "False"
+
+
+def test_a_worker_of_its_own_refuses_the_embedded_broker_and_says_what_to_set() -> None:
+    done = run("-m", "celery", "-A", "project", "worker", DJANGO_DEBUG="1")
+
+    assert done.returncode != 0
+    assert "CELERY_BROKER_URL" in done.stderr
+
+
+def test_redis_gets_a_visibility_timeout_beyond_the_longest_countdown() -> None:
+    options = setting(
+        "CELERY_BROKER_TRANSPORT_OPTIONS",
+        DJANGO_DEBUG="1",
+        CELERY_BROKER_URL="redis://localhost:1/0",
+    )
+
+    assert "'visibility_timeout': 14400" in options
+
+
+def test_sqlite_takes_its_locks_at_once() -> None:
+    assert "'transaction_mode': 'IMMEDIATE'" in setting("DATABASES", DJANGO_DEBUG="1")

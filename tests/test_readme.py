@@ -1,0 +1,106 @@
+"""What README.md and docs/ show is true: their code runs, and what they name exists."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import get_commands
+from django.test import RequestFactory
+
+from videojobs import services, signals
+from videojobs.conf import DEFAULTS
+from videojobs.models import VideoJob
+from videojobs.testing import SimulatedProvider
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+def block(beginning: str) -> dict[str, Any]:
+    """The names that the README's block with this text in it defines."""
+    (code,) = [code for code in BLOCKS if beginning in code]
+    names: dict[str, Any] = {"os": os, "VideoJob": VideoJob, "services": services}
+    exec(compile(code, "README.md", "exec"), names)
+    return names
+
+
+@pytest.mark.django_db
+def test_the_view_submits_a_job() -> None:
+    view = block("order_video")["order_video"]
+    request = RequestFactory().post("/", {"prompt": "A kitten in the grass"})
+
+    answer = view(request, 42)
+
+    assert answer.status_code == 200
+    assert VideoJob.objects.get().key == "order-42"
+
+
+@pytest.mark.django_db
+def test_the_view_pays_once_for_a_double_click() -> None:
+    view = block("order_video")["order_video"]
+    request = RequestFactory().post("/", {"prompt": "A kitten in the grass"})
+
+    view(request, 42)
+    view(request, 42)
+
+    assert VideoJob.objects.count() == 1
+
+
+@pytest.mark.django_db
+def test_the_view_says_what_is_wrong_with_a_request() -> None:
+    view = block("order_video")["order_video"]
+
+    answer = view(RequestFactory().post("/", {"prompt": ""}), 42)
+
+    assert answer.status_code == 400
+
+
+def test_the_receivers_take_what_the_signals_send(capsys: pytest.CaptureFixture[str]) -> None:
+    names = block("@receiver(output_stored)")
+    try:
+        signals.job_failed.send(sender=VideoJob, job=VideoJob(key="order-42", error="no"))
+    finally:
+        signals.job_failed.disconnect(names["apologise"])
+        signals.output_stored.disconnect(names["publish"])
+
+    assert capsys.readouterr().out == "order-42 failed: no\n"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_example_of_a_test_passes(simulated_provider: SimulatedProvider) -> None:
+    names = block("pytest_plugins")
+
+    names["test_an_order_gets_its_video"](simulated_provider, None)
+
+
+def test_every_signal_is_in_the_table() -> None:
+    sent = {name for name, value in vars(signals).items() if isinstance(value, signals.Signal)}
+
+    assert sent == set(re.findall(r"^\| `(\w+)` \|", README, flags=re.MULTILINE)) & sent
+    assert all(f"| `{name}` |" in README for name in sent)
+
+
+def test_every_command_is_in_the_table() -> None:
+    commands = {name for name, app in get_commands().items() if app == "videojobs"}
+
+    assert commands == set(re.findall(r"^\| `(videojobs_\w+)", README, flags=re.MULTILINE))
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    table = (ROOT / "docs" / "settings.md").read_text()
+    documented = dict(re.findall(r"^\| `([A-Z_]+)` \| (.*?) \|", table, flags=re.MULTILINE))
+
+    assert set(documented) == set(DEFAULTS)
+    numbers = {k: v for k, v in DEFAULTS.items() if isinstance(v, (int, float)) and v < 1e9}
+    assert {name: float(documented[name]) for name in numbers} == numbers
+
+
+def test_every_dev_command_exists() -> None:
+    listed = subprocess.run([ROOT / "dev"], capture_output=True, text=True, check=True).stdout
+
+    for command in set(re.findall(r"\./dev (\w+)", README)):
+        assert re.search(rf"^  {command} ", listed, flags=re.MULTILINE), command
