@@ -7,6 +7,7 @@ poll with prefork. What is lost when the process ends is found by the sweep of t
 import contextlib
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 from celery import Celery
 from celery.beat import EmbeddedService, Scheduler
@@ -27,7 +28,7 @@ def running_worker(app: Celery, *, concurrency: int = 8, beat: bool = False) -> 
     )
     thread = threading.Thread(target=worker.start, name="worker", daemon=True)
     thread.start()
-    clock = EmbeddedService(app, thread=True, scheduler_cls=Scheduler) if beat else None
+    clock: Any = EmbeddedService(app, thread=True, scheduler_cls=Scheduler) if beat else None
     if clock:
         clock.start()
     try:
@@ -35,6 +36,11 @@ def running_worker(app: Celery, *, concurrency: int = 8, beat: bool = False) -> 
     finally:
         if clock:
             clock.stop()
-        state.should_stop = 0  # an exit code; None would mean: go on
+        _stop_with(0)  # an exit code; None would mean: go on
         thread.join(timeout=10)
-        state.should_stop = None
+        _stop_with(None)
+
+
+def _stop_with(code: int | None) -> None:
+    """Tell this process's workers to stop, as Celery's own signal handlers do."""
+    state.should_stop = code  # type: ignore[assignment]

@@ -1,8 +1,9 @@
 """What all tests share: the provider they talk to, and the database they run on."""
 
-from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from pytest_django.fixtures import SettingsWrapper
 
 pytest_plugins = ["tests.servers", "videojobs.testing.fixtures"]
 
@@ -26,7 +27,7 @@ def django_db_modify_db_settings(request: pytest.FixtureRequest) -> None:
 
         server = request.getfixturevalue("postgres_server")
         database = environ.Env.db_url_config(server.url)
-        defaults = {name: v for name, v in connections["default"].settings_dict.items()}
+        defaults = connections["default"].settings_dict
         settings.DATABASES["default"] = connections.settings["default"] = {
             **defaults,
             "OPTIONS": {},
@@ -36,7 +37,7 @@ def django_db_modify_db_settings(request: pytest.FixtureRequest) -> None:
 
 
 @pytest.fixture(autouse=True)
-def media_root(settings: object, tmp_path: object) -> Iterator[object]:
+def media_root(settings: SettingsWrapper, tmp_path: Path) -> Path:
     """Each test stores its files in a directory of its own."""
-    settings.MEDIA_ROOT = tmp_path / "media"  # type: ignore[attr-defined, operator]
-    yield tmp_path
+    settings.MEDIA_ROOT = tmp_path / "media"
+    return tmp_path / "media"

@@ -9,3 +9,7 @@ os.environ.pop("DATABASE_URL", None)
 os.environ |= {"DJANGO_DEBUG": "1", "VIDEOJOBS_API_KEY": "test-key-3f9a"}
 
 from project.settings import *  # noqa: E402, F403
+from project.settings import MIDDLEWARE  # noqa: E402
+
+# It warns of a directory that only `collectstatic` makes, and warnings are errors here.
+MIDDLEWARE.remove("whitenoise.middleware.WhiteNoiseMiddleware")

