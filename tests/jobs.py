@@ -1,0 +1,83 @@
+"""Rows in every state that the constraints allow, made without a step having run."""
+
+from datetime import timedelta
+from typing import Any
+
+from django.core.files.base import ContentFile
+from django.utils import timezone
+
+from videojobs.models import VideoJob
+from videojobs.testing import SAMPLE
+
+SECRET = "Signature=8f2c-secret"
+
+
+def _in(seconds: float) -> Any:
+    return timezone.now() + timedelta(seconds=seconds)
+
+
+def make(state: str = "queued", **fields: Any) -> VideoJob:
+    """A job in a status, or in "due", "stored", "mirror-failed", "skipped", or "overdue"."""
+    status = state if state not in _VARIANTS else str(_VARIANTS[state].get("status", "completed"))
+    row: dict[str, Any] = {
+        "status": status,
+        "prompt": "A kitten in the grass",
+        "model": "videos",
+        "duration": 5,
+        "endpoint": "https://api.example.com/v1/videos/videos",
+    }
+    if status in ("pending", "submitting", "queued", "processing"):
+        row["due_at"] = _in(24.5)
+    if status not in ("pending", "submitting", "unconfirmed"):
+        row["provider_task_id"] = f"proj_{VideoJob.objects.count()}"
+    if status in ("queued", "processing"):
+        row["deadline_at"] = _in(1000)
+    if status in ("completed", "failed", "cancelled", "expired", "stopped"):
+        row["finished_at"] = timezone.now()
+    job: VideoJob = VideoJob.objects.create(**{**row, **_variant(state), **fields})
+    return job
+
+
+def make_stored(**fields: Any) -> VideoJob:
+    """A job whose video really is in storage."""
+    job = make("stored", output="2026/sample.mp4", content_type="video/mp4", **fields)
+    job.output.storage.save("2026/sample.mp4", ContentFile(SAMPLE))
+    return job
+
+
+_VARIANTS: dict[str, dict[str, Any]] = {
+    "due": {"mirror_status": "due"},
+    "stored": {
+        "mirror_status": "stored",
+        "output": "2026/sample.mp4",
+        "output_size": len(SAMPLE),
+        "output_sha256": "ab" * 32,
+        "actual_duration": 3.04,
+    },
+    "mirror-failed": {"mirror_status": "failed"},
+    "skipped": {"mirror_status": "skipped"},
+    "overdue": {"status": "processing"},
+}
+
+STATES = [
+    "pending",
+    "submitting",
+    "unconfirmed",
+    "queued",
+    "processing",
+    "overdue",
+    "failed",
+    "cancelled",
+    "expired",
+    "stopped",
+    *("due", "stored", "mirror-failed", "skipped"),
+]
+
+
+def _variant(state: str) -> dict[str, Any]:
+    times = {"due": {"due_at": _in(24.5)}, "overdue": {"deadline_at": _in(-100)}}
+    url = {"video_url": f"https://cdn.example.com/v.mp4?{SECRET}"}
+    given = _VARIANTS.get(state)
+    if given is None:
+        return {}
+    return {**given, **times.get(state, {}), **(url if given.get("mirror_status") else {})}

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from tests import jobs
+from tests.management.run import run
+
+pytestmark = pytest.mark.django_db
+
+KEYS = {
+    *("id", "provider_task_id", "key", "model", "status", "mirror_status"),
+    *("check_count", "error_count", "error", "due_at", "created_at", "finished_at"),
+    *("output", "output_size", "output_sha256"),
+}
+
+
+def test_every_state_has_a_line() -> None:
+    made = {str(jobs.make(state).pk): state for state in jobs.STATES}
+
+    heading, *lines = run("videojobs_status").out.splitlines()
+
+    assert heading.split()[:3] == ["ID", "STATUS", "MIRROR"]
+    assert {line.split()[0] for line in lines} == set(made)
+    assert "overdue" in next(line for line in lines if made[line.split()[0]] == "overdue")
+
+
+def test_json_is_a_list_of_objects() -> None:
+    job = jobs.make("stored", key="order-42")
+
+    [row] = json.loads(run("videojobs_status", "--json").out)
+
+    assert set(row) == KEYS
+    assert row["id"] == str(job.pk)
+    assert row["key"] == "order-42"
+    assert (row["status"], row["mirror_status"]) == ("completed", "stored")
+    assert row["output"] == "2026/sample.mp4"
+    assert row["output_size"] == job.output_size
+    assert row["output_sha256"] == job.output_sha256
+    assert row["due_at"] is None
+
+
+def test_json_of_what_is_not_there_is_null() -> None:
+    job = jobs.make("pending")
+
+    [row] = json.loads(run("videojobs_status", "--json").out)
+
+    assert row["due_at"] == job.due_at.isoformat() if job.due_at else False
+    for name in ("provider_task_id", "key", "output", "output_size", "output_sha256"):
+        assert row[name] is None
+
+
+def test_json_of_no_jobs_is_an_empty_list() -> None:
+    assert json.loads(run("videojobs_status", "--json").out) == []
+
+
+def test_the_signed_url_is_never_told() -> None:
+    job = jobs.make("due")
+
+    told = run("videojobs_status").out + run("videojobs_status", "--json", str(job.pk)).out
+
+    assert "cdn.example.com" not in told
+
+
+def test_ids_choose_the_jobs() -> None:
+    job = jobs.make(key="order-42")
+    jobs.make()
+
+    [row] = json.loads(run("videojobs_status", "--json", "order-42", str(job.pk)[:12]).out)
+
+    assert row["id"] == str(job.pk)
+
+
+def test_an_unknown_id_is_an_error() -> None:
+    ended = run("videojobs_status", "nope", "--json")
+
+    assert "'nope'" in ended.error
+    assert (ended.code, ended.out) == (1, "")
+
+
+def test_a_status_chooses_the_jobs() -> None:
+    jobs.make("failed")
+    jobs.make("queued")
+
+    rows = json.loads(run("videojobs_status", "--json", "--status=failed").out)
+
+    assert [row["status"] for row in rows] == ["failed"]
+
+
+def test_the_newest_come_first_and_a_limit_leaves_the_older_ones_out() -> None:
+    now = timezone.now()
+    for n in range(3):
+        jobs.make("failed", key=f"k{n}", created_at=now - timedelta(days=n))
+
+    ended = run("videojobs_status", "--limit=2")
+    rows = json.loads(run("videojobs_status", "--json", "--limit=2").out)
+
+    assert [row["key"] for row in rows] == ["k0", "k1"]
+    assert "k2" not in ended.out
+    assert "2 of 3 jobs" in ended.out
+
+
+def test_without_a_limit_people_see_fifty_and_programs_all() -> None:
+    for _ in range(51):
+        jobs.make("failed")
+
+    assert "50 of 51 jobs" in run("videojobs_status").out
+    assert len(json.loads(run("videojobs_status", "--json").out)) == 51
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "x", "1e3", "99999999999"])
+def test_a_limit_is_a_whole_number_from_one(limit: str) -> None:
+    assert "is not a whole number from 1" in run("videojobs_status", f"--limit={limit}").error
+
+
+def test_what_steers_a_terminal_is_not_printed() -> None:
+    jobs.make(prompt="\x1b]0;owned\x07\x1b[2J\r\n\u202egreen\x9b31m [bold]" + "x" * 100_000)
+
+    out = run("videojobs_status").out
+
+    assert not set("\x1b\x07\r\u202e\x9b") & set(out)
+    assert len(out) < 500
+    assert "owned" in out
+
+
+def test_it_takes_as_many_queries_for_fifty_jobs_as_for_one() -> None:
+    jobs.make()
+    with CaptureQueriesContext(connection) as one:
+        run("videojobs_status")
+    for state in jobs.STATES * 3:
+        jobs.make(state)
+    with CaptureQueriesContext(connection) as many:
+        run("videojobs_status")
+
+    assert len(one) == len(many) == 1

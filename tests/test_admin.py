@@ -1,0 +1,392 @@
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib import admin
+from django.contrib.auth.models import Permission, User
+from django.core.files.storage import Storage
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+from django.utils import timezone
+
+from tests import jobs
+from videojobs.admin import MAX_EVENTS
+from videojobs.models import JobEvent, VideoJob
+from videojobs.testing import SAMPLE
+
+pytestmark = pytest.mark.django_db
+
+LIST = "/admin/videojobs/videojob/"
+HOSTILE = "<script>alert(1)</script>\u202e\x1b[31m\n\n👩‍👩‍👧 '\"&"
+
+
+@pytest.fixture
+def staff(client: Client) -> Client:
+    """A client of somebody who may look at jobs, and nothing else."""
+    user = User.objects.create_user("viewer", is_staff=True)
+    user.user_permissions.add(Permission.objects.get(codename="view_videojob"))
+    client.force_login(user)
+    return client
+
+
+def page(job: VideoJob) -> str:
+    return reverse("admin:videojobs_videojob_change", args=[job.pk])
+
+
+def read(client: Client, url: str) -> str:
+    response = client.get(url)
+    assert response.status_code == 200, (url, response.status_code)
+    return response.content.decode()
+
+
+def listed(client: Client, query: str = "") -> set[Any]:
+    response = client.get(LIST + query)
+    assert response.status_code == 200
+    return {job.pk for job in response.context["cl"].result_list}
+
+
+def holds(text: str, *parts: str) -> bool:
+    return all(part in text for part in parts)
+
+
+def queries(action: Callable[[], object]) -> int:
+    with CaptureQueriesContext(
+        connection,
+    ) as captured:
+        action()
+    return len(captured)
+
+
+def test_every_state_has_a_row_and_a_page(staff: Client) -> None:
+    made = [jobs.make(state) for state in jobs.STATES]
+
+    assert listed(staff) == {job.pk for job in made}
+    for job in made:
+        assert str(job.pk) in read(staff, page(job))
+
+
+def test_a_badge_says_the_status_in_a_word_and_a_sign(staff: Client) -> None:
+    jobs.make("mirror-failed")
+
+    text = read(staff, LIST)
+
+    assert '<span aria-hidden="true">✓</span> completed' in text
+    assert '<span aria-hidden="true">!</span> failed' in text
+
+
+def test_an_overdue_job_says_so(staff: Client) -> None:
+    jobs.make("overdue")
+
+    assert "</span> overdue</span>" in read(staff, LIST)
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(24.9, "in 24 s"), (-200, "3 min late")])
+def test_the_next_step_is_a_time_in_words(staff: Client, seconds: float, words: str) -> None:
+    jobs.make(due_at=timezone.now() + timedelta(seconds=seconds))
+
+    assert re.search(rf"<time [^>]*>{words}</time>", read(staff, LIST))
+
+
+def test_the_list_takes_as_many_queries_for_fifty_jobs_as_for_one(staff: Client) -> None:
+    jobs.make(prompt=HOSTILE)
+    staff.get(LIST)
+    one = queries(lambda: staff.get(LIST))
+    for _ in range(49):
+        jobs.make("overdue", error_count=1)
+
+    fifty = queries(lambda: staff.get(LIST))
+
+    assert one == fifty <= 9
+
+
+def test_the_job_page_takes_as_many_queries_for_fifty_events_as_for_one(staff: Client) -> None:
+    job = jobs.make_stored()
+    add_events(job, 1)
+    staff.get(page(job))
+    one = queries(lambda: staff.get(page(job)))
+    add_events(job, 49)
+
+    fifty = queries(lambda: staff.get(page(job)))
+
+    assert one == fifty <= 7
+
+
+def test_the_list_reads_no_long_texts(staff: Client) -> None:
+    jobs.make(prompt="x" * 100_000)
+
+    with CaptureQueriesContext(connection) as captured:
+        staff.get(LIST)
+
+    rows = [q["sql"] for q in captured if "prompt_start" in q["sql"]]
+    assert len(rows) == 1
+    for column in ("params", "metadata", "video_url", "error"):
+        assert f'"videojobs_videojob"."{column}"' not in rows[0]
+
+
+@pytest.mark.parametrize(
+    ("query", "states"),
+    [
+        ("?status__exact=queued", {"queued"}),
+        ("?mirror_status__exact=stored", {"stored"}),
+        ("?attention=person", {"unconfirmed", "expired", "mirror-failed"}),
+        ("?attention=unconfirmed", {"unconfirmed"}),
+        ("?attention=mirror-failed", {"mirror-failed"}),
+        ("?attention=expired", {"expired"}),
+        ("?attention=overdue", {"overdue"}),
+        ("?attention=nonsense", set(jobs.STATES)),
+        ("?model=videos", set(jobs.STATES)),
+        ("?model=videos_fast", set()),
+    ],
+)
+def test_a_filter_shows_what_it_says(staff: Client, query: str, states: set[str]) -> None:
+    made = {jobs.make(state).pk: state for state in jobs.STATES}
+
+    assert {made[pk] for pk in listed(staff, query)} == states
+
+
+def test_search_finds_by_id_task_key_and_prompt(staff: Client) -> None:
+    job = jobs.make("failed", provider_task_id="proj_x1", key="order-42", prompt="A red fox")
+    jobs.make("failed")
+
+    for term in (str(job.pk), job.pk.hex, str(job.pk)[:8], job.pk.hex.upper()):
+        assert listed(staff, f"?q={term}") == {job.pk}, term
+    for term in ("proj_x1", "order-42", "red+fox"):
+        assert listed(staff, f"?q={term}") == {job.pk}, term
+    assert listed(staff, "?q=nothing-like-it") == set()
+
+
+def test_search_by_id_stays_within_the_filters(staff: Client) -> None:
+    job = jobs.make("failed")
+
+    assert listed(staff, f"?q={job.pk}&status__exact=queued") == set()
+
+
+def test_the_dates_lead_to_a_day(staff: Client) -> None:
+    now = timezone.now()
+    old = jobs.make("failed", created_at=now - timedelta(days=400))
+    jobs.make("failed")
+
+    assert listed(staff, f"?created_at__year={old.created_at.year}") == {old.pk}
+
+
+def test_a_stored_video_plays_in_the_page_and_can_be_had(staff: Client) -> None:
+    job = jobs.make_stored()
+
+    text = read(staff, page(job))
+
+    assert re.search(r'<video [^>]*controls[^>]*preload="metadata"', text)
+    assert f'src="{job.output.url}"' in text
+    assert f'<a href="{job.output.url}" download>' in text
+    assert "poster=" not in text
+    assert f"{len(SAMPLE)} bytes" in text
+    assert "KB" in text
+    assert "ab" * 32 in text
+    assert "3.04 s; asked: 5 s" in text
+
+
+def test_a_poster_stands_for_the_video_before_it_plays(staff: Client) -> None:
+    job = jobs.make_stored(poster="2026/sample.jpg")
+
+    assert f'poster="{job.poster.url}"' in read(staff, page(job))
+
+
+@pytest.mark.parametrize("state", [state for state in jobs.STATES if state != "stored"])
+def test_nothing_plays_that_is_not_stored(staff: Client, state: str) -> None:
+    assert "<video" not in read(staff, page(jobs.make(state)))
+
+
+def test_a_file_that_waits_for_its_replacement_does_not_play(staff: Client) -> None:
+    job = jobs.make("due", output="2026/sample.mp4")
+
+    assert "<video" not in read(staff, page(job))
+
+
+def test_a_storage_without_urls_breaks_no_page(
+    staff: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = jobs.make("stored")
+    monkeypatch.setattr(VideoJob._meta.get_field("output"), "storage", Storage())
+
+    text = read(staff, page(job))
+
+    assert "<video" not in text
+    assert "2026/sample.mp4" in text
+
+
+def test_the_history_tells_time_change_reason_and_actor(staff: Client) -> None:
+    job = jobs.make("mirror-failed")
+    job.events.create(kind="status", old="queued", new="stopped", reason="too late", actor="ann")
+    job.events.create(kind="mirror", old="due", new="failed", reason="HTTP 500")
+    job.events.create(kind="note", old="queued", new="queued", reason="a note")
+
+    text = read(staff, page(job))
+
+    first, second, third = re.findall(r"<tr>\s*<td><time.*?</tr>", text, re.DOTALL)
+    assert holds(first, "queued", "stopped", "too late", "ann")
+    assert holds(second, "mirror:", "HTTP 500", "the app")
+    assert holds(third, "no change", "a note")
+
+
+def test_a_very_long_history_is_cut_to_its_latest_events(staff: Client) -> None:
+    job = jobs.make()
+    start = timezone.now()
+    JobEvent.objects.bulk_create(
+        JobEvent(
+            job=job,
+            kind="note",
+            new="queued",
+            reason=f"event {n}.",
+            created_at=start + timedelta(seconds=n),
+        )
+        for n in range(MAX_EVENTS + 1)
+    )
+
+    text = read(staff, page(job))
+
+    assert "event 0." not in text
+    assert text.index("event 1.") < text.index(f"event {MAX_EVENTS}.")
+    assert "Earlier events are not shown." in text
+
+
+@pytest.mark.parametrize("key", ["sk-very-secret", 'sk\\very"secret'])
+def test_no_key_and_no_signed_query_is_shown(staff: Client, settings: Any, key: str) -> None:
+    settings.VIDEOJOBS = {"API_KEY": key}
+    url = f"https://cdn.example.com/in.png?{jobs.SECRET}"
+    job = jobs.make(
+        "due",
+        prompt=f"like {url} with {key}",
+        params={"referenceImages": [url], key: {"deep": [url, key]}},
+        metadata={"source": url},
+        error=f"no answer from {url}",
+    )
+    job.events.create(kind="note", new="completed", reason=f"failed: {url} {key}")
+
+    shown = read(staff, page(job)) + read(staff, LIST)
+
+    assert "cdn.example.com" in shown
+    assert jobs.SECRET not in shown
+    assert "8f2c-secret" not in shown
+    for written in (key, json.dumps(key)[1:-1]):
+        assert written not in html.unescape(shown)
+
+
+def test_markup_direction_marks_and_newlines_break_no_page(staff: Client) -> None:
+    job = jobs.make(
+        prompt=HOSTILE,
+        key="<b>key",
+        error=HOSTILE,
+        params={"<i>": HOSTILE},
+        metadata={"<i>": HOSTILE},
+        model="<u>model",
+    )
+    job.events.create(kind="status", old="<s>", new="<s>", reason=HOSTILE, actor="<em>")
+
+    for text in (read(staff, page(job)), read(staff, LIST)):
+        for tag in ("<script>alert", "<b>key", "<i>", "<u>model", "<s>", "<em>"):
+            assert tag not in text
+        assert "&lt;script&gt;alert(1)" in text
+
+
+def test_the_list_turns_no_text_around_an_excerpt(staff: Client) -> None:
+    jobs.make(prompt=HOSTILE)
+
+    text = read(staff, LIST)
+
+    assert "\u202e" not in text
+    assert "<bdi" in text
+
+
+def test_json_shows_direction_marks_instead_of_obeying_them(staff: Client) -> None:
+    job = jobs.make(params={"note": "a\u202eb"})
+
+    assert "a\\u202eb" in read(staff, page(job))
+
+
+@pytest.mark.parametrize("piece", ["x", "/", "https://", "<", "\n", "\u202e", "https://a?b="])
+def test_a_megabyte_of_prompt_is_cut_in_the_list_and_whole_on_its_page(
+    staff: Client, piece: str
+) -> None:
+    job = jobs.make(prompt=piece * (1024 * 1024 // len(piece)))
+
+    assert len(read(staff, LIST)) < 30_000
+    assert "videojobs-box" in read(staff, page(job))
+
+
+def test_pages_have_no_inline_styles_scripts_or_handlers(staff: Client) -> None:
+    job = jobs.make_stored()
+
+    for text in (read(staff, page(job)), read(staff, LIST)):
+        assert "<style" not in text
+        assert not re.search(r"<[^>]+ (style|on[a-z]+)=", text)
+        assert not re.search(r"<script(?![^>]*\bsrc=)[^>]*>", text)
+
+
+@pytest.mark.parametrize("who", ["anonymous", "user", "staff"])
+def test_who_may_not_look_sees_nothing(client: Client, who: str) -> None:
+    job = jobs.make(prompt="A secret film")
+    if who != "anonymous":
+        client.force_login(User.objects.create_user("x", is_staff=who == "staff"))
+
+    for url in (LIST, page(job)):
+        response = client.get(url)
+        assert response.status_code == (403 if who == "staff" else 302)
+        assert b"secret film" not in response.content
+
+
+@pytest.mark.parametrize("user", ["viewer", "superuser"])
+def test_no_post_does_anything(client: Client, staff: Client, user: str) -> None:
+    if user == "superuser":
+        client.force_login(User.objects.create_superuser("root"))
+    job = jobs.make("failed")
+    before = VideoJob.objects.values().get()
+    body = {
+        "status": "completed",
+        "prompt": "changed",
+        "action": "delete_selected",
+        "_selected_action": [str(job.pk)],
+        "post": "yes",
+        "_save": "1",
+    }
+
+    answers = {
+        url: client.post(url, body).status_code
+        for url in (LIST, f"{LIST}add/", page(job), f"{LIST}{job.pk}/delete/")
+    }
+
+    assert answers.pop(LIST) in (200, 302)
+    assert set(answers.values()) == {403}
+    assert VideoJob.objects.values().get() == before
+    assert JobEvent.objects.count() == 0
+
+
+def test_a_superuser_is_offered_no_change(admin_client: Client) -> None:
+    job = jobs.make()
+
+    text = read(admin_client, page(job)) + read(admin_client, LIST)
+
+    assert admin_client.get(f"{LIST}add/").status_code == 403
+    assert 'name="_save"' not in text
+    assert "deletelink" not in text
+    assert "addlink" not in re.sub(r'<nav.*?</nav>|id="nav-sidebar".*', "", text, flags=re.DOTALL)
+    assert 'name="action"' not in text
+
+
+def test_an_id_that_is_none_leads_home(staff: Client) -> None:
+    assert staff.get(f"{LIST}nonsense/change/").status_code == 302
+
+
+def test_events_are_seen_with_their_job_only() -> None:
+    assert not admin.site.is_registered(JobEvent)
+
+
+def add_events(job: VideoJob, number: int) -> None:
+    for n in range(number):
+        job.events.create(kind="status", old="queued", new="processing", reason=f"reason {n}")

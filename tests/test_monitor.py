@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from django.utils import timezone, translation
+
+from tests import jobs
+from videojobs import monitor
+from videojobs.models import VideoJob
+
+pytestmark = pytest.mark.django_db
+
+
+def after(seconds: float) -> Any:
+    return timezone.now() + timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (-5, "0 s"),
+        (0.9, "0 s"),
+        (24, "24 s"),
+        (59.9, "59 s"),
+        (60, "1 min"),
+        (3599, "59 min"),
+        (3600, "1 h"),
+        (7500, "2 h 5 min"),
+        (86399, "23 h 59 min"),
+        (86400, "1 d"),
+        (300 * 86400, "300 d"),
+    ],
+)
+def test_a_span_is_said_as_a_person_says_it(seconds: float, words: str) -> None:
+    assert monitor.span(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("state", "fields", "words"),
+    [
+        ("queued", {"due_at": 24.5}, "in 24 s"),
+        ("queued", {"due_at": -200}, "3 min late"),
+        ("queued", {"due_at": 0.2}, "now"),
+        ("queued", {"due_at": -1, "claimed_until": 30}, "under way"),
+        ("submitting", {"due_at": -100, "claimed_until": -30}, "worker lost"),
+        ("due", {"due_at": 90}, "in 1 min"),
+        ("stored", {}, "—"),
+        ("failed", {}, "—"),
+        ("stopped", {}, "—"),
+        ("unconfirmed", {}, "needs a person"),
+        ("expired", {}, "needs a person"),
+        ("mirror-failed", {}, "needs a person"),
+    ],
+)
+def test_the_next_step_is_said_in_a_few_words(
+    state: str, fields: dict[str, float], words: str
+) -> None:
+    job = jobs.make(state, **{name: after(seconds) for name, seconds in fields.items()})
+
+    assert monitor.next_step(job) == words
+
+
+@pytest.mark.parametrize(
+    ("state", "fields", "sentence"),
+    [
+        ("pending", {}, "Send the create call: in 24 s."),
+        ("queued", {}, "Ask the provider: in 24 s."),
+        ("queued", {"error_count": 1}, "The last attempt failed."),
+        ("queued", {"error_count": 3}, "The last 3 attempts failed."),
+        ("overdue", {}, "It is overdue and asked for rarely; given up in 23 h 28 min."),
+        ("due", {"mirror_attempts": 1}, "Download the video, attempt 2 of 5: in 24 s."),
+        ("stored", {}, "Nothing: the job is finished."),
+        ("stopped", {}, "Tracking was stopped; the provider may still finish, and bill."),
+        ("expired", {}, "No verdict came in time. A person can take the job up again."),
+    ],
+)
+def test_the_outlook_says_what_comes_next(
+    state: str, fields: dict[str, Any], sentence: str
+) -> None:
+    job = jobs.make(state, **fields)
+
+    assert sentence in monitor.outlook(job)
+
+
+def test_a_running_download_is_called_by_the_number_of_its_attempt() -> None:
+    job = jobs.make("due", mirror_attempts=2, claimed_until=after(30))
+
+    assert monitor.outlook(job)[0] == "Download the video, attempt 2 of 5: under way."
+
+
+@pytest.mark.parametrize(("late", "lost"), [(10, False), (61, True)])
+def test_a_wake_up_counts_as_lost_when_the_sweep_says_so(
+    settings: Any, late: float, lost: bool
+) -> None:
+    settings.VIDEOJOBS = {"SWEEP_GRACE": 60.0}
+    job = jobs.make(due_at=after(-late))
+
+    assert any("wake-up is lost" in sentence for sentence in monitor.outlook(job)) is lost
+
+
+def test_a_lost_worker_is_named_as_the_reason() -> None:
+    job = jobs.make("submitting", due_at=after(-100), claimed_until=after(-1))
+
+    assert "Its worker did not come back. The sweep takes care of it." in monitor.outlook(job)
+
+
+def test_every_state_has_an_outlook() -> None:
+    for state in jobs.STATES:
+        assert monitor.outlook(jobs.make(state)), state
+
+
+def test_conditions_and_functions_agree_in_every_state() -> None:
+    made = {state: jobs.make(state) for state in jobs.STATES}
+
+    for state, job in made.items():
+        row = VideoJob.objects.filter(pk=job.pk)
+        assert row.filter(monitor.NEEDS_A_PERSON).exists() == monitor.needs_a_person(job), state
+        assert row.filter(monitor.overdue(timezone.now())).exists() == job.is_overdue, state
+        assert row.filter(monitor.UNFINISHED).exists() != job.is_finished, state
+
+
+def test_what_needs_a_person_succeeds_and_rests() -> None:
+    made = {state: jobs.make(state) for state in jobs.STATES}
+
+    assert {s for s, job in made.items() if monitor.needs_a_person(job)} == {
+        "unconfirmed",
+        "expired",
+        "mirror-failed",
+    }
+    assert {s for s, job in made.items() if monitor.succeeded(job)} == {"stored", "skipped"}
+    assert {s for s, job in made.items() if not monitor.at_rest(job)} == {
+        "pending",
+        "submitting",
+        "queued",
+        "processing",
+        "overdue",
+        "due",
+    }
+
+
+@pytest.mark.parametrize("text", ["", "1234567", "proj_1234567890", "x" * 36, "1" * 33, "½" * 8])
+def test_what_begins_no_id_has_no_range(text: str) -> None:
+    assert monitor.id_range(text) is None
+
+
+@pytest.mark.parametrize("text", ["1a2b3c4d", "1A2B3C4D", "1a2b-3c4d", " 1a2b3c4d "])
+def test_the_beginning_of_an_id_is_a_range_of_ids(text: str) -> None:
+    low, high = UUID("1a2b3c4d" + "0" * 24), UUID("1a2b3c4d" + "f" * 24)
+
+    assert monitor.id_range(text) == (low, high)
+
+
+def test_a_range_finds_exactly_the_ids_that_begin_so() -> None:
+    first, last = UUID("1a2b3c4d" + "0" * 24), UUID("1a2b3c4d" + "f" * 24)
+    before, behind = UUID("1a2b3c4c" + "f" * 24), UUID("1a2b3c4e" + "0" * 24)
+    for number, pk in enumerate([first, last, before, behind]):
+        jobs.make(pk=pk, provider_task_id=f"t{number}")
+
+    found = VideoJob.objects.filter(pk__range=monitor.id_range("1a2b3c4d"))
+
+    assert {job.pk for job in found} == {first, last}
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("https://user:secret@cdn.example.com:8443/v.mp4?sig=secret#x", "cdn.example.com"),
+        ("", ""),
+        ("not a url", ""),
+        ("https://[::1", ""),
+    ],
+)
+def test_no_more_than_the_host_of_a_url_is_told(url: str, host: str) -> None:
+    assert monitor.host(url) == host
+
+
+def test_the_words_are_made_when_they_are_shown_and_not_at_import() -> None:
+    with translation.override("de"):
+        assert monitor.next_step(jobs.make())

@@ -1,0 +1,288 @@
+"""The admin: every job with its whole story, to be looked at and not changed."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.contrib.admin.utils import flatten_fieldsets, label_for_field
+from django.contrib.admin.views.main import ChangeList
+from django.db.models import Q, QuerySet
+from django.db.models.functions import Left
+from django.http import HttpRequest, HttpResponse
+from django.template.defaultfilters import filesizeformat
+from django.utils import timezone
+from django.utils.formats import localize
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
+
+from . import markup, monitor
+from .conf import conf
+from .models import VideoJob
+from .monitor import NOTHING
+from .sanitize import clean, redact
+from .states import MirrorStatus, Status
+
+#: The latest events that a job page shows; more are a loop that somebody has to look into.
+MAX_EVENTS = 500
+
+_EXCERPT = 70
+# What the list has no use for and what is as long as its writer liked.
+_LONG = ("prompt", "params", "metadata", "video_url", "error")
+_TIMES = (
+    "created_at",
+    "submitted_at",
+    "last_checked_at",
+    "deadline_at",
+    "finished_at",
+    "mirrored_at",
+    "due_at",
+    "claimed_until",
+)
+
+# The job page: section, and its lines.
+_SECTIONS: list[tuple[Any, list[Any]]] = [
+    (None, ["state", "what_next", "error_text"]),
+    (_("Video"), [("size", "lengths"), "sha256", "file"]),
+    (_("Request, as frozen"), ["prompt_text", "request_text", "endpoint_text"]),
+    (_("Identity"), [("provider_task_id", "key", "video_host"), "metadata_text"]),
+    (_("Work"), [("check_count", "error_count", "mirror_attempts", "turn"), "times"]),
+]
+
+
+class ModelFilter(admin.SimpleListFilter):
+    """By model, with the names from the settings: those in use would be a scan of the table."""
+
+    title = _("model")
+    parameter_name = "model"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(name, name) for name in conf.MODELS]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(model=self.value()) if self.value() else queryset
+
+
+class AttentionFilter(admin.SimpleListFilter):
+    """The jobs that somebody should look at."""
+
+    title = _("attention")
+    parameter_name = "attention"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return [
+            ("person", _("needs a person")),
+            ("unconfirmed", _("needs a person: unconfirmed")),
+            ("mirror-failed", _("needs a person: mirror failed")),
+            ("expired", _("needs a person: expired")),
+            ("overdue", _("overdue")),
+        ]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        conditions = {
+            "person": monitor.NEEDS_A_PERSON,
+            "unconfirmed": Q(status=Status.UNCONFIRMED),
+            "mirror-failed": Q(mirror_status=MirrorStatus.FAILED),
+            "expired": Q(status=Status.EXPIRED),
+            "overdue": monitor.overdue(timezone.now()),
+        }
+        condition = conditions.get(self.value() or "")
+        return queryset.filter(condition) if condition else queryset
+
+
+class JobList(ChangeList):
+    def get_queryset(self, request: HttpRequest, *args: Any, **kwargs: Any) -> QuerySet[Any]:
+        """Rows without their long texts: a page of megabyte prompts would be read for nothing."""
+        jobs = super().get_queryset(request, *args, **kwargs)
+        return jobs.annotate(prompt_start=Left("prompt", _EXCERPT * 6)).defer(*_LONG)
+
+
+@admin.register(VideoJob)
+class VideoJobAdmin(admin.ModelAdmin):
+    """Nothing is added, changed or deleted here; the promises of a job are kept by its steps."""
+
+    class Media:
+        css = {"all": ["videojobs/admin.css"]}
+
+    list_display = [
+        "short_id",
+        "status_badge",
+        "mirror_badge",
+        "next_step",
+        "excerpt",
+        "age",
+        "checks",
+        "errors",
+        "model",
+    ]
+    list_filter = [AttentionFilter, "status", "mirror_status", ModelFilter]
+    list_per_page = 50
+    search_fields = ["provider_task_id", "key", "prompt"]
+    search_help_text = _("Job id or its beginning, provider's id, key, or words of the prompt.")
+    date_hierarchy = "created_at"
+    ordering = ["-created_at"]
+    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
+    actions = None
+
+    fieldsets = [(title, {"fields": lines}) for title, lines in _SECTIONS]
+    readonly_fields = flatten_fieldsets(fieldsets)
+    empty_value_display = NOTHING
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return JobList
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        """Also by id, whole or its beginning, with or without dashes."""
+        found, may_repeat = super().get_search_results(request, queryset, search_term)
+        if ids := monitor.id_range(search_term):
+            found |= queryset.filter(pk__range=ids)
+        return found, may_repeat
+
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> HttpResponse:
+        job = kwargs.get("obj")
+        if job is not None:
+            context |= {"video": _video(job), **_history(job)}
+        return super().render_change_form(request, context, *args, **kwargs)
+
+    # Columns of the list.
+
+    @admin.display(description=_("job"), ordering="id")
+    def short_id(self, job: VideoJob) -> SafeString:
+        return markup.code(str(job.pk)[:8])
+
+    @admin.display(description=_("status"), ordering="status")
+    def status_badge(self, job: VideoJob) -> SafeString:
+        return markup.status_badge(job)
+
+    @admin.display(description=_("mirror"), ordering="mirror_status")
+    def mirror_badge(self, job: VideoJob) -> SafeString:
+        return markup.mirror_badge(job)
+
+    @admin.display(description=_("prompt"))
+    def excerpt(self, job: Any) -> SafeString | str:
+        text = clean(job.prompt_start, _EXCERPT)
+        return format_html('<bdi class="videojobs-excerpt">{}</bdi>', text) if text else NOTHING
+
+    @admin.display(description=_("age"), ordering="-created_at")
+    def age(self, job: VideoJob) -> SafeString:
+        return markup.moment(job.created_at, monitor.age(job.created_at))
+
+    @admin.display(description=_("checks"), ordering="check_count")
+    def checks(self, job: VideoJob) -> int:
+        return job.check_count
+
+    @admin.display(description=_("errors"), ordering="error_count")
+    def errors(self, job: VideoJob) -> SafeString | int:
+        if not job.error_count:
+            return 0
+        return format_html('<strong class="videojobs-errors">{}</strong>', job.error_count)
+
+    @admin.display(description=_("next step"), ordering="due_at")
+    def next_step(self, job: VideoJob) -> SafeString | str:
+        words = monitor.next_step(job)
+        return markup.moment(job.due_at, words) if job.due_at else words
+
+    # Fields of the job page.
+
+    @admin.display(description=_("status, mirror"))
+    def state(self, job: VideoJob) -> SafeString:
+        return format_html("{} {}", markup.status_badge(job), markup.mirror_badge(job))
+
+    @admin.display(description=_("what happens next"))
+    def what_next(self, job: VideoJob) -> SafeString:
+        return format_html_join(" ", "{}", ((sentence,) for sentence in monitor.outlook(job)))
+
+    @admin.display(description=_("error"))
+    def error_text(self, job: VideoJob) -> SafeString | str:
+        return markup.box(job.error, _("error")) if job.error else NOTHING
+
+    @admin.display(description=_("file"))
+    def file(self, job: VideoJob) -> SafeString | str:
+        if not job.output:
+            return NOTHING
+        return format_html("{} {}", markup.code(str(job.output.name)), job.content_type)
+
+    @admin.display(description=_("size"))
+    def size(self, job: VideoJob) -> str:
+        if job.output_size is None:
+            return NOTHING
+        exact = gettext("%(size)s bytes") % {"size": localize(job.output_size)}
+        return f"{filesizeformat(job.output_size)} ({exact})"
+
+    @admin.display(description=_("SHA-256"))
+    def sha256(self, job: VideoJob) -> SafeString | str:
+        return markup.code(job.output_sha256) if job.output_sha256 else NOTHING
+
+    @admin.display(description=_("duration"))
+    def lengths(self, job: VideoJob) -> str:
+        actual, asked = job.actual_duration, job.duration
+        return gettext("%(actual)s; asked: %(asked)s") % {
+            "actual": NOTHING if actual is None else f"{localize(round(actual, 2))} s",
+            "asked": NOTHING if asked is None else f"{asked} s",
+        }
+
+    @admin.display(description=_("endpoint"))
+    def endpoint_text(self, job: VideoJob) -> str:
+        return redact(job.endpoint)
+
+    @admin.display(description=_("prompt"))
+    def prompt_text(self, job: VideoJob) -> SafeString | str:
+        return markup.box(job.prompt, _("prompt")) if job.prompt else NOTHING
+
+    @admin.display(description=_("parameters"))
+    def request_text(self, job: VideoJob) -> SafeString:
+        request = {"model": job.model, "duration": job.duration, **job.params}
+        return markup.json_box(request, _("parameters"))
+
+    @admin.display(description=_("metadata"))
+    def metadata_text(self, job: VideoJob) -> SafeString | str:
+        return markup.json_box(job.metadata, _("metadata")) if job.metadata else NOTHING
+
+    @admin.display(description=_("output's host"))
+    def video_host(self, job: VideoJob) -> str:
+        return monitor.host(job.video_url) or NOTHING
+
+    @admin.display(description=_("times"))
+    def times(self, job: VideoJob) -> SafeString:
+        known = ((label_for_field(name, VideoJob), getattr(job, name)) for name in _TIMES)
+        rows = [(label, markup.exact(when)) for label, when in known if when]
+        items = format_html_join("", "<div><dt>{}</dt><dd>{}</dd></div>", rows)
+        return format_html('<dl class="videojobs-times">{}</dl>', items)
+
+
+def _video(job: VideoJob) -> dict[str, str] | None:
+    """What the player needs; None unless the video is stored and its storage names URLs."""
+    if job.mirror_status != MirrorStatus.STORED:
+        return None
+    try:
+        return {"url": job.output.url, "poster": job.poster.url if job.poster else ""}
+    except (ValueError, NotImplementedError):
+        return None
+
+
+def _history(job: VideoJob) -> dict[str, Any]:
+    """The latest events, oldest first, and whether there are earlier ones."""
+    events = list(job.events.order_by("-created_at", "-pk")[: MAX_EVENTS + 1])
+    shown = events[:MAX_EVENTS][::-1]
+    rows = [
+        (event, markup.exact(event.created_at), markup.change(event), redact(event.reason))
+        for event in shown
+    ]
+    return {
+        "events": rows,
+        "events_left_out": len(events) > MAX_EVENTS,
+    }

@@ -1,0 +1,41 @@
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.core.management.base import CommandError, CommandParser
+from django.db import transaction
+
+from videojobs.management.base import ACTOR, JobCommand, in_words
+from videojobs.models import VideoJob
+from videojobs.sanitize import clean
+
+
+class Command(JobCommand):
+    help = (
+        "Adopt tasks that the provider knows already, and print the ids of their jobs. Nothing is "
+        "paid. All of them are adopted, or with an error none."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("ids", nargs="+", metavar="ID", help="the provider's id of a task")
+        parser.add_argument("--key", metavar="K", help="your own name for the job; for one ID only")
+        parser.add_argument(
+            "--no-mirror",
+            action="store_false",
+            dest="mirror",
+            help="leave the video where the provider puts it",
+        )
+
+    def handle(self, *, ids: list[str], key: str | None, mirror: bool, **_: Any) -> None:
+        if key is not None and len(set(ids)) > 1:
+            raise CommandError("--key is the name of one job: give one ID with it.")
+        with transaction.atomic():
+            jobs = [_track(task_id, key=key, mirror=mirror) for task_id in ids]
+        for job in jobs:
+            self.stdout.write(str(job.pk))
+
+
+def _track(task_id: str, **options: Any) -> VideoJob:
+    try:
+        return VideoJob.objects.track(task_id, actor=ACTOR, **options)
+    except ValidationError as error:
+        raise CommandError(f"{clean(task_id, 100)!r}: {in_words(error)}") from error

@@ -1,0 +1,86 @@
+"""Jobs on a terminal and as JSON: the same columns in every command."""
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, Protocol
+
+from django.utils import timezone
+
+from videojobs import monitor
+from videojobs.models import VideoJob
+from videojobs.sanitize import clean
+
+#: The width of a job's name, which is its key, or else the beginning of its prompt.
+NAME_WIDTH = 40
+
+_HEADINGS = ("ID", "STATUS", "MIRROR", "CHECKS", "ERRORS", "NEXT STEP", "NAME")
+
+
+class Writer(Protocol):
+    """A text stream: `sys.stdout`, or a command's own `stdout`."""
+
+    def write(self, text: str, /) -> object: ...
+    def flush(self) -> object: ...
+    def isatty(self) -> bool: ...
+
+
+def as_json(job: VideoJob) -> dict[str, Any]:
+    """A job for programs. Never the output's URL at the provider: it is a key to the file."""
+    return {
+        "id": str(job.pk),
+        "provider_task_id": job.provider_task_id,
+        "key": job.key,
+        "model": job.model,
+        "status": job.status,
+        "mirror_status": job.mirror_status,
+        "check_count": job.check_count,
+        "error_count": job.error_count,
+        "error": job.error,
+        "due_at": _iso(job.due_at),
+        "created_at": _iso(job.created_at),
+        "finished_at": _iso(job.finished_at),
+        "output": job.output.name or None,
+        "output_size": job.output_size,
+        "output_sha256": job.output_sha256 or None,
+    }
+
+
+def write_json(jobs: Iterable[VideoJob], stream: Writer) -> None:
+    """Write a JSON list, an object a line, without holding all of it."""
+    separator = "["
+    for job in jobs:
+        stream.write(f"{separator}{json.dumps(as_json(job))}\n")
+        separator = ","
+    stream.write("[]\n" if separator == "[" else "]\n")
+
+
+def write_table(jobs: Sequence[VideoJob], stream: Writer) -> None:
+    """Write aligned columns with a heading; the name, of unknown width, comes last."""
+    now = timezone.now()
+    rows: list[tuple[str, ...]] = [_HEADINGS, *(_row(job, now) for job in jobs)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, [*widths, 0])]
+        stream.write("  ".join(cells).rstrip() + "\n")
+
+
+def name(job: VideoJob, width: int = NAME_WIDTH) -> str:
+    """What a person knows the job by. A prompt may hold what steers a terminal: it is cleaned."""
+    return clean(job.key or job.prompt or job.provider_task_id or "", width)
+
+
+def _row(job: VideoJob, now: datetime) -> tuple[str, ...]:
+    return (
+        str(job.pk),
+        "overdue" if job.is_overdue else job.status,
+        job.mirror_status,
+        str(job.check_count),
+        str(job.error_count),
+        monitor.next_step(job, now),
+        name(job),
+    )
+
+
+def _iso(when: datetime | None) -> str | None:
+    return when.isoformat() if when else None

@@ -1,0 +1,137 @@
+"""What people see of a job, as HTML: escaped, bounded in its effect, without secrets.
+
+Text from outside enters by `format_html` alone. Styles are classes, so that a strict
+Content-Security-Policy holds.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from django.utils import timezone
+from django.utils.formats import localize
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext
+
+from .models import JobEvent, VideoJob
+from .sanitize import redact
+from .states import MirrorStatus, Status
+
+# Tone and sign: the sign says without colour what the tone says with it.
+_WAITS, _RUNS, _GOOD = ("waits", "○"), ("runs", "▸"), ("good", "✓")
+_BAD, _PERSON, _QUIET = ("bad", "✕"), ("person", "!"), ("quiet", "–")
+
+_TONES: Mapping[str, tuple[str, str]] = {
+    Status.PENDING: _WAITS,
+    Status.SUBMITTING: _RUNS,
+    Status.UNCONFIRMED: _PERSON,
+    Status.QUEUED: _WAITS,
+    Status.PROCESSING: _RUNS,
+    Status.COMPLETED: _GOOD,
+    Status.FAILED: _BAD,
+    Status.CANCELLED: _BAD,
+    Status.EXPIRED: _PERSON,
+    Status.STOPPED: _QUIET,
+}
+_MIRROR_TONES: Mapping[str, tuple[str, str]] = {
+    MirrorStatus.NONE: _QUIET,
+    MirrorStatus.DUE: _WAITS,
+    MirrorStatus.STORED: _GOOD,
+    MirrorStatus.FAILED: _PERSON,
+    MirrorStatus.SKIPPED: _QUIET,
+}
+_LABELS = dict(Status.choices)
+_MIRROR_LABELS = dict(MirrorStatus.choices)
+
+# Characters that turn the direction of the text after them.
+_DIRECTIONS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def status_badge(job: VideoJob) -> SafeString:
+    """The provider's status, and that the job is overdue if it is."""
+    badge = _badge(job.status, _LABELS, _TONES)
+    if not job.is_overdue:
+        return badge
+    return format_html("{} {}", badge, _pill(gettext("overdue"), *_PERSON))
+
+
+def mirror_badge(job: VideoJob) -> SafeString:
+    """The download's status."""
+    return _badge(job.mirror_status, _MIRROR_LABELS, _MIRROR_TONES)
+
+
+def change(event: JobEvent) -> SafeString | str:
+    """What an event changed: from which badge to which."""
+    if event.kind == JobEvent.Kind.NOTE:
+        return gettext("no change")
+    mirror = event.kind == JobEvent.Kind.MIRROR
+    labels, tones = (_MIRROR_LABELS, _MIRROR_TONES) if mirror else (_LABELS, _TONES)
+    badges = [(_badge(word, labels, tones),) for word in (event.old, event.new) if word]
+    steps = format_html_join(" → ", "{}", badges)
+    return format_html("{} {}", gettext("mirror:"), steps) if mirror else steps
+
+
+def moment(when: datetime, words: str) -> SafeString:
+    """A time in words; the exact one is in its title."""
+    local = localize(timezone.localtime(when))
+    return format_html(
+        '<time class="videojobs-moment" datetime="{}" title="{}">{}</time>',
+        when.isoformat(),
+        local,
+        words,
+    )
+
+
+def exact(when: datetime) -> SafeString:
+    """A time to the second, in the site's time zone."""
+    local = timezone.localtime(when).strftime("%Y-%m-%d %H:%M:%S")
+    return format_html('<time datetime="{}">{}</time>', when.isoformat(), local)
+
+
+def code(text: str) -> SafeString:
+    """An identifier or a hash."""
+    return format_html('<code class="videojobs-code">{}</code>', text)
+
+
+def box(text: str, label: object) -> SafeString:
+    """Text of any length: it scrolls, also by keyboard, and turns no text around it."""
+    return format_html(
+        '<pre class="videojobs-box" dir="auto" tabindex="0" role="region" aria-label="{}">{}</pre>',
+        label,
+        redact(text),
+    )
+
+
+def json_box(value: Any, label: object) -> SafeString:
+    """JSON to be read. A direction mark is shown as JSON would escape it."""
+    text = json.dumps(_redacted(value), indent=2, ensure_ascii=False, default=str)
+    return box(_DIRECTIONS.sub(lambda mark: f"\\u{ord(mark[0]):04x}", text), label)
+
+
+def _badge(
+    word: str, labels: Mapping[str, Any], tones: Mapping[str, tuple[str, str]]
+) -> SafeString:
+    return _pill(labels.get(word, word), *tones.get(word, _QUIET))
+
+
+def _pill(label: object, tone: str, sign: str) -> SafeString:
+    return format_html(
+        '<span class="videojobs-badge videojobs-{}"><span aria-hidden="true">{}</span> {}</span>',
+        tone,
+        sign,
+        label,
+    )
+
+
+def _redacted(value: Any) -> Any:
+    """The value without keys and signed queries; reference images have signed URLs, too."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, list):
+        return [_redacted(item) for item in value]
+    if isinstance(value, dict):
+        return {redact(name): _redacted(item) for name, item in value.items()}
+    return value

@@ -1,0 +1,176 @@
+"""Read-only answers about jobs, for people: what comes next, what waits, and which job is meant.
+
+The admin and the commands say the same because both ask here. Nothing in here writes.
+"""
+
+from datetime import datetime, timedelta
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from django.db.models import Q
+from django.utils import timezone
+from django.utils.translation import gettext, ngettext
+
+from .conf import conf
+from .models import VideoJob
+from .schedule import Policy
+from .states import POLLED, TERMINAL, MirrorStatus, Status
+
+#: The jobs that nothing but a person's decision brings any further.
+NEEDS_A_PERSON = Q(status__in=[Status.UNCONFIRMED, Status.EXPIRED]) | Q(
+    mirror_status=MirrorStatus.FAILED
+)
+
+#: The jobs that are under way, or wait for a person before they can be.
+UNFINISHED = ~Q(status__in=sorted(TERMINAL)) | Q(mirror_status=MirrorStatus.DUE)
+
+#: What is shown where nothing is to be said.
+NOTHING = "—"
+
+_HEX_DIGITS = frozenset("0123456789abcdef")
+_SHORTEST_PREFIX = 8
+
+
+def overdue(now: datetime) -> Q:
+    """The jobs without a verdict past their deadline; `VideoJob.is_overdue` as a condition."""
+    return Q(status__in=sorted(POLLED), deadline_at__lte=now)
+
+
+def needs_a_person(job: VideoJob) -> bool:
+    """Whether `NEEDS_A_PERSON` holds for a job that is read already."""
+    waits = job.status in (Status.UNCONFIRMED, Status.EXPIRED)
+    return waits or job.mirror_status == MirrorStatus.FAILED
+
+
+def succeeded(job: VideoJob) -> bool:
+    """Whether all that was asked for is there: the verdict, and the file where it was wanted."""
+    kept = job.mirror_status in (MirrorStatus.STORED, MirrorStatus.SKIPPED)
+    return job.status == Status.COMPLETED and kept
+
+
+def at_rest(job: VideoJob) -> bool:
+    """Whether nothing more happens to a job by itself: it is finished, or a person must confirm."""
+    return job.is_finished or job.status == Status.UNCONFIRMED
+
+
+def id_range(text: str) -> tuple[UUID, UUID] | None:
+    """The first and last job id that begin with `text`, or None if it can't begin one.
+
+    At least eight hexadecimal digits; dashes don't count. A range is found by the primary key's
+    index on every database, where a comparison of texts is not.
+    """
+    digits = text.strip().replace("-", "").lower()
+    if not _SHORTEST_PREFIX <= len(digits) <= 32 or not _HEX_DIGITS.issuperset(digits):
+        return None
+    return UUID(digits.ljust(32, "0")), UUID(digits.ljust(32, "f"))
+
+
+def host(url: str) -> str:
+    """The host of a signed URL: the only part of it that may be shown."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
+def span(seconds: float) -> str:
+    """A length of time as a person says it: "24 s", "3 min", "2 h 5 min", "3 d"."""
+    whole = max(0, int(seconds))
+    days, hours, minutes = whole // 86400, whole // 3600, whole // 60
+    if minutes < 1:
+        return gettext("%(seconds)d s") % {"seconds": whole}
+    if hours < 1:
+        return gettext("%(minutes)d min") % {"minutes": minutes}
+    if days < 1:
+        rest = minutes % 60
+        text = gettext("%(hours)d h %(minutes)d min") if rest else gettext("%(hours)d h")
+        return text % {"hours": hours, "minutes": rest}
+    return gettext("%(days)d d") % {"days": days}
+
+
+def age(when: datetime, now: datetime | None = None) -> str:
+    """How long ago that was, in words."""
+    return span(((now or timezone.now()) - when).total_seconds())
+
+
+def next_step(job: VideoJob, now: datetime | None = None) -> str:
+    """When the next step comes, in a few words: "in 24 s", "3 min late", "under way", "—"."""
+    now = now or timezone.now()
+    if job.claimed_until is not None:
+        return gettext("under way") if job.claimed_until > now else gettext("worker lost")
+    if job.due_at is None:
+        return gettext("needs a person") if needs_a_person(job) else NOTHING
+    left = (job.due_at - now).total_seconds()
+    if abs(left) < 1:
+        return gettext("now")
+    template = gettext("in %(time)s") if left > 0 else gettext("%(time)s late")
+    return template % {"time": span(abs(left))}
+
+
+def outlook(job: VideoJob, now: datetime | None = None) -> list[str]:
+    """What happens next and when, and what a person can do about it; a sentence an entry."""
+    now = now or timezone.now()
+    if job.due_at is None:
+        return [_at_rest(job)]
+    told = [f"{_step(job)}: {next_step(job, now)}."]
+    if job.claimed_until is not None and job.claimed_until <= now:
+        told.append(gettext("Its worker did not come back. The sweep takes care of it."))
+    elif job.claimed_until is None and now - job.due_at > timedelta(seconds=conf.SWEEP_GRACE):
+        told.append(
+            gettext("Its wake-up is lost, or no worker runs. The sweep sends another wake-up.")
+        )
+    return told + _prospects(job, now)
+
+
+def _step(job: VideoJob) -> str:
+    if job.status == Status.SUBMITTING or job.step == "submit":
+        return gettext("Send the create call")
+    if job.step == "poll":
+        return gettext("Ask the provider")
+    attempt = max(1, job.mirror_attempts + (job.claimed_until is None))
+    return gettext("Download the video, attempt %(attempt)d of %(attempts)d") % {
+        "attempt": attempt,
+        "attempts": conf.MIRROR_ATTEMPTS,
+    }
+
+
+def _prospects(job: VideoJob, now: datetime) -> list[str]:
+    """What is to be known of a job under way beside its next step."""
+    told = []
+    if job.error_count:
+        told.append(
+            ngettext(
+                "The last attempt failed.",
+                "The last %(count)d attempts failed.",
+                job.error_count,
+            )
+            % {"count": job.error_count}
+        )
+    if job.status in POLLED and job.deadline_at:
+        if job.deadline_at <= now:
+            left = (Policy.current().gives_up_at(job.deadline_at) - now).total_seconds()
+            text = gettext("It is overdue and asked for rarely; given up in %(time)s.")
+        else:
+            left = (job.deadline_at - now).total_seconds()
+            text = gettext("It becomes overdue in %(time)s.")
+        told.append(text % {"time": span(left)})
+    return told
+
+
+def _at_rest(job: VideoJob) -> str:
+    """Why nothing happens by itself, and what a person can do."""
+    if job.status == Status.UNCONFIRMED:
+        return gettext(
+            "Nobody knows whether the provider took the request, so it is not sent again. "
+            "A person finds out there, and gives the provider's id or confirms that there is none."
+        )
+    if job.status == Status.EXPIRED:
+        return gettext("No verdict came in time. A person can take the job up again.")
+    if job.status == Status.STOPPED:
+        return gettext("Tracking was stopped; the provider may still finish, and bill.")
+    if job.mirror_status == MirrorStatus.FAILED:
+        return gettext(
+            "The video was generated but not stored. A person can have it downloaded again while "
+            "the provider keeps it; nothing is generated, or billed, again."
+        )
+    return gettext("Nothing: the job is finished.")
