@@ -7,6 +7,7 @@ Who changed no row has lost the job to somebody else, and drops what he has. No 
 
 import logging
 from collections.abc import Callable, Mapping
+from copy import copy
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from . import queue, rules, signals
 from .conf import conf
 from .exceptions import InvalidTransition
 from .schedule import Policy
-from .states import MIRROR_TRANSITIONS, TRANSITIONS, MirrorStatus, Status
+from .states import MIRROR_TRANSITIONS, TERMINAL, TRANSITIONS, MirrorStatus, Status
 
 if TYPE_CHECKING:
     from .models import VideoJob
@@ -116,7 +117,8 @@ class VideoJobQuerySet(models.QuerySet["VideoJob"]):
         """Take a job for one step, with a lease; None if the wake-up that asked for it is stale.
 
         The claim of a create call records the intent to send it, and the claim of a download
-        counts the attempt: both must survive the worker that makes them.
+        counts the attempt: both must survive the worker that makes them. So a claim is refused
+        (RuntimeError) inside a transaction that could still be rolled back.
         """
         self._for_write = True
         job = self.filter(pk=job_id, turn=turn).first()
@@ -127,7 +129,7 @@ class VideoJobQuerySet(models.QuerySet["VideoJob"]):
             changes["mirror_attempts"] = job.mirror_attempts + 1
         elif step == "submit":
             changes["status"] = Status.SUBMITTING
-        return job if self.transition(job, **changes) else None
+        return job if self.transition(job, durable=True, **changes) else None
 
     def renew(self, job: "VideoJob", *, seconds: float | None = None) -> bool:
         """Extend the lease of a claimed job; False if it was lost meanwhile."""
@@ -143,29 +145,35 @@ class VideoJobQuerySet(models.QuerySet["VideoJob"]):
         actor: str = "",
         noteworthy: bool = False,
         became_overdue: bool = False,
+        durable: bool = False,
         **changes: Any,
     ) -> bool:
         """Record a step: the change, its event and its follow-up, or nothing at all.
 
         False if the job was changed by somebody else since `job` was read. Otherwise `job` is
-        brought up to date, and once the transaction commits, the wake-up for `due_at` and the
-        signals are sent. A change of a status writes an event; so does a `noteworthy` record.
+        brought up to date, and once the transaction commits, the signals and the wake-up for
+        `due_at` are sent. A change of a status writes an event; so does a `noteworthy` record.
+        Raises `InvalidTransition`, also for leaving a terminal status without an `actor`.
         """
         self._for_write = True
-        was = job.status, job.mirror_status
         changes = {"claimed_until": None, **changes, "due_at": due_at, "turn": job.turn + 1}
-        _check_transition(job, changes)
-        with transaction.atomic(using=self.db):
+        _check_transition(job, changes, actor)
+        # Receivers get an object of their own, that shows the job as of this very change.
+        was, now = (job.status, job.mirror_status), copy(job)
+        for name, value in changes.items():
+            setattr(now, name, value)
+        with transaction.atomic(using=self.db, durable=durable):
             if not self.filter(pk=job.pk, turn=job.turn).update(**changes):
                 return False
-            for name, value in changes.items():
-                setattr(job, name, value)
-            if noteworthy or was != (job.status, job.mirror_status):
-                job.events.create(**_event(job, was, reason=reason, actor=actor))
-            if job.step and job.due_at and job.claimed_until is None:
-                queue.wake(job.step, job.pk, job.turn, job.due_at, using=self.db)
-            announce = partial(_announce, job, was, reason, became_overdue)
+            if noteworthy or was != (now.status, now.mirror_status):
+                now.events.create(**_event(now, was, reason=reason, actor=actor))
+            # Signals first, so that "stored" never overtakes "completed".
+            announce = partial(_announce, now, was, reason, became_overdue)
             transaction.on_commit(announce, using=self.db, robust=True)
+            if now.step and now.due_at and now.claimed_until is None:
+                queue.wake(now.step, now.pk, now.turn, now.due_at, using=self.db)
+        for name, value in changes.items():
+            setattr(job, name, value)
         return True
 
     def rearm(self, job: "VideoJob") -> bool:
@@ -205,6 +213,8 @@ def _lease(seconds: float | None = None) -> datetime:
 def _check_caller_values(key: str | None, metadata: Mapping[str, Any] | None) -> None:
     if key is not None:
         _check_identifier("key", key)
+    if not isinstance(metadata, Mapping | None):
+        raise ValidationError({"metadata": "This must be a mapping."})
     if errors := dict(rules.check_json("metadata", dict(metadata or {}))):
         raise ValidationError(errors)
 
@@ -217,11 +227,13 @@ def _check_identifier(field: str, value: object) -> None:
         )
 
 
-def _check_transition(job: "VideoJob", changes: Mapping[str, Any]) -> None:
+def _check_transition(job: "VideoJob", changes: Mapping[str, Any], actor: str) -> None:
     status, mirror = Status(job.status), MirrorStatus(job.mirror_status)
     new, new_mirror = changes.get("status", status), changes.get("mirror_status", mirror)
     if new != status and new not in TRANSITIONS[status]:
         raise InvalidTransition(f"{status} → {new}")
+    if new != status and status in TERMINAL and not actor:
+        raise InvalidTransition(f"{status} → {new} without a person who wants it")
     if new_mirror != mirror and new_mirror not in MIRROR_TRANSITIONS[mirror]:
         raise InvalidTransition(f"mirror {mirror} → {new_mirror}")
 

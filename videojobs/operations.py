@@ -1,16 +1,22 @@
 """What keeps the whole in order. All of it is safe side by side with itself and with workers."""
 
+import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from itertools import chain
 
 from django.db import transaction
+from django.db.models import ProtectedError, RestrictedError
 from django.utils import timezone
 
 from .conf import conf
+from .managers import VideoJobQuerySet
 from .models import VideoJob
 from .states import TERMINAL, MirrorStatus, Status
+
+logger = logging.getLogger("videojobs")
 
 
 @dataclass(frozen=True)
@@ -58,14 +64,29 @@ def purge(*, older_than: timedelta | None = None, dry_run: bool = False) -> int:
     jobs = VideoJob.objects.filter(
         status__in=TERMINAL, finished_at__lt=timezone.now() - older_than
     ).exclude(mirror_status=MirrorStatus.DUE)
-    return jobs.count() if dry_run else sum(_delete(job) for job in jobs.iterator())
+    return jobs.count() if dry_run else sum(_delete(job) for job in _in_batches(jobs))
+
+
+def _in_batches(jobs: VideoJobQuerySet) -> Iterator[VideoJob]:
+    """The jobs without an open cursor, which SQLite can't write beside."""
+    jobs, seen = jobs.only("turn", "output", "poster").order_by("pk"), None
+    while batch := list((jobs.filter(pk__gt=seen) if seen else jobs)[: conf.SWEEP_BATCH]):
+        yield from batch
+        seen = batch[-1].pk
 
 
 def _delete(job: VideoJob) -> int:
-    """Delete a job if it is still as it was read, and then its files."""
-    with transaction.atomic():
-        if not VideoJob.objects.filter(pk=job.pk, turn=job.turn).delete()[0]:
-            return 0
-        for file in filter(None, (job.output, job.poster)):
-            transaction.on_commit(partial(file.storage.delete, str(file.name)), robust=True)
+    """Delete a job if it is still as it was read and nobody's row protects it; then its files."""
+    try:
+        with transaction.atomic():
+            mine = VideoJob.objects.filter(pk=job.pk, turn=job.turn)
+            # Takes the row: `delete()` reads first, and deletes whatever it has become by then.
+            if not mine.update(turn=job.turn + 1):
+                return 0
+            VideoJob.objects.filter(pk=job.pk).delete()
+            for file in filter(None, (job.output, job.poster)):
+                transaction.on_commit(partial(file.storage.delete, str(file.name)), robust=True)
+    except (ProtectedError, RestrictedError) as error:
+        logger.warning("job=%s is kept: %s", job.pk, error.args[0])
+        return 0
     return 1

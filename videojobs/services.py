@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from django.db import IntegrityError
+from django.db.models import Q
 from django.utils import timezone
 
 from . import client
@@ -32,7 +33,8 @@ def submit(job_id: object, turn: int) -> None:
     is recorded. After anything else nobody knows, and a person decides.
     """
     job = VideoJob.objects.claim("submit", job_id, turn)
-    if job is None:
+    # Receivers have run since the claim, for as long as they liked: is it still ours?
+    if job is None or not VideoJob.objects.renew(job):
         return
     body = {"model": job.model, "prompt": job.prompt, "duration": job.duration, **job.params}
     body = {name: value for name, value in body.items() if value not in (None, "")}
@@ -54,11 +56,9 @@ def poll(job_id: object, turn: int) -> None:
     if job is None:
         return
     try:
-        answer = client.fetch(job.endpoint, job.provider_task_id or "")
+        _poll_answered(job, client.fetch(job.endpoint, job.provider_task_id or ""))
     except Exception as error:
         _poll_failed(job, error)
-    else:
-        _poll_answered(job, answer)
 
 
 def mirror(job_id: object, turn: int) -> None:
@@ -68,7 +68,7 @@ def mirror(job_id: object, turn: int) -> None:
         return
     try:
         if job.mirror_attempts > conf.MIRROR_ATTEMPTS:
-            raise OutputRefused("every attempt was lost with its worker")
+            raise OutputRefused("all attempts are used up; the last one was lost with its worker")
         stored = _keep(job)
     except ClaimLost:
         logger.info("job=%s was taken over during its download", job.pk)
@@ -106,6 +106,8 @@ def _unconfirmed(job: VideoJob, reason: str) -> None:
 
 
 def _accepted(job: VideoJob, task_id: str) -> None:
+    # Before it is recorded: a database that goes away now must not take the id with it.
+    logger.info("job=%s the provider calls it %s", job.pk, clean(task_id))
     now, policy = timezone.now(), Policy.current()
     deadline_at = policy.deadline(now)
     accepted: dict[str, Any] = {
@@ -119,13 +121,14 @@ def _accepted(job: VideoJob, task_id: str) -> None:
     try:
         if VideoJob.objects.transition(job, **accepted):
             return
+        # The lease ended during the call. What was paid for must not be dropped with the claim.
+        late = VideoJob.objects.filter(pk=job.pk, status=Status.UNCONFIRMED).first()
+        if late and VideoJob.objects.transition(late, **accepted, reason="the answer came late"):
+            return
     except IntegrityError:
         _unconfirmed(job, f"the provider answered with the id of another job, {clean(task_id)}")
         return
-    # The lease ended during the call. What was paid for must not be dropped with the claim.
-    late = VideoJob.objects.filter(pk=job.pk, status=Status.UNCONFIRMED).first()
-    if not (late and VideoJob.objects.transition(late, **accepted, reason="the answer came late")):
-        logger.error("job=%s nobody tracks the task %s that was created", job.pk, clean(task_id))
+    logger.error("job=%s nobody tracks the task %s that was created", job.pk, clean(task_id))
 
 
 def _poll_answered(job: VideoJob, answer: client.Answer) -> None:
@@ -170,14 +173,15 @@ def _record_poll(
     deadline_at = job.deadline_at or policy.deadline(now)
     became_overdue = False
     if "due_at" not in changes:
-        changes["due_at"] = policy.next_poll(
+        due_at = policy.next_poll(
             now, deadline_at, error_count=changes["error_count"], retry_after=retry_after
         )
-        was_in_time = job.last_checked_at is None or job.last_checked_at < deadline_at
-        became_overdue = was_in_time and deadline_at <= now
-        if changes["due_at"] is None:
+        changes |= {"due_at": due_at, "deadline_at": deadline_at}
+        if due_at is None:
             changes |= {"status": Status.EXPIRED, "finished_at": now}
             reason = reason or "no verdict before the time to give up"
+        elif deadline_at <= now:
+            became_overdue = job.last_checked_at is None or job.last_checked_at < deadline_at
     VideoJob.objects.transition(
         job,
         check_count=job.check_count + 1,
@@ -191,12 +195,11 @@ def _record_poll(
 
 def _keep(job: VideoJob) -> dict[str, Any]:
     """Download, verify and store; return what is to be recorded of the file."""
-    storage = job.output.storage
-    stem = job.output_stem
-    with mirroring.download(_output_url(job), storage, stem, progress=_renewal(job)) as done:
-        # Storing may take as long as fetching did, where it is an upload.
-        if not VideoJob.objects.renew(job, seconds=conf.DOWNLOAD_TIMEOUT):
-            raise ClaimLost
+    storage, stem = job.output.storage, job.output_stem
+    url = _output_url(job)
+    _renew(job, conf.lease)  # asking for the URL may have used it up
+    with mirroring.download(url, storage, stem, progress=_renewal(job)) as done:
+        _renew(job, conf.DOWNLOAD_TIMEOUT)  # storing may take as long, where it is an upload
         return {
             "output": mirroring.store(done, storage, stem + done.extension),
             "output_size": done.size,
@@ -215,6 +218,11 @@ def _output_url(job: VideoJob) -> str:
     return answer.video_url
 
 
+def _renew(job: VideoJob, seconds: float) -> None:
+    if not VideoJob.objects.renew(job, seconds=seconds):
+        raise ClaimLost
+
+
 def _renewal(job: VideoJob) -> Callable[[int], None]:
     """A callback that renews the lease a few times per lease, and raises once it is lost."""
     renewed_at = time.monotonic()
@@ -223,8 +231,7 @@ def _renewal(job: VideoJob) -> Callable[[int], None]:
         nonlocal renewed_at
         if time.monotonic() - renewed_at > conf.lease / 4:
             renewed_at = time.monotonic()
-            if not VideoJob.objects.renew(job):
-                raise ClaimLost
+            _renew(job, conf.lease)
 
     return renew
 
@@ -238,8 +245,15 @@ def _mirror_stored(job: VideoJob, stored: dict[str, Any]) -> None:
         due_at=None,
         **stored,
     )
-    if not recorded and not VideoJob.objects.filter(pk=job.pk).exists():
-        job.output.storage.delete(stored["output"])
+    if not recorded:
+        _leave_no_orphan(job, stored["output"])
+
+
+def _leave_no_orphan(job: VideoJob, name: str) -> None:
+    """Remove a file that came too late, unless another worker recorded it or will find it."""
+    wanted = Q(output=name) | Q(mirror_status=MirrorStatus.DUE)
+    if not VideoJob.objects.filter(wanted, pk=job.pk).exists():
+        job.output.storage.delete(name)
 
 
 def _mirror_failed(job: VideoJob, error: Exception) -> None:

@@ -4,36 +4,41 @@ A message is a wake-up, `(job id, turn)`. It is acknowledged when it arrives: wh
 worker is found by the sweep, and a message that kills its worker must not come back.
 """
 
+from typing import Any
+
 from celery import shared_task
 
 from . import operations, services
 
+# Said here, so that a site's own default of late acknowledgement doesn't apply to them.
+_OPTIONS: dict[str, Any] = {"ignore_result": True, "acks_late": False}
 
-@shared_task(name="videojobs.submit", ignore_result=True)
+
+@shared_task(name="videojobs.submit", **_OPTIONS)
 def submit(job_id: str, turn: int) -> None:
     """Send a job's create call."""
     services.submit(job_id, turn)
 
 
-@shared_task(name="videojobs.poll", ignore_result=True)
+@shared_task(name="videojobs.poll", **_OPTIONS)
 def poll(job_id: str, turn: int) -> None:
     """Check a job once; it is rescheduled with a countdown until its status is terminal."""
     services.poll(job_id, turn)
 
 
-@shared_task(name="videojobs.mirror", ignore_result=True)
+@shared_task(name="videojobs.mirror", **_OPTIONS)
 def mirror(job_id: str, turn: int) -> None:
     """Bring a completed job's output into storage."""
     services.mirror(job_id, turn)
 
 
-@shared_task(name="videojobs.sweep", ignore_result=True)
+@shared_task(name="videojobs.sweep", **_OPTIONS)
 def sweep() -> None:
     """Wake up again whatever lost its wake-up or its worker. For beat, once a minute."""
     operations.sweep()
 
 
-@shared_task(name="videojobs.purge", ignore_result=True)
+@shared_task(name="videojobs.purge", **_OPTIONS)
 def purge() -> None:
     """Delete finished jobs older than `PURGE_AFTER` days, with their files. For beat, daily."""
     operations.purge()

@@ -1,0 +1,219 @@
+"""The record refuses what must never be in it, and finds what is due without reading the rest."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import IntegrityError, connection, transaction
+from django.utils import timezone
+
+from videojobs.models import JobEvent, VideoJob
+from videojobs.states import TERMINAL, MirrorStatus, Status
+
+pytestmark = pytest.mark.django_db
+
+NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
+STORED = {"output": "a.mp4", "output_size": 8, "output_sha256": "f" * 64}
+
+
+def a_job(**fields: Any) -> VideoJob:
+    defaults: dict[str, Any] = {"endpoint": "http://provider.test/v1/videos/videos"}
+    return VideoJob.objects.create(**{**defaults, **fields})
+
+
+@pytest.mark.parametrize(
+    ("constraint", "fields"),
+    [
+        ("videojob_unfinished_has_a_next_step", {"status": Status.PENDING}),
+        ("videojob_unfinished_has_a_next_step", {"status": Status.SUBMITTING}),
+        (
+            "videojob_unfinished_has_a_next_step",
+            {"status": Status.QUEUED, "provider_task_id": "t"},
+        ),
+        (
+            "videojob_unfinished_has_a_next_step",
+            {"status": Status.PROCESSING, "provider_task_id": "t"},
+        ),
+        *(
+            ("videojob_finished_has_no_next_step", {"status": status, "due_at": NOW})
+            for status in [*sorted(TERMINAL), Status.UNCONFIRMED]
+        ),
+        ("videojob_polled_has_a_task", {"status": Status.QUEUED, "due_at": NOW}),
+        ("videojob_polled_has_a_task", {"status": Status.PROCESSING, "due_at": NOW}),
+        (
+            "videojob_mirror_due_has_a_next_step",
+            {"status": Status.COMPLETED, "mirror_status": MirrorStatus.DUE},
+        ),
+        (
+            "videojob_mirror_due_has_a_next_step",
+            {"status": Status.FAILED, "mirror_status": MirrorStatus.DUE, "due_at": NOW},
+        ),
+        *(
+            (
+                "videojob_stored_has_a_checked_file",
+                {"status": Status.COMPLETED, "mirror_status": "stored", **STORED, **wrong},
+            )
+            for wrong in (
+                {"output": ""},
+                {"output_sha256": ""},
+                {"output_size": 0},
+                {"output_size": None},
+            )
+        ),
+    ],
+)
+def test_the_database_itself_refuses_a_row_that_breaks_a_promise(
+    constraint: str, fields: dict[str, Any]
+) -> None:
+    with pytest.raises(IntegrityError, match=constraint), transaction.atomic():
+        a_job(**fields)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"status": Status.PENDING, "due_at": NOW},
+        {"status": Status.UNCONFIRMED},
+        {"status": Status.QUEUED, "due_at": NOW, "provider_task_id": "t"},
+        {"status": Status.COMPLETED, "mirror_status": MirrorStatus.SKIPPED},
+        {"status": Status.COMPLETED, "mirror_status": MirrorStatus.DUE, "due_at": NOW},
+        {"status": Status.COMPLETED, "mirror_status": MirrorStatus.STORED, **STORED},
+        *({"status": status} for status in sorted(TERMINAL)),
+    ],
+)
+def test_every_state_that_the_design_names_can_be_written(fields: dict[str, Any]) -> None:
+    assert VideoJob.objects.filter(pk=a_job(**fields).pk).exists()
+
+
+@pytest.mark.parametrize("column", ["key", "provider_task_id"])
+def test_a_key_and_a_providers_id_are_unique_only_where_they_are_set(column: str) -> None:
+    a_job(status=Status.STOPPED)
+    a_job(status=Status.STOPPED)
+    a_job(status=Status.STOPPED, **{column: "same"})
+
+    with pytest.raises(IntegrityError), transaction.atomic():
+        a_job(status=Status.STOPPED, **{column: "same"})
+
+
+@pytest.mark.parametrize(
+    ("fields", "step"),
+    [
+        ({"status": Status.PENDING}, "submit"),
+        ({"status": Status.SUBMITTING}, ""),
+        ({"status": Status.UNCONFIRMED}, ""),
+        ({"status": Status.QUEUED}, "poll"),
+        ({"status": Status.PROCESSING}, "poll"),
+        ({"status": Status.COMPLETED, "mirror_status": MirrorStatus.DUE}, "mirror"),
+        ({"status": Status.COMPLETED, "mirror_status": MirrorStatus.STORED}, ""),
+        ({"status": Status.COMPLETED, "mirror_status": MirrorStatus.SKIPPED}, ""),
+        ({"status": Status.COMPLETED, "mirror_status": MirrorStatus.FAILED}, ""),
+        *(({"status": status}, "") for status in sorted(TERMINAL)),
+    ],
+)
+def test_the_next_step_follows_from_the_two_statuses(fields: dict[str, Any], step: str) -> None:
+    assert VideoJob(**fields).step == step
+
+
+@pytest.mark.parametrize(
+    ("status", "mirror_status", "finished"),
+    [
+        (Status.PROCESSING, MirrorStatus.NONE, False),
+        (Status.UNCONFIRMED, MirrorStatus.NONE, False),
+        (Status.COMPLETED, MirrorStatus.DUE, False),
+        (Status.COMPLETED, MirrorStatus.STORED, True),
+        (Status.FAILED, MirrorStatus.NONE, True),
+    ],
+)
+def test_a_job_is_finished_when_nothing_more_happens_by_itself(
+    status: Status, mirror_status: MirrorStatus, finished: bool
+) -> None:
+    assert VideoJob(status=status, mirror_status=mirror_status).is_finished is finished
+
+
+@pytest.mark.parametrize(
+    ("status", "seconds_past", "overdue"),
+    [
+        (Status.QUEUED, 1, True),
+        (Status.PROCESSING, 1, True),
+        (Status.QUEUED, -60, False),
+        (Status.QUEUED, None, False),
+        (Status.COMPLETED, 1, False),
+    ],
+)
+def test_a_job_is_overdue_past_its_deadline_while_there_is_no_verdict(
+    status: Status, seconds_past: int | None, overdue: bool
+) -> None:
+    deadline = None if seconds_past is None else timezone.now() - timedelta(seconds=seconds_past)
+
+    assert VideoJob(status=status, deadline_at=deadline).is_overdue is overdue
+
+
+def test_the_outputs_name_is_ours_and_the_same_in_every_retry(settings: Any) -> None:
+    settings.VIDEOJOBS = {"UPLOAD_TO": "/kept/%Y/%m/"}
+    job = VideoJob(created_at=NOW)
+
+    assert job.output_stem == f"kept/2026/05/{job.pk}" == job.output_stem
+
+
+def test_outputs_go_to_the_storage_that_the_setting_names_now(
+    settings: Any, tmp_path: Path
+) -> None:
+    assert VideoJob().output.storage.path("a") == str(settings.MEDIA_ROOT / "a")
+    backend = "django.core.files.storage.FileSystemStorage"
+    elsewhere = {"BACKEND": backend, "OPTIONS": {"location": tmp_path / "elsewhere"}}
+    settings.STORAGES = {**settings.STORAGES, "elsewhere": elsewhere}
+    settings.VIDEOJOBS = {"STORAGE": "elsewhere"}
+
+    assert VideoJob().output.storage.path("a") == str(tmp_path / "elsewhere" / "a")
+
+
+def test_saving_a_whole_row_is_refused_since_it_would_undo_what_workers_did() -> None:
+    job = a_job(status=Status.PENDING, due_at=NOW)
+    VideoJob.objects.filter(pk=job.pk).update(status=Status.SUBMITTING, turn=1)
+    job.metadata = {"order": 42}
+
+    with pytest.raises(ValueError, match="update_fields"):
+        job.save()
+
+    assert VideoJob.objects.get(pk=job.pk).status == Status.SUBMITTING
+
+
+def test_a_caller_can_save_what_is_his() -> None:
+    job = a_job(status=Status.PENDING, due_at=NOW)
+    VideoJob.objects.filter(pk=job.pk).update(status=Status.SUBMITTING, turn=1)
+    job.metadata = {"order": 42}
+
+    job.save(update_fields=["metadata"])
+
+    kept = VideoJob.objects.get(pk=job.pk)
+    assert (kept.metadata, kept.status, kept.turn) == ({"order": 42}, Status.SUBMITTING, 1)
+
+
+def test_events_are_read_in_the_order_in_which_they_were_written() -> None:
+    job = a_job(status=Status.UNCONFIRMED)
+    for reason in "abc":
+        JobEvent.objects.create(job=job, kind="note", new="unconfirmed", reason=reason)
+    JobEvent.objects.update(created_at=NOW)
+
+    assert [event.reason for event in job.events.all()] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("find", ["due", "stuck"])
+def test_the_sweeps_queries_read_the_partial_index_and_not_the_table(find: str) -> None:
+    VideoJob.objects.bulk_create(
+        VideoJob(endpoint="e", status=Status.FAILED, finished_at=NOW) for _ in range(4000)
+    )
+    VideoJob.objects.bulk_create(
+        VideoJob(endpoint="e", due_at=NOW + timedelta(seconds=n)) for n in range(40)
+    )
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE")
+    late = NOW + timedelta(hours=1)
+    jobs = VideoJob.objects.due(late, grace=60) if find == "due" else VideoJob.objects.stuck(late)
+
+    plan = jobs.order_by("due_at")[:500].explain()
+
+    assert "videojob_due" in plan
+    assert "SCAN videojobs_videojob\n" not in plan
+    assert "Seq Scan" not in plan

@@ -1,0 +1,389 @@
+"""The sweep finds what was lost, the purge deletes what is over; neither touches anything else."""
+
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery.signals import before_task_publish
+from django.core.files.base import ContentFile
+from django.db import connection, models, transaction
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from videojobs import operations, queue
+from videojobs.models import JobEvent, VideoJob
+from videojobs.operations import Swept
+from videojobs.states import TERMINAL, MirrorStatus, Status
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+DAY = timedelta(days=1)
+MIRROR_DUE = {"status": Status.COMPLETED, "mirror_status": MirrorStatus.DUE}
+
+
+@pytest.fixture
+def woken(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, str, int]]]:
+    """The wake-ups that reach the broker: task, job, turn."""
+    sent: list[tuple[str, str, int]] = []
+
+    def note(sender: str, body: Any, **_: Any) -> None:
+        sent.append((sender, *body[0]))
+
+    monkeypatch.setattr(queue, "_quiet_until", 0.0)
+    before_task_publish.connect(note, weak=False)
+    yield sent
+    before_task_publish.disconnect(note)
+
+
+@pytest.fixture(autouse=True)
+def defaults(settings: Any) -> None:
+    settings.VIDEOJOBS = {}
+
+
+@pytest.fixture
+def now() -> datetime:
+    return timezone.now()
+
+
+@pytest.fixture
+def late(now: datetime) -> datetime:
+    return now - timedelta(seconds=61)
+
+
+def a_job(**fields: Any) -> VideoJob:
+    if fields.get("status") in {Status.QUEUED, Status.PROCESSING}:
+        fields = {"provider_task_id": f"proj_{VideoJob.objects.count()}", **fields}
+    return VideoJob.objects.create(**{"endpoint": "e", **fields})
+
+
+def rows() -> list[dict[str, Any]]:
+    return [dict(row) for row in VideoJob.objects.order_by("pk").values()]
+
+
+def meanwhile(table: str, verb: str, act: Callable[[], Any]) -> Any:
+    """A hook that lets somebody else `act` just before the first such statement on the table."""
+    pending = [act]
+
+    def hook(execute: Any, sql: str, *args: Any) -> Any:
+        if pending and sql.startswith(verb) and f'"{table}"' in sql:
+            pending.pop()()
+        return execute(sql, *args)
+
+    return connection.execute_wrapper(hook)
+
+
+# sweep
+
+
+@pytest.mark.parametrize(
+    ("fields", "task"),
+    [
+        ({"status": Status.PENDING}, "videojobs.submit"),
+        ({"status": Status.QUEUED}, "videojobs.poll"),
+        ({"status": Status.PROCESSING}, "videojobs.poll"),
+        (MIRROR_DUE, "videojobs.mirror"),
+    ],
+)
+@pytest.mark.parametrize("lost", ["wake-up", "worker"])
+def test_a_job_that_lost_its_wake_up_or_its_worker_is_woken_up_again(
+    fields: dict[str, Any], task: str, lost: str, now: datetime, late: datetime, woken: list[Any]
+) -> None:
+    lease = {"claimed_until": late, "due_at": now} if lost == "worker" else {"due_at": late}
+    job = a_job(turn=3, **lease, **fields)
+
+    swept = operations.sweep()
+
+    job.refresh_from_db()
+    assert swept == Swept(woken=1, unconfirmed=0)
+    assert woken == [(task, str(job.pk), 4)]
+    assert (job.status, job.turn, job.claimed_until) == (fields["status"], 4, None)
+    assert job.due_at is not None
+    assert job.due_at >= now
+    assert VideoJob.objects.claim(task.removeprefix("videojobs."), job.pk, 3) is None
+
+
+def test_whatever_is_on_its_way_is_left_alone(
+    now: datetime, late: datetime, woken: list[Any]
+) -> None:
+    soon = now + timedelta(seconds=9)
+    a_job(status=Status.PENDING, due_at=now - timedelta(seconds=50))
+    a_job(status=Status.QUEUED, due_at=soon)
+    a_job(status=Status.QUEUED, due_at=late, claimed_until=soon)
+    a_job(status=Status.SUBMITTING, due_at=late, claimed_until=soon)
+    a_job(status=Status.UNCONFIRMED)
+    for status in sorted(TERMINAL):
+        a_job(status=status)
+    before = rows()
+
+    swept = operations.sweep()
+
+    assert swept == Swept(woken=0, unconfirmed=0)
+    assert (rows(), woken, JobEvent.objects.count()) == (before, [], 0)
+
+
+def test_a_create_call_that_was_lost_with_its_worker_is_never_sent_again(
+    now: datetime, late: datetime, woken: list[Any]
+) -> None:
+    job = a_job(status=Status.SUBMITTING, due_at=now, claimed_until=late)
+
+    assert operations.sweep() == Swept(woken=0, unconfirmed=1)
+    assert operations.sweep(grace=-DAY.total_seconds()) == Swept(woken=0, unconfirmed=0)
+
+    job.refresh_from_db()
+    assert (job.status, job.due_at, woken) == (Status.UNCONFIRMED, None, [])
+    assert [event.new for event in job.events.all()] == ["unconfirmed"]
+
+
+def test_waking_up_again_is_no_event(late: datetime) -> None:
+    a_job(status=Status.QUEUED, due_at=late)
+
+    operations.sweep()
+
+    assert not JobEvent.objects.exists()
+
+
+def test_a_job_that_was_just_woken_up_is_not_woken_up_again(
+    late: datetime, woken: list[Any]
+) -> None:
+    a_job(status=Status.QUEUED, due_at=late)
+
+    for _ in range(3):
+        operations.sweep()
+
+    assert len(woken) == 1
+
+
+def test_a_sweep_is_bounded_and_begins_with_the_latest_jobs(late: datetime) -> None:
+    for minutes in range(6):
+        a_job(due_at=late - timedelta(minutes=minutes), prompt=str(minutes))
+
+    swept = operations.sweep(limit=2)
+
+    assert swept.woken == 2
+    assert set(VideoJob.objects.filter(turn=1).values_list("prompt", flat=True)) == {"4", "5"}
+
+
+def test_the_bound_and_the_grace_come_from_the_settings(settings: Any, now: datetime) -> None:
+    settings.VIDEOJOBS = {"SWEEP_BATCH": 2, "SWEEP_GRACE": 5}
+    for seconds in (3, 6, 7, 8):
+        a_job(due_at=now - timedelta(seconds=seconds))
+
+    assert [operations.sweep().woken for _ in range(3)] == [2, 1, 0]
+
+
+def test_two_sweeps_side_by_side_do_each_job_once(
+    now: datetime, late: datetime, woken: list[Any]
+) -> None:
+    for _ in range(3):
+        a_job(status=Status.QUEUED, due_at=late)
+        a_job(status=Status.QUEUED, due_at=now, claimed_until=late)
+        a_job(status=Status.SUBMITTING, due_at=now, claimed_until=late)
+    other: list[Swept] = []
+
+    with meanwhile("videojobs_videojob", "UPDATE", lambda: other.append(operations.sweep())):
+        mine = operations.sweep()
+
+    total = Swept(mine.woken + other[0].woken, mine.unconfirmed + other[0].unconfirmed)
+    assert total == Swept(woken=6, unconfirmed=3)
+    assert len(woken) == len({job_id for _, job_id, _ in woken}) == 6
+    assert set(VideoJob.objects.values_list("turn", flat=True)) == {1}
+    assert JobEvent.objects.count() == 3
+
+
+def test_a_worker_that_is_quicker_than_the_sweep_keeps_its_job(
+    late: datetime, woken: list[Any]
+) -> None:
+    job = a_job(status=Status.QUEUED, due_at=late)
+
+    def claim() -> None:
+        VideoJob.objects.filter(pk=job.pk).update(turn=1, claimed_until=timezone.now() + DAY)
+
+    with meanwhile("videojobs_videojob", "UPDATE", claim):
+        swept = operations.sweep()
+
+    job.refresh_from_db()
+    assert (swept.woken, woken, job.turn) == (0, [], 1)
+    assert job.claimed_until is not None
+
+
+def test_a_sweep_with_nothing_to_do_costs_two_statements(now: datetime) -> None:
+    for _ in range(20):
+        a_job(due_at=now)
+
+    with CaptureQueriesContext(connection) as captured:
+        operations.sweep()
+
+    assert [query["sql"].split()[0] for query in captured] == ["SELECT", "SELECT"]
+
+
+def test_each_job_that_is_woken_up_costs_one_statement(late: datetime) -> None:
+    for _ in range(5):
+        a_job(due_at=late)
+
+    with CaptureQueriesContext(connection) as captured:
+        operations.sweep()
+
+    verbs = [query["sql"].split()[0] for query in captured]
+    assert [v for v in verbs if v not in {"BEGIN", "COMMIT"}] == ["SELECT"] * 2 + ["UPDATE"] * 5
+
+
+# purge
+
+
+def a_finished_job(now: datetime, *, days: float, **fields: Any) -> VideoJob:
+    defaults = {"status": Status.FAILED, "finished_at": now - days * DAY}
+    return a_job(**{**defaults, **fields})
+
+
+def a_stored_job(now: datetime, *, days: float) -> VideoJob:
+    job = a_finished_job(now, days=days, status=Status.COMPLETED)
+    job.output.save(f"{job.pk}.mp4", ContentFile(b"video"), save=False)
+    job.poster.save(f"{job.pk}.jpg", ContentFile(b"poster"), save=False)
+    job.output_size, job.output_sha256, job.mirror_status = 5, "f" * 64, MirrorStatus.STORED
+    job.save(update_fields=["output", "poster", "output_size", "output_sha256", "mirror_status"])
+    return job
+
+
+def files(media: Any) -> set[str]:
+    return {path.name for path in Path(media).rglob("*.*") if path.is_file()}
+
+
+def test_only_what_finished_long_ago_is_deleted_with_its_events(now: datetime) -> None:
+    old = a_finished_job(now, days=31)
+    JobEvent.objects.create(job=old, kind="note", new="failed")
+    young = a_finished_job(now, days=29)
+
+    assert operations.purge(older_than=30 * DAY) == 1
+
+    assert list(VideoJob.objects.all()) == [young]
+    assert not JobEvent.objects.exists()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"status": Status.PENDING, "due_at": True},
+        {"status": Status.SUBMITTING, "due_at": True},
+        {"status": Status.QUEUED, "due_at": True},
+        {"status": Status.PROCESSING, "due_at": True},
+        {"status": Status.UNCONFIRMED},
+        {**MIRROR_DUE, "due_at": True},
+        {"status": Status.STOPPED, "finished_at": None},
+    ],
+)
+def test_what_is_not_finished_is_never_deleted(fields: dict[str, Any], now: datetime) -> None:
+    if "due_at" in fields:
+        fields = {**fields, "due_at": now}
+    a_finished_job(now, days=999, **{"created_at": now - 999 * DAY, **fields})
+
+    assert operations.purge(older_than=DAY) == 0
+
+    assert VideoJob.objects.count() == 1
+
+
+@pytest.mark.parametrize("status", sorted(TERMINAL))
+def test_every_terminal_status_is_purged(status: Status, now: datetime) -> None:
+    a_finished_job(now, days=2, status=status)
+
+    assert operations.purge(older_than=DAY) == 1
+
+
+def test_the_files_go_with_their_job_and_no_others(now: datetime, media_root: Path) -> None:
+    a_stored_job(now, days=31)
+    young = a_stored_job(now, days=1)
+
+    operations.purge(older_than=30 * DAY)
+
+    assert files(media_root) == {f"{young.pk}.mp4", f"{young.pk}.jpg"}
+
+
+def test_files_stay_as_long_as_the_deletion_can_be_rolled_back(
+    now: datetime, media_root: Path
+) -> None:
+    a_stored_job(now, days=31)
+
+    with transaction.atomic():
+        operations.purge(older_than=30 * DAY)
+        transaction.set_rollback(True)
+
+    assert VideoJob.objects.count() == 1
+    assert len(files(media_root)) == 2
+
+
+def test_a_dry_run_counts_and_deletes_nothing(now: datetime, media_root: Path) -> None:
+    a_stored_job(now, days=31)
+    a_stored_job(now, days=1)
+    before = rows()
+
+    assert operations.purge(older_than=30 * DAY, dry_run=True) == 1
+
+    assert rows() == before
+    assert len(files(media_root)) == 4
+
+
+def test_without_an_age_nothing_is_deleted(now: datetime, settings: Any) -> None:
+    a_finished_job(now, days=999)
+    settings.VIDEOJOBS = {"PURGE_AFTER": None}
+
+    assert operations.purge() == 0
+
+    assert VideoJob.objects.count() == 1
+
+
+def test_the_age_comes_from_the_settings_in_days(now: datetime, settings: Any) -> None:
+    a_finished_job(now, days=3)
+    a_finished_job(now, days=1)
+    settings.VIDEOJOBS = {"PURGE_AFTER": 2}
+
+    assert operations.purge() == 1
+
+
+def test_an_age_of_nothing_is_an_age(now: datetime, settings: Any) -> None:
+    a_finished_job(now, days=1)
+    settings.VIDEOJOBS = {"PURGE_AFTER": 2}
+
+    assert operations.purge(older_than=timedelta(0)) == 1
+
+
+def test_more_jobs_than_fit_into_one_batch_are_deleted(now: datetime, settings: Any) -> None:
+    settings.VIDEOJOBS = {"SWEEP_BATCH": 2}
+    for _ in range(5):
+        a_finished_job(now, days=31)
+
+    assert operations.purge(older_than=DAY) == 5
+
+    assert not VideoJob.objects.exists()
+
+
+def test_a_job_that_a_person_takes_up_again_in_this_moment_is_kept(
+    now: datetime, media_root: Path
+) -> None:
+    job = a_stored_job(now, days=31)
+
+    def retry() -> None:
+        VideoJob.objects.filter(pk=job.pk).update(
+            turn=1, mirror_status=MirrorStatus.DUE, due_at=timezone.now()
+        )
+
+    with meanwhile("videojobs_videojob", "UPDATE", retry):
+        deleted = operations.purge(older_than=DAY)
+
+    assert (deleted, VideoJob.objects.count(), len(files(media_root))) == (0, 1, 2)
+
+
+def test_a_job_that_somebodys_row_protects_does_not_hold_up_the_others(
+    now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        a_finished_job(now, days=31)
+    kept = VideoJob.objects.order_by("pk")[1]
+    JobEvent.objects.create(job=kept, kind="note", new="failed")
+    # As a site's own model would, with ForeignKey(VideoJob, on_delete=PROTECT).
+    relation = JobEvent._meta.get_field("job").remote_field
+    monkeypatch.setattr(relation, "on_delete", models.PROTECT)
+
+    assert operations.purge(older_than=DAY) == 2
+
+    assert VideoJob.objects.get() == kept
