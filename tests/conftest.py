@@ -1,8 +1,11 @@
 """What all tests share: the provider they talk to, and the database they run on."""
 
+import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from django.db import connection, connections
 from pytest_django import Settings
 
 pytest_plugins = ["tests.servers", "videojobs.testing.fixtures"]
@@ -23,7 +26,6 @@ def django_db_modify_db_settings(request: pytest.FixtureRequest) -> None:
     if request.config.getoption("--database") == "postgres":
         import environ
         from django.conf import settings
-        from django.db import connections
 
         server = request.getfixturevalue("postgres_server")
         database = environ.Env.db_url_config(server.url)
@@ -41,3 +43,21 @@ def media_root(settings: Settings, tmp_path: Path) -> Path:
     """Each test stores its files in a directory of its own."""
     settings.MEDIA_ROOT = tmp_path / "media"
     return tmp_path / "media"
+
+
+@pytest.fixture
+def shared_database(transactional_db: None, tmp_path: Path) -> Iterator[None]:
+    """A database for several connections at once: on SQLite a file, as on a real site."""
+    if connection.vendor != "sqlite":
+        yield
+        return
+    in_memory, settings = connections["default"], connections.settings["default"]
+    with sqlite3.connect(tmp_path / "db.sqlite3") as file:
+        in_memory.connection.backup(file)
+    file.close()
+    connections.settings["default"] = {**settings, "NAME": str(tmp_path / "db.sqlite3")}
+    del connections["default"]
+    yield
+    connection.close()
+    connections.settings["default"] = settings
+    connections["default"] = in_memory

@@ -26,7 +26,6 @@ from videojobs.testing import (
     Reset,
     Script,
     SimulatedProvider,
-    Slow,
     Truncate,
 )
 
@@ -684,7 +683,7 @@ def test_a_video_is_stored_as_the_provider_served_it(
 
     assert (job.status, job.mirror_status, job.due_at) == ("completed", "stored", None)
     assert (job.output_size, job.output_sha256) == (len(SAMPLE), provider.sha256("proj_1"))
-    assert (media_root / "media" / str(job.output.name)).read_bytes() == SAMPLE
+    assert (media_root / str(job.output.name)).read_bytes() == SAMPLE
     assert job.output.name == f"{job.output_stem}.mp4"
     assert job.content_type == "video/mp4"
     assert job.mirrored_at is not None
@@ -810,7 +809,7 @@ def test_a_job_that_was_deleted_while_its_file_was_stored_leaves_none(
 ) -> None:
     job = completed(provider)
 
-    with before_the_record(lambda: VideoJob.objects.all().delete(), nth=4):
+    with before_the_record(lambda: VideoJob.objects.all().delete(), nth=3):
         run(job)
 
     assert not VideoJob.objects.exists()
@@ -840,7 +839,7 @@ def test_a_worker_killed_between_storing_and_recording_leaves_one_file(
         raise SystemExit
 
     job = completed(provider)
-    with before_the_record(killed, nth=4), suppress(SystemExit):
+    with before_the_record(killed, nth=3), suppress(SystemExit):
         run(job)
     assert len(files(media_root)) == 1
     lose_the_worker()
@@ -859,7 +858,7 @@ def test_a_file_that_came_too_late_stays_only_if_somebody_will_find_it(
 ) -> None:
     job = completed(provider)
 
-    with before_the_record(take_it(**verdict), nth=4):
+    with before_the_record(take_it(**verdict), nth=3):
         job = run(job)
 
     assert job.mirror_status != MirrorStatus.STORED
@@ -877,55 +876,11 @@ def test_a_file_that_came_too_late_stays_if_another_worker_recorded_it(
         output_sha256=provider.sha256("proj_1"),
     )
 
-    with before_the_record(record, nth=4):
+    with before_the_record(record, nth=3):
         job = run(job)
 
     assert job.mirror_status == MirrorStatus.STORED
     assert len(files(media_root)) == 1
-
-
-def test_the_lease_of_a_long_download_is_renewed_along_the_way(
-    provider: MeddledProvider, settings: Any
-) -> None:
-    settings.VIDEOJOBS = {
-        **settings.VIDEOJOBS,
-        "CONNECT_TIMEOUT": 0.1,
-        "READ_TIMEOUT": 0.5,
-        "LEASE_MARGIN": 0.1,
-    }
-    output = SAMPLE + bytes(1024 * 1024)
-    job = completed(provider, output=output, downloads=[Slow(1024 * 1024)])
-
-    with CaptureQueriesContext(connection) as captured:
-        job = run(job)
-
-    # A renewal touches nothing but the lease.
-    updates = [query["sql"] for query in captured if query["sql"].startswith("UPDATE")]
-    renewals = [sql for sql in updates if '"due_at"' not in sql]
-    assert job.mirror_status == MirrorStatus.STORED
-    # One after the URL is known and one before storing; the others along the way.
-    assert len(renewals) >= 4
-
-
-def test_asking_for_a_fresh_url_does_not_use_up_the_lease_of_the_download(
-    provider: MeddledProvider,
-) -> None:
-    job = run(completed(provider, downloads=[Reset()]))
-    left: list[float] = []
-
-    def look_at_the_lease() -> None:
-        until = VideoJob.objects.get().claimed_until
-        left.append((until - timezone.now()).total_seconds() if until else 0.0)
-
-    def use_up_the_lease() -> None:
-        VideoJob.objects.update(claimed_until=timezone.now() - timedelta(seconds=1))
-        provider.meanwhile = look_at_the_lease
-
-    provider.meanwhile = use_up_the_lease
-    run(job)
-
-    assert left
-    assert left[0] > 10
 
 
 def test_attempts_that_are_lost_with_their_workers_are_bounded(

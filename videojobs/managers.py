@@ -131,10 +131,9 @@ class VideoJobQuerySet(models.QuerySet["VideoJob"]):
             changes["status"] = Status.SUBMITTING
         return job if self.transition(job, durable=True, **changes) else None
 
-    def renew(self, job: "VideoJob", *, seconds: float | None = None) -> bool:
+    def renew(self, job: "VideoJob") -> bool:
         """Extend the lease of a claimed job; False if it was lost meanwhile."""
-        until = _lease(seconds)
-        return bool(self.filter(pk=job.pk, turn=job.turn).update(claimed_until=until))
+        return bool(self.filter(pk=job.pk, turn=job.turn).update(claimed_until=_lease()))
 
     def transition(
         self,
@@ -206,8 +205,8 @@ class VideoJobQuerySet(models.QuerySet["VideoJob"]):
         return job
 
 
-def _lease(seconds: float | None = None) -> datetime:
-    return timezone.now() + timedelta(seconds=conf.lease if seconds is None else seconds)
+def _lease() -> datetime:
+    return timezone.now() + timedelta(seconds=conf.lease)
 
 
 def _check_caller_values(key: str | None, metadata: Mapping[str, Any] | None) -> None:

@@ -6,8 +6,6 @@ mistake, not even one of ours, can lose a job.
 """
 
 import logging
-import time
-from collections.abc import Callable
 from typing import Any
 
 from django.db import IntegrityError
@@ -18,6 +16,7 @@ from . import client
 from . import mirror as mirroring
 from .conf import conf
 from .exceptions import ClaimLost, NotSent, OutputExpired, OutputRefused, Refused, VideoJobsError
+from .lease import KeptClaim
 from .models import VideoJob
 from .sanitize import clean
 from .schedule import Policy
@@ -196,10 +195,14 @@ def _record_poll(
 def _keep(job: VideoJob) -> dict[str, Any]:
     """Download, verify and store; return what is to be recorded of the file."""
     storage, stem = job.output.storage, job.output_stem
-    url = _output_url(job)
-    _renew(job, conf.lease)  # asking for the URL may have used it up
-    with mirroring.download(url, storage, stem, progress=_renewal(job)) as done:
-        _renew(job, conf.DOWNLOAD_TIMEOUT)  # storing may take as long, where it is an upload
+    # To ask for the URL and to fetch; and to store, which may take as long, as an upload.
+    longest = conf.exchange_timeout + 2 * conf.DOWNLOAD_TIMEOUT
+    with (
+        KeptClaim(job, seconds=longest) as claim,
+        mirroring.download(_output_url(job), storage, stem, progress=claim.check) as done,
+    ):
+        if not VideoJob.objects.renew(job):
+            raise ClaimLost
         return {
             "output": mirroring.store(done, storage, stem + done.extension),
             "output_size": done.size,
@@ -216,24 +219,6 @@ def _output_url(job: VideoJob) -> str:
     if answer.status != Status.COMPLETED or not answer.video_url:
         raise OutputExpired("the provider names no URL for the output")
     return answer.video_url
-
-
-def _renew(job: VideoJob, seconds: float) -> None:
-    if not VideoJob.objects.renew(job, seconds=seconds):
-        raise ClaimLost
-
-
-def _renewal(job: VideoJob) -> Callable[[int], None]:
-    """A callback that renews the lease a few times per lease, and raises once it is lost."""
-    renewed_at = time.monotonic()
-
-    def renew(_size: int) -> None:
-        nonlocal renewed_at
-        if time.monotonic() - renewed_at > conf.lease / 4:
-            renewed_at = time.monotonic()
-            _renew(job, conf.lease)
-
-    return renew
 
 
 def _mirror_stored(job: VideoJob, stored: dict[str, Any]) -> None:

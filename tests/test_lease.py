@@ -1,0 +1,150 @@
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from threading import Event
+from typing import Any
+
+import pytest
+from django.db import OperationalError
+
+from videojobs import operations, services
+from videojobs.exceptions import ClaimLost
+from videojobs.lease import KeptClaim
+from videojobs.managers import VideoJobQuerySet
+from videojobs.models import VideoJob
+from videojobs.testing import Script, SimulatedProvider, Slow, sample
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("shared_database")]
+
+
+class Renewals:
+    """Counts renewals, and lets a test wait for the next one; `before` runs ahead of each."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.before: Callable[[], Any] = lambda: None
+        self._happened = Event()
+
+    def happened(self) -> None:
+        self.count += 1
+        self._happened.set()
+
+    def wait_for_next(self) -> None:
+        self._happened.clear()
+        assert self._happened.wait(10)
+
+
+@pytest.fixture
+def renewals(monkeypatch: pytest.MonkeyPatch) -> Iterator[Renewals]:
+    seen, renew = Renewals(), VideoJobQuerySet.renew
+
+    def watched(self: VideoJobQuerySet, job: VideoJob) -> bool:
+        try:
+            seen.before()
+            return renew(self, job)
+        finally:
+            seen.happened()
+
+    monkeypatch.setattr(VideoJobQuerySet, "renew", watched)
+    return seen
+
+
+@pytest.fixture
+def claimed(settings: Any) -> VideoJob:
+    """A job under a claim that is renewed every 20 ms."""
+    settings.VIDEOJOBS = {"CONNECT_TIMEOUT": 0.02, "READ_TIMEOUT": 0.02, "LEASE_MARGIN": 0.04}
+    job = VideoJob.objects.track("proj_1")
+    claimed = VideoJob.objects.claim("poll", job.pk, job.turn)
+    assert claimed
+    return claimed
+
+
+def lease(job: VideoJob) -> datetime:
+    until = VideoJob.objects.get(pk=job.pk).claimed_until
+    assert until
+    return until
+
+
+def test_a_kept_claim_is_renewed_while_its_worker_does_something_else(
+    claimed: VideoJob, renewals: Renewals
+) -> None:
+    before = lease(claimed)
+
+    with KeptClaim(claimed, seconds=10):
+        renewals.wait_for_next()
+        renewals.wait_for_next()
+
+    assert lease(claimed) > before
+
+
+def test_a_kept_claim_is_not_renewed_any_more_when_the_step_has_ended(
+    claimed: VideoJob, renewals: Renewals
+) -> None:
+    with KeptClaim(claimed, seconds=10) as kept:
+        renewals.wait_for_next()
+
+    assert not kept._thread.is_alive()
+
+
+def test_a_step_that_takes_too_long_loses_its_claim(claimed: VideoJob, renewals: Renewals) -> None:
+    with KeptClaim(claimed, seconds=0) as kept:
+        kept._thread.join(10)
+
+    assert renewals.count == 0
+
+
+def test_a_claim_that_somebody_else_took_is_found_to_be_lost(
+    claimed: VideoJob, renewals: Renewals
+) -> None:
+    with KeptClaim(claimed, seconds=10) as kept:
+        VideoJob.objects.update(turn=claimed.turn + 1, claimed_until=None)
+        kept._thread.join(10)
+
+        with pytest.raises(ClaimLost):
+            kept.check()
+    assert VideoJob.objects.get().claimed_until is None
+
+
+def test_a_claim_that_is_still_ours_passes_the_check(claimed: VideoJob, renewals: Renewals) -> None:
+    with KeptClaim(claimed, seconds=10) as kept:
+        renewals.wait_for_next()
+
+        kept.check()
+
+
+def test_a_database_that_is_away_for_a_moment_does_not_lose_the_claim(
+    claimed: VideoJob, renewals: Renewals
+) -> None:
+    def fail_once() -> None:
+        renewals.before = lambda: None
+        raise OperationalError("the database system is shutting down")
+
+    renewals.before = fail_once
+    before = lease(claimed)
+
+    with KeptClaim(claimed, seconds=10) as kept:
+        renewals.wait_for_next()
+        renewals.wait_for_next()
+        kept.check()
+
+    assert lease(claimed) > before
+
+
+def test_the_sweep_leaves_a_download_alone_whose_host_stalls(
+    simulated_provider: SimulatedProvider, settings: Any, renewals: Renewals
+) -> None:
+    settings.VIDEOJOBS |= {"CONNECT_TIMEOUT": 0.1, "READ_TIMEOUT": 0.3, "LEASE_MARGIN": 0.1}
+    output = sample("x" * 20_000)
+    script = Script(["completed"], output=output, downloads=[Slow(20_000)])
+    simulated_provider.add_task("proj_1", script)
+    job = VideoJob.objects.track("proj_1")
+    services.poll(job.pk, job.turn)
+    job.refresh_from_db()
+    swept: list[int] = []
+    renewals.before = lambda: swept.append(operations.sweep(grace=0).woken)
+
+    services.mirror(job.pk, job.turn)
+
+    job.refresh_from_db()
+    assert job.mirror_status == "stored", [e.reason for e in job.events.all()]
+    assert len(swept) > 3
+    assert set(swept) == {0}
