@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
 from threading import Event
 from typing import Any
@@ -34,7 +34,7 @@ class Renewals:
 
 
 @pytest.fixture
-def renewals(monkeypatch: pytest.MonkeyPatch) -> Iterator[Renewals]:
+def renewals(monkeypatch: pytest.MonkeyPatch) -> Renewals:
     seen, renew = Renewals(), VideoJobQuerySet.renew
 
     def watched(self: VideoJobQuerySet, job: VideoJob) -> bool:
