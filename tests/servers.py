@@ -10,17 +10,13 @@ import glob
 import importlib.util
 import os
 import pwd
-import random
-import re
 import shutil
 import signal
-import socket
-import stat
 import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Self, TypeVar
@@ -33,16 +29,23 @@ from psycopg import sql
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from tests.processes import (
+    POLL_SECONDS,
+    STOP_SECONDS,
+    children_of,
+    copy_of_wheel,
+    free_port,
+    open_to_all,
+    running_as_root,
+    unprivileged_user,
+    version_key,
+    wait_for_end_of,
+)
+
 REQUIRE_ALL = "VIDEOJOBS_TEST_REQUIRE_ALL"
 PLACES = ("/usr/lib/postgresql/*/bin", "/usr/sbin")
 START_SECONDS = 60.0
-STOP_SECONDS = 20.0
 ANSWER_SECONDS = 2
-POLL_SECONDS = 0.02
-
-# Below the range that systems hand out to clients: there, a client that keeps trying a killed
-# server's port can get that very port as its own, and the server can't come back.
-PORTS = range(20_000, 32_000)
 
 # Waits for the end of the test process, which even SIGKILL announces by closing the pipe, then
 # ends the server last named in it and removes the directory. After a pause the children are named
@@ -451,83 +454,6 @@ class Postgres(Server):
         with psycopg.connect(self.url, connect_timeout=ANSWER_SECONDS) as connection:
             row = connection.execute(query).fetchone()
         return bool(self.address) or row == (self._data,)
-
-
-def running_as_root() -> bool:
-    return os.geteuid() == 0
-
-
-def unprivileged_user() -> str:
-    """A user for servers that refuse to run as root."""
-    users = {user.pw_name for user in pwd.getpwall()}
-    for name in ("postgres", "nobody"):
-        if name in users:
-            return name
-    raise RuntimeError("running as root, and there is no user postgres or nobody to run as")
-
-
-def open_to_all(path: Path) -> bool:
-    """Whether any user can reach the path and read it."""
-    readable = all(os.stat(parent).st_mode & stat.S_IXOTH for parent in path.parents)
-    return readable and bool(path.stat().st_mode & stat.S_IXOTH)
-
-
-def copy_of_wheel(binary: Path, directory: Path) -> Path:
-    """The binary in a copy of its installation that any user who enters the directory can run."""
-    installation, package = binary.parents[1], binary.parents[2]
-    copied = directory / "wheel" / package.name
-    shutil.copytree(installation, copied / installation.name, symlinks=True)
-    libraries = package.with_name(f"{package.name}.libs")  # Looked up relative to the binary.
-    if libraries.is_dir():
-        shutil.copytree(libraries, copied.with_name(libraries.name))
-    subprocess.run(["chmod", "-R", "a+rX", directory / "wheel"], check=True)
-    return copied / binary.relative_to(package)
-
-
-def version_key(path: str) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", path)]
-
-
-def free_port() -> int:
-    """A port that is free now; whoever is quicker can still take it."""
-    while True:
-        port = random.choice(PORTS)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-
-
-def children_of(pid: int) -> list[int]:
-    return [child for child, parent in processes() if parent == pid]
-
-
-def processes() -> Iterator[tuple[int, int]]:
-    """Each living process with its parent. Small containers have no ps, macOS has no /proc."""
-    if os.path.exists("/proc/self/stat"):
-        rows: Iterable[str] = process_files()
-    else:
-        ps = ["ps", "-A", "-o", "pid=,stat=,ppid="]
-        rows = subprocess.run(ps, stdout=subprocess.PIPE, text=True).stdout.splitlines()
-    for row in rows:
-        pid, state, parent = row.split()[:3]
-        if not state.startswith("Z"):  # Dead, and not yet buried by its parent.
-            yield int(pid), int(parent)
-
-
-def process_files() -> Iterator[str]:
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # It ended meanwhile.
-            after_name = path.read_text(errors="replace").rpartition(")")[2]
-            yield f"{path.parent.name} {after_name}"
-
-
-def wait_for_end_of(pids: Sequence[int]) -> None:
-    """Returns when they are gone, which after SIGKILL is a matter of milliseconds."""
-    deadline = time.monotonic() + STOP_SECONDS
-    while set(pids) & {pid for pid, _ in processes()}:
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"still running after SIGKILL: {pids}")
-        time.sleep(POLL_SECONDS)
 
 
 def missing(reason: str) -> NoReturn:

@@ -19,7 +19,7 @@ import psycopg
 import pytest
 import redis
 
-from tests import servers
+from tests import processes, servers
 from tests.servers import NotFound, Postgres, Redis, Server
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -320,10 +320,10 @@ def test_the_error_of_a_failed_start_contains_the_log() -> None:
 def test_a_server_ends_when_the_test_process_is_killed(kind: type[Server], last_act: str) -> None:
     script = f"""
         import signal
-        from tests import servers
+        from tests import processes, servers
         server = servers.{kind.__name__}.found(own=True)
         server.start()
-        pids = [server.pid, *servers.children_of(server.pid)]
+        pids = [server.pid, *processes.children_of(server.pid)]
         server.{last_act}()
         print(server.directory, *pids, flush=True)
         signal.pause()
@@ -339,12 +339,12 @@ def test_a_server_ends_when_the_test_process_is_killed(kind: type[Server], last_
 
     # Sooner than the watchdog's last resort: the server ended in order.
     assert eventually(lambda: not Path(directory).exists(), seconds=9)
-    assert not {int(pid) for pid in pids} & {alive for alive, _ in servers.processes()}
+    assert not {int(pid) for pid in pids} & {alive for alive, _ in processes.processes()}
 
 
 def test_a_server_that_nobody_stopped_ends_at_the_normal_end_of_the_process() -> None:
     script = """
-        from tests import servers
+        from tests import processes, servers
         server = servers.Redis.found(own=True)
         server.start()
         print(server.directory)
