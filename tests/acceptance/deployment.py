@@ -95,10 +95,14 @@ class Deployment:
     def manage(self, *arguments: str) -> str:
         return self._finish([sys.executable, "manage.py", *arguments])
 
-    def start_worker(self, *, concurrency: int = 4) -> subprocess.Popen[bytes]:
-        """A plain worker, on all queues."""
+    def start_worker(
+        self, *, concurrency: int = 4, queues: str | None = None
+    ) -> subprocess.Popen[bytes]:
+        """A plain worker, on all queues unless some are named."""
         name = f"worker{len(self._processes)}"
         options = ["--pool", "threads", "--concurrency", str(concurrency)]
+        if queues:
+            options += ["-Q", queues]
         return self._start(name, "worker", *options, "--hostname", f"{name}@localhost")
 
     def start_beat(self) -> subprocess.Popen[bytes]:
