@@ -1,6 +1,6 @@
 """System checks: a wrong setting is said at start, in words, and not by a job at night."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,7 +26,30 @@ _SECONDS = [
     "SWEEP_GRACE",
 ]
 _COUNTS = ["MAX_OUTPUT_BYTES", "MIRROR_ATTEMPTS", "SWEEP_BATCH"]
-_RULES = {"path", "duration", "ratios", "max_prompt", "max_audios"}
+# Above these, arithmetic with times and what a row can hold come to their ends.
+_LONGEST = {False: 10 * 365 * 86400.0, True: 2**63}
+
+
+def _is_list_of(kind: type, value: object) -> bool:
+    return isinstance(value, (list, tuple)) and all(type(item) is kind for item in value)
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _never(_: object) -> bool:
+    return False
+
+
+#: Rule of a model → what its value has to be.
+_RULES: dict[str, Callable[[Any], bool]] = {
+    "path": lambda path: isinstance(path, str),
+    "duration": lambda bounds: _is_list_of(int, bounds) and len(bounds) == 2,
+    "ratios": lambda ratios: _is_list_of(str, ratios),
+    "max_prompt": _is_count,
+    "max_audios": _is_count,
+}
 
 
 @register("videojobs")
@@ -42,7 +65,8 @@ def check_settings(**_: Any) -> list[CheckMessage]:
         *_check_names(value),
         *wrong_numbers,
         *relations,
-        *_check_provider(),
+        *_check_base_url(),
+        *_check_api_key(),
         *_check_models(),
         *_check_output(),
     ]
@@ -61,14 +85,19 @@ def _check_names(value: dict[str, Any]) -> Iterator[CheckMessage]:
 
 def _check_numbers() -> Iterator[CheckMessage]:
     for name in [*_SECONDS, *_COUNTS]:
-        value, kind = getattr(conf, name), int if name in _COUNTS else (int, float)
-        if isinstance(value, bool) or not isinstance(value, kind) or not 0 < value < float("inf"):
-            what = "a whole number" if name in _COUNTS else "a number of seconds"
+        value, is_count = getattr(conf, name), name in _COUNTS
+        fits = isinstance(value, int) if is_count else _is_number(value)
+        if not fits or isinstance(value, bool) or not 0 < value < _LONGEST[is_count]:
+            what = "a whole number" if is_count else "a number of seconds"
             yield Error(f"VIDEOJOBS[{name!r}] must be {what} above 0.", id="videojobs.E003")
-    if not isinstance(conf.POLL_JITTER, (int, float)) or not 0 <= conf.POLL_JITTER <= 1:
+    if not _is_number(conf.POLL_JITTER) or not 0 <= conf.POLL_JITTER <= 1:
         yield Error("VIDEOJOBS['POLL_JITTER'] must be from 0 to 1.", id="videojobs.E003")
-    if conf.PURGE_AFTER is not None and not isinstance(conf.PURGE_AFTER, (int, float)):
-        yield Error("VIDEOJOBS['PURGE_AFTER'] must be days, or None.", id="videojobs.E003")
+    if conf.PURGE_AFTER is not None and not (_is_number(conf.PURGE_AFTER) and conf.PURGE_AFTER > 0):
+        yield Error("VIDEOJOBS['PURGE_AFTER'] must be days above 0, or None.", id="videojobs.E003")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _check_relations() -> Iterator[CheckMessage]:
@@ -76,7 +105,7 @@ def _check_relations() -> Iterator[CheckMessage]:
         yield Error("VIDEOJOBS: POLL_INTERVAL exceeds MAX_POLL_INTERVAL.", id="videojobs.E004")
     if conf.OVERDUE_AFTER > conf.GIVE_UP_AFTER:
         yield Error("VIDEOJOBS: OVERDUE_AFTER exceeds GIVE_UP_AFTER.", id="videojobs.E004")
-    if conf.POLL_INTERVAL < 30 and _is_public(conf.BASE_URL):
+    if conf.POLL_INTERVAL < 30 and _scheme_and_host(conf.BASE_URL)[0] == "https":
         yield Warning(
             "VIDEOJOBS['POLL_INTERVAL'] is below 30 seconds.",
             hint="The provider advises 30 to 60 seconds; more frequent polling risks a rate limit.",
@@ -84,28 +113,41 @@ def _check_relations() -> Iterator[CheckMessage]:
         )
 
 
-def _is_public(url: str) -> bool:
-    return urlsplit(url).scheme == "https"
+def _scheme_and_host(url: object) -> tuple[str, str]:
+    """Both of an http(s) URL that is nothing but an address and a path, else two empty texts."""
+    try:
+        parts = urlsplit(url if isinstance(url, str) and url.isprintable() else "")
+        plain = parts.port != 0 and not parts.query and not parts.fragment
+    except ValueError:
+        return "", ""
+    if parts.scheme in {"http", "https"} and plain and "@" not in parts.netloc:
+        return parts.scheme, parts.hostname or ""
+    return "", ""
 
 
-def _check_provider() -> Iterator[CheckMessage]:
-    parts = urlsplit(conf.BASE_URL)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query:
+def _check_base_url() -> Iterator[CheckMessage]:
+    scheme, host = _scheme_and_host(conf.BASE_URL)
+    if not host:
         yield Error(
-            "VIDEOJOBS['BASE_URL'] must be an http(s) URL without a query.", id="videojobs.E005"
+            "VIDEOJOBS['BASE_URL'] must be an http(s) URL without a user and without a query.",
+            id="videojobs.E005",
         )
-    elif parts.scheme == "http" and parts.hostname not in {"localhost", "127.0.0.1", "::1"}:
+    elif scheme == "http" and host not in {"localhost", "127.0.0.1", "::1"}:
         yield Warning(
             "VIDEOJOBS['BASE_URL'] is not https: the API key travels in the clear.",
             id="videojobs.W002",
         )
-    if not conf.API_KEY:
+
+
+def _check_api_key() -> Iterator[CheckMessage]:
+    key: object = conf.API_KEY
+    if not key:
         yield Warning(
             "VIDEOJOBS['API_KEY'] is empty: the provider will reject every call.",
             hint="Put the key into the environment, not into the code.",
             id="videojobs.W003",
         )
-    elif not (conf.API_KEY.isascii() and conf.API_KEY.isprintable()) or " " in conf.API_KEY:
+    elif not (isinstance(key, str) and key.isascii() and key.isprintable()) or " " in key:
         yield Error(
             "VIDEOJOBS['API_KEY'] has characters that no HTTP header can carry.",
             hint="Look for a newline or a space at its end.",
@@ -114,26 +156,32 @@ def _check_provider() -> Iterator[CheckMessage]:
 
 
 def _check_models() -> Iterator[CheckMessage]:
-    if not conf.MODELS:
-        yield Error("VIDEOJOBS['MODELS'] is empty.", id="videojobs.E007")
+    if not isinstance(conf.MODELS, Mapping) or not conf.MODELS:
+        yield Error(
+            "VIDEOJOBS['MODELS'] must be a dict of at least one model.", id="videojobs.E007"
+        )
+        return
     for name, rules in conf.MODELS.items():
-        if not isinstance(rules, dict) or not str(rules.get("path", "")).startswith("/v1/"):
+        path = rules.get("path") if isinstance(rules, Mapping) else None
+        if not isinstance(name, str) or not isinstance(path, str) or not path.startswith("/v1/"):
             yield Error(
                 f"VIDEOJOBS['MODELS'][{name!r}] must be a dict with a 'path' under /v1/.",
                 hint="Such as {'path': '/v1/veo/videos'}.",
                 id="videojobs.E007",
             )
-        elif unknown := set(rules) - _RULES:
+        elif wrong := [rule for rule in rules if not _RULES.get(rule, _never)(rules[rule])]:
             yield Error(
-                f"VIDEOJOBS['MODELS'][{name!r}] has unknown rules: {', '.join(sorted(unknown))}.",
-                hint=f"Known: {', '.join(sorted(_RULES))}.",
+                f"VIDEOJOBS['MODELS'][{name!r}] has wrong rules: {', '.join(map(str, wrong))}.",
+                hint="Known: path, duration (shortest and longest, in seconds), ratios (a list of "
+                "texts), max_prompt and max_audios (whole numbers).",
                 id="videojobs.E007",
             )
-    if len(conf.FRAME_FIELDS) != 2:
-        yield Error("VIDEOJOBS['FRAME_FIELDS'] must be a pair of names.", id="videojobs.E008")
 
 
 def _check_output() -> Iterator[CheckMessage]:
+    pair: Any = conf.FRAME_FIELDS
+    if not _is_list_of(str, pair) or len(pair) != 2 or pair[0] == pair[1]:
+        yield Error("VIDEOJOBS['FRAME_FIELDS'] must be a pair of names.", id="videojobs.E008")
     try:
         guard.networks(conf.ALLOWED_PRIVATE_NETWORKS)
     except (ValueError, TypeError) as error:
@@ -143,13 +191,16 @@ def _check_output() -> Iterator[CheckMessage]:
             id="videojobs.E009",
         )
     try:
-        storages[conf.STORAGE]
-    except InvalidStorageError:
-        yield Error(
-            f"VIDEOJOBS['STORAGE'] names {conf.STORAGE!r}, which STORAGES doesn't have.",
-            id="videojobs.E010",
-        )
-    if ".." in conf.UPLOAD_TO or conf.UPLOAD_TO.startswith("/"):
+        storages[str(conf.STORAGE)]
+    except InvalidStorageError as error:
+        yield Error(f"VIDEOJOBS['STORAGE'] can't be used: {error}", id="videojobs.E010")
+    directory: object = conf.UPLOAD_TO
+    if (
+        not isinstance(directory, str)
+        or ".." in directory.split("/")
+        or directory.startswith("/")
+        or not directory.isprintable()
+    ):
         yield Error(
             "VIDEOJOBS['UPLOAD_TO'] must be a directory inside the storage.", id="videojobs.E011"
         )

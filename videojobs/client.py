@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from . import transport
 from .conf import conf
@@ -73,6 +73,8 @@ def fetch(endpoint: str, task_id: str) -> Answer:
 
     Raises a `TransportError` or a `ProviderError`, and nothing else, whatever comes back.
     """
+    if _id(task_id) != task_id or not task_id:
+        raise TaskNotFound("the job has no id that the provider could be asked for")
     reply = _call("GET", f"{_base(endpoint)}/v1/result/{quote(task_id, safe='')}")
     if not 200 <= reply.status < 300:
         raise _http_error(reply)
@@ -88,7 +90,7 @@ def _call(method: str, url: str, **kwargs: Any) -> transport.Reply:
     """The one place where the key is used; it goes to the origin of `BASE_URL` only."""
     if transport.origin(url) != transport.origin(conf.BASE_URL):
         raise ForeignEndpoint(
-            f"the job belongs to {urlsplit(url).hostname}, which is not where BASE_URL leads now"
+            f"the job belongs to {transport.origin(url)[1]}, which is not where BASE_URL leads now"
         )
     return transport.request(
         method,
@@ -144,7 +146,9 @@ def _id(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         return ""
     text = str(value).strip()
-    return text if len(text) <= _MAX_ID and text.isprintable() else ""
+    # Dots alone would be a step in a path, however they are quoted.
+    fits = len(text) <= _MAX_ID and text.isprintable() and text not in {".", ".."}
+    return text if fits else ""
 
 
 def _answer(answer: dict[str, Any], task_id: str) -> Answer:
@@ -164,8 +168,8 @@ def _answer(answer: dict[str, Any], task_id: str) -> Answer:
 
 def _url(value: object) -> str:
     """A URL that can be kept; whether it may be fetched is judged when it is."""
-    is_url = isinstance(value, str) and len(value) <= _MAX_URL and value.isprintable()
-    return str(value) if is_url else ""
+    url = value.strip() if isinstance(value, str) else ""
+    return url if len(url) <= _MAX_URL and url.isprintable() else ""
 
 
 def _seconds(value: object) -> float | None:

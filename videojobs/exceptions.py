@@ -31,7 +31,7 @@ class ForeignEndpoint(NotSent):
 
 
 class ForbiddenAddress(VideoJobsError):
-    """A URL leads where nothing that a stranger names may lead. Nothing was sent there."""
+    """A URL leads where no stranger's URL may lead, and nothing was sent there; or in circles."""
 
 
 class ProviderError(VideoJobsError):

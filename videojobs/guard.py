@@ -1,10 +1,12 @@
-"""Which addresses a URL that a stranger named may lead to.
+"""Which URLs of a stranger may be asked, and which addresses they may lead to.
 
-`ipaddress.is_global` alone is no policy: it is true for multicast, for a cloud's metadata service
-and for loopback dressed up as IPv6, and Python's versions disagree. This rule gives equal verdicts
-on all of them.
+The check of a URL is policy only: odd spellings of an address need no parser, since they are judged
+as what they resolve to. For addresses, `ipaddress.is_global` alone is no policy: it is true for
+multicast, for a cloud's metadata service and for loopback dressed up as IPv6, and Python's versions
+disagree. This rule gives equal verdicts on all of them.
 """
 
+import socket
 from collections.abc import Iterable
 from ipaddress import (
     IPv4Address,
@@ -14,11 +16,18 @@ from ipaddress import (
     ip_address,
     ip_network,
 )
+from urllib.parse import urlsplit
+
+from .exceptions import ForbiddenAddress
 
 Network = IPv4Network | IPv6Network
 
 # IPv6 networks whose last 32 bits are an IPv4 address that is reached in the end.
 _WRAPPERS = (IPv6Network("::ffff:0:0/96"), IPv6Network("64:ff9b::/96"))
+
+_MAX_URL = 4096
+# Below it, ports belong to other protocols than the two that are ours.
+_FIRST_FREE_PORT = 1024
 
 _PUBLIC_V6 = IPv6Network("2000::/3")
 _FORBIDDEN_V6 = (
@@ -38,7 +47,46 @@ _FORBIDDEN_V4 = (
 
 def networks(names: Iterable[str]) -> tuple[Network, ...]:
     """The networks of a list of CIDR notations; ValueError names a wrong one."""
-    return tuple(ip_network(name) for name in names)
+    return tuple(ip_network(str(name)) for name in names)
+
+
+def check_url(url: str, *, insecure: bool) -> str:
+    """The host of a URL that may be asked; `ForbiddenAddress` says what is wrong with others.
+
+    Plain http is for `insecure` only.
+    """
+    if len(url) > _MAX_URL or not url.isprintable() or set(url) & set("\\ "):
+        raise ForbiddenAddress("the URL is too long or has characters that no URL has")
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise ForbiddenAddress("the URL can't be parsed") from None
+    if parts.scheme not in ({"https", "http"} if insecure else {"https"}):
+        raise ForbiddenAddress("the URL's scheme is not https")
+    if not host or "@" in parts.netloc:
+        raise ForbiddenAddress("the URL has no host, or names a user")
+    if port is not None and port not in {80, 443} and port < _FIRST_FREE_PORT:
+        raise ForbiddenAddress("the URL's port belongs to another protocol")
+    return host
+
+
+def resolve(host: str, port: int, allowed: Iterable[Network] | None) -> list[str]:
+    """All addresses of `host`, each once, in the resolver's order.
+
+    `ForbiddenAddress` if any of them may not be connected to; `allowed` None forbids none, for
+    a host that is the operator's own choice. Raises `OSError` for a name that has no address.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError:
+        raise OSError("no name of a host") from None
+    addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
+    if not addresses:
+        raise OSError("the name has no address")
+    if allowed is not None and not all(may_connect(address, allowed) for address in addresses):
+        raise ForbiddenAddress(f"{host} leads into a network that is not public")
+    return addresses
 
 
 def may_connect(address: str, allowed: Iterable[Network] = ()) -> bool:

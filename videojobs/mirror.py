@@ -7,6 +7,7 @@ under that name.
 """
 
 import contextlib
+import glob
 import hashlib
 import os
 import tempfile
@@ -67,8 +68,9 @@ def download(
     """Fetch `url` into a temporary file near `stem` (a name without extension) in `storage`.
 
     `progress` is called with the bytes so far after each piece; what it raises ends the download.
-    The file is gone when the context ends, unless `store` has moved it. Raises `DownloadError`
-    or `TransportError` where another try may help, `OutputRefused` where it won't.
+    The file is gone when the context ends, unless `store` has moved it. Raises `DownloadError`,
+    `TransportError` or the disk's own `OSError` where another try may help, `OutputRefused` where
+    it won't.
     """
     with _temporary_file(storage, stem) as (path, file):
         try:
@@ -100,12 +102,23 @@ def store(done: Download, storage: Storage, name: str) -> str:
         if _sha256(storage, name) == done.sha256:
             return name
         storage.delete(name)
-    with _Finished(done) as content:
-        saved = storage.save(name, content)
+    try:
+        with _Finished(done) as content:
+            saved = storage.save(name, content)
+    except BaseException:
+        _remove_part(storage, name, done)
+        raise
     if saved != name or storage.size(saved) != done.size:
         storage.delete(saved)
         raise StorageError(f"storage did not keep the file as it was under {name}")
     return saved
+
+
+def _remove_part(storage: Storage, name: str, done: Download) -> None:
+    """Remove what a failed save left, but not what another worker finished in the meantime."""
+    with contextlib.suppress(Exception):
+        if storage.exists(name) and storage.size(name) != done.size:
+            storage.delete(name)
 
 
 def _announced_size(stream: transport.Stream) -> int | None:
@@ -115,14 +128,18 @@ def _announced_size(stream: transport.Stream) -> int | None:
     if stream.status != 200:
         retry_after = transport.parse_retry_after(stream.headers.get("Retry-After"))
         raise DownloadError(f"{stream.host}: HTTP {stream.status}", retry_after=retry_after)
-    if stream.headers.get("Content-Encoding", "identity").lower() not in {"", "identity"}:
+    if stream.headers.get("Content-Encoding", "").strip().lower() not in {"", "identity"}:
         raise OutputRefused(f"{stream.host}: sent an encoding that was not asked for")
     length = stream.headers.get("Content-Length")
     if length is None:
         return None
+    if "Transfer-Encoding" in stream.headers:
+        raise OutputRefused(f"{stream.host}: announced two lengths")
+    length = length.strip()
     if not (length.isascii() and length.isdigit()):
         raise OutputRefused(f"{stream.host}: announced a length that is no number")
-    if int(length[:20]) > conf.MAX_OUTPUT_BYTES:
+    # int() takes a few thousand digits only.
+    if len(length) > 20 or int(length) > conf.MAX_OUTPUT_BYTES:
         raise OutputRefused(f"{stream.host}: announced more than {conf.MAX_OUTPUT_BYTES} bytes")
     return int(length)
 
@@ -154,12 +171,14 @@ def _temporary_file(storage: Storage, stem: str) -> Iterator[tuple[Path, BinaryI
     A rename onto another file system would be a copy, and one onto a full disk is cut silently.
     Parts that a killed worker left of the same output are removed first.
     """
-    directory, prefix = None, f".{Path(stem).name}."
-    with contextlib.suppress(NotImplementedError):
+    prefix = f".{Path(stem).name}."
+    try:
         directory = Path(storage.path(stem)).parent
-        directory.mkdir(parents=True, exist_ok=True)
-        for left in directory.glob(f"{prefix}*.part"):
-            left.unlink(missing_ok=True)
+    except NotImplementedError:
+        directory = Path(tempfile.gettempdir())
+    directory.mkdir(parents=True, exist_ok=True)
+    for left in directory.glob(f"{glob.escape(prefix)}*.part"):
+        left.unlink(missing_ok=True)
     descriptor, name = tempfile.mkstemp(".part", prefix, directory)
     path = Path(name)
     try:

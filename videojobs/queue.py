@@ -8,7 +8,6 @@ import logging
 import threading
 import time
 from datetime import datetime
-from functools import partial
 
 from celery import Celery, current_app, current_task
 from django.db import transaction
@@ -30,28 +29,32 @@ PATIENCE = 0.8
 _QUIET_TIME = 5.0
 
 _quiet_until = 0.0
+#: The sender that a broker holds; while it does, no other one is sent after it.
+_frozen: threading.Thread | None = None
 
 
 def wake(step: str, job_id: object, turn: int, due_at: datetime, *, using: str) -> None:
     """Send the wake-up `(job_id, turn)` once the transaction on database `using` commits."""
-    send = partial(_send, step, str(job_id), turn, due_at)
+
+    def send() -> None:  # no partial: Django fails to log the error of one
+        _send(step, str(job_id), turn, due_at)
+
     transaction.on_commit(send, using=using, robust=True)
 
 
 def _send(step: str, job_id: str, turn: int, due_at: datetime) -> None:
     countdown = max(0.0, (due_at - timezone.now()).total_seconds())
     app: Celery = current_app._get_current_object()  # type: ignore[attr-defined]
-    if app.conf.task_always_eager or _runs_eagerly():
+    eager = app.conf.task_always_eager
+    running = current_task.name if current_task and current_task.request.is_eager else ""
+    if (eager or running) and (countdown or running == TASKS[step][0]):
         # Eager mode ignores countdowns: a poll that reschedules itself would recurse at once.
-        if not countdown:
-            app.loader.import_default_modules()
-            _publish(app, step, job_id, turn, countdown)
-    elif time.monotonic() >= _quiet_until:
+        return
+    if eager:
+        app.loader.import_default_modules()
+        _publish(app, step, job_id, turn, countdown)
+    elif time.monotonic() >= _quiet_until and not (_frozen and _frozen.is_alive()):
         _publish_with_patience(app, step, job_id, turn, countdown)
-
-
-def _runs_eagerly() -> bool:
-    return bool(current_task and current_task.request.is_eager)
 
 
 def _publish_with_patience(
@@ -59,7 +62,7 @@ def _publish_with_patience(
 ) -> None:
     """Publish in a thread, since no combination of socket options bounds a frozen broker, or
     the resolver, on every transport."""
-    global _quiet_until
+    global _quiet_until, _frozen
     failures: list[Exception] = []
 
     def publish() -> None:
@@ -72,7 +75,7 @@ def _publish_with_patience(
     thread.start()
     thread.join(PATIENCE)
     if failures or thread.is_alive():
-        _quiet_until = time.monotonic() + _QUIET_TIME
+        _quiet_until, _frozen = time.monotonic() + _QUIET_TIME, thread
         reason = type(failures[0]).__name__ if failures else f"no answer within {PATIENCE} s"
         logger.warning(
             "job=%s the broker did not take the wake-up (%s); the sweep will", job_id, reason

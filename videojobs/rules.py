@@ -5,7 +5,7 @@ the provider's other families, only the shape is checked and the provider has th
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,6 +21,8 @@ _MAX_URL = 2048
 _MAX_PROMPT = 100_000
 _MAX_JSON = 100_000
 _MAX_DURATION = 86_400
+# SQLite takes 1000 levels, and Python as many as its stack has left at that moment.
+_MAX_DEPTH = 100
 
 
 @dataclass(frozen=True)
@@ -41,24 +43,33 @@ def check_request(
 
     `model` None means the first of `MODELS`. Parameters that are None are left out.
     """
-    model = next(iter(conf.MODELS)) if model is None else model
-    rules = conf.MODELS.get(model) if isinstance(model, str) else None
-    if rules is None:
+    model = next(iter(conf.MODELS), None) if model is None else model
+    if not isinstance(model, str) or model not in conf.MODELS:
         known = ", ".join(conf.MODELS)
-        raise ValidationError({"model": f"Unknown model {model!r:.100}. Known: {known}."})
+        shown = repr(model)[:100] if isinstance(model, str) else type(model).__name__
+        raise ValidationError({"model": f"Unknown model {shown}. Known: {known}."})
+    rules = conf.MODELS[model]
     params = {name: value for name, value in params.items() if value is not None}
     errors = [*_check_prompt(prompt, rules), *_check_duration(duration, rules)]
     errors += check_json("params", params)
     if "ratios" in rules:  # a family whose parameters are known
+        errors += _check_frame_names(params)
         params = _with_our_frame_names(params)
         errors += [*_check_frames(params), *_check_params(params, rules)]
     if errors:
-        raise ValidationError(dict(errors))
+        raise ValidationError(_by_field(errors))
     endpoint = conf.BASE_URL.rstrip("/") + rules["path"]
     return Request(endpoint, model, prompt, duration, params)
 
 
 Errors = Iterator[tuple[str, str]]
+
+
+def _by_field(errors: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    fields: dict[str, list[str]] = {}
+    for field, message in errors:
+        fields.setdefault(field, []).append(message)
+    return fields
 
 
 def check_json(field: str, value: object) -> Errors:
@@ -69,8 +80,18 @@ def check_json(field: str, value: object) -> Errors:
     except (TypeError, ValueError, RecursionError):
         yield field, "Only plain JSON values are allowed."
         return
-    if "\\u0000" in text or len(text) > _MAX_JSON:
+    # An escaped backslash in front of it makes it harmless text.
+    if "\\u0000" in text.replace("\\\\", "") or len(text) > _MAX_JSON:
         yield field, f"NUL characters and more than {_MAX_JSON} characters are not allowed."
+    elif _is_deeper_than(_MAX_DEPTH, value):
+        yield field, f"More than {_MAX_DEPTH} levels are not allowed."
+
+
+def _is_deeper_than(depth: int, value: object) -> bool:
+    if not isinstance(value, (dict, list, tuple)):
+        return False
+    items = value.values() if isinstance(value, dict) else value
+    return depth == 0 or any(_is_deeper_than(depth - 1, item) for item in items)
 
 
 def _check_prompt(prompt: object, rules: Mapping[str, Any]) -> Errors:
@@ -92,6 +113,12 @@ def _check_duration(duration: object, rules: Mapping[str, Any]) -> Errors:
     low, high = bounds or (1, _MAX_DURATION)
     if isinstance(duration, bool) or not isinstance(duration, int) or not low <= duration <= high:
         yield "duration", f"The duration must be a whole number of seconds from {low} to {high}."
+
+
+def _check_frame_names(params: Mapping[str, Any]) -> Errors:
+    for name, other in zip(*_FRAME_PAIRS):
+        if name in params and other in params:
+            yield name, f"{name} and {other} are two names of one parameter."
 
 
 def _with_our_frame_names(params: Mapping[str, Any]) -> dict[str, Any]:

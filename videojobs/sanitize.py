@@ -6,10 +6,10 @@ import unicodedata
 
 from .conf import conf
 
-_QUERY = re.compile(r"(https?://[^\s\"'<>?#]*)[?#][^\s\"'<>]*", re.IGNORECASE)
-# Of a URL without its host, as urllib3's debug log has it.
-_PATH_QUERY = re.compile(r"(/[^\s\"'<>?#]*)\?[^\s\"'<>=]*=[^\s\"'<>]*")
-_USERINFO = re.compile(r"(https?://)[^\s/@\"'<>]*@", re.IGNORECASE)
+# A run of text without blanks, quotes and brackets: what may be a URL, and what may be its query.
+# Each run is matched once and as a whole, so that hostile text costs no more than its length.
+_RUN = re.compile(r"([^\s\"'<>?#]+)([?#][^\s\"'<>]*)?")
+_USERINFO = re.compile(r"://[^\s/?#\"'<>]*@")
 # Control and format characters (direction marks among them), surrogates, line separators.
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
@@ -21,8 +21,14 @@ def redact(text: str) -> str:
     """
     if conf.API_KEY:
         text = text.replace(conf.API_KEY, "[key]")
-    text = _QUERY.sub(r"\1?[redacted]", _USERINFO.sub(r"\1", text))
-    return _PATH_QUERY.sub(r"\1?[redacted]", text)
+    return _RUN.sub(_without_query, _USERINFO.sub("://", text))
+
+
+def _without_query(run: re.Match[str]) -> str:
+    head, query = run[1], run[2] or ""
+    # urllib3's debug log has URLs without their host.
+    of_url = "://" in head or ("/" in head and query.startswith("?") and "=" in query)
+    return f"{head}?[redacted]" if query and of_url else run[0]
 
 
 def clean(text: str, limit: int = 2000) -> str:
@@ -31,7 +37,7 @@ def clean(text: str, limit: int = 2000) -> str:
     Newlines and direction marks are what lets a stranger's text forge a log line or a page.
     """
     # Redacted before it is cut: half a secret would not be found any more.
-    text = redact(text[: limit * 10])
+    text = redact(text)[: limit * 10]
     text = "".join(" " if unicodedata.category(c) in _INVISIBLE else c for c in text)
     text = " ".join(text.split())
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -61,7 +61,9 @@ class Policy:
         """
         if now >= self.gives_up_at(deadline_at):
             return None
-        base = self.overdue_interval if now >= deadline_at else self.poll_interval
+        base = self.poll_interval
+        if now >= deadline_at:
+            base = max(base, self.overdue_interval)
         return now + self._wait(base, error_count, retry_after)
 
     def next_submit(
@@ -79,8 +81,11 @@ class Policy:
         return now + self._wait(self.poll_interval, attempts - 1, retry_after)
 
     def _wait(self, base: float, doublings: int, retry_after: float | None) -> timedelta:
-        """`base`, doubled for each error up to the cap, with jitter that only ever adds."""
-        cap = max(base, self.max_poll_interval)
-        seconds = min(cap, base * 2.0 ** min(max(doublings, 0), 16))
+        """`base`, doubled for each error, with jitter that only ever adds.
+
+        The cap is kept with its jitter, unless `base` or the provider asks for more.
+        """
+        cap = self.max_poll_interval / (1 + self.poll_jitter)
+        seconds = max(base, min(cap, base * 2.0 ** min(doublings, 16)))
         seconds = max(seconds, min(retry_after or 0.0, MAX_RETRY_AFTER))
         return timedelta(seconds=seconds * (1 + self.poll_jitter * self.draw()))

@@ -15,28 +15,29 @@ What requests does not give, and what is promised here:
 import contextlib
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import requests
-import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.util.connection import create_connection
 
 from . import guard
-from .exceptions import ForbiddenAddress, NotSent, TransportError
+from .exceptions import ForbiddenAddress, NotSent, TransportError, VideoJobsError
 
 _MAX_REDIRECTS = 3
-_MAX_URL = 4096
+_PORTS = {"http": 80, "https": 443}
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _HEADERS = {"User-Agent": "videojobs", "Accept": "*/*", "Accept-Encoding": "identity"}
 
@@ -59,18 +60,22 @@ def parse_retry_after(value: str | None) -> float | None:
     """Seconds from now, given as a number or as an HTTP date (RFC 9110, 10.2.3)."""
     value = (value or "").strip()
     if value.isascii() and value.isdigit():
-        return float(value[:12])
+        return float(value)
     try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+        date = parsedate_to_datetime(value)
+        # Two of the three forms of an HTTP date name no zone, and mean UTC.
+        return max(0.0, date.replace(tzinfo=date.tzinfo or UTC).timestamp() - time.time())
     except (ValueError, TypeError, OverflowError, IndexError):
         return None
 
 
 def origin(url: str) -> tuple[str, str, int | None]:
     """Scheme, host and port: what a key that is meant for `url` may be sent to."""
-    parts = urlsplit(url)
-    default = {"http": 80, "https": 443}.get(parts.scheme)
-    return parts.scheme, parts.hostname or "", parts.port or default
+    try:
+        parts = urlsplit(url)
+        return parts.scheme, parts.hostname or "", parts.port or _PORTS.get(parts.scheme)
+    except ValueError:
+        return "", "", None
 
 
 def request(
@@ -91,9 +96,9 @@ def request(
 
     Raises `NotSent` if no connection stood, `TransportError` for all that breaks off later.
     """
-    session = _new_session() if fresh else _pooled_session()
-    exchange = _Exchange(host=urlsplit(url).hostname or "", timeout=timeout)
+    exchange = _Exchange(origin(url)[1], timeout=timeout)
     with (
+        _new_session() if fresh else contextlib.nullcontext(_pooled_session()) as session,
         exchange,
         exchange.errors(),
         session.request(
@@ -151,7 +156,7 @@ def stream(
     ends_at = time.monotonic() + timeout
     with _new_session() as session:
         for _hop in range(_MAX_REDIRECTS + 1):
-            host = _check_url(url, insecure=insecure)
+            host = guard.check_url(url, insecure=insecure)
             exchange = _Exchange(host, timeout=ends_at - time.monotonic(), allowed=allowed)
             with exchange:
                 with exchange.errors():
@@ -162,15 +167,15 @@ def stream(
                         allow_redirects=False,
                         stream=True,
                     )
-                    exchange.check()
                 with response:
+                    exchange.check()
                     location = response.headers.get("Location")
                     if response.status_code not in _REDIRECTS or not location:
                         yield Stream(exchange, response)
                         return
             insecure = insecure and urlsplit(url).scheme == "http"
             url = _join(url, location)
-        raise TransportError(f"{host}: more than {_MAX_REDIRECTS} redirects")
+        raise ForbiddenAddress(f"{host}: more than {_MAX_REDIRECTS} redirects")
 
 
 def _join(url: str, location: str) -> str:
@@ -178,25 +183,6 @@ def _join(url: str, location: str) -> str:
         return urljoin(url, location)
     except ValueError:
         raise ForbiddenAddress("a redirect leads to something that is not a URL") from None
-
-
-def _check_url(url: str, *, insecure: bool) -> str:
-    """The host of a URL that may be asked; `ForbiddenAddress` says what is wrong with others.
-
-    Odd spellings of addresses need no parser here: they are judged as what they resolve to.
-    """
-    if len(url) > _MAX_URL or not url.isprintable() or set(url) & set("\\ "):
-        raise ForbiddenAddress("the URL is too long or has characters that no URL has")
-    try:
-        parts = urlsplit(url)
-        host, _port = parts.hostname, parts.port
-    except ValueError:
-        raise ForbiddenAddress("the URL can't be parsed") from None
-    if parts.scheme not in ({"https", "http"} if insecure else {"https"}):
-        raise ForbiddenAddress("the URL's scheme is not https")
-    if not host or "@" in parts.netloc:
-        raise ForbiddenAddress("the URL has no host, or names a user")
-    return host
 
 
 class _Exchange:
@@ -210,18 +196,18 @@ class _Exchange:
         self, host: str, *, timeout: float, allowed: Sequence[guard.Network] | None = None
     ) -> None:
         self.host = host
-        self.timeout = timeout
         self.allowed = allowed
         self.reached = False
         self.expired = False
+        self._ends_at = time.monotonic() + timeout
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
         self._timer = threading.Timer(max(0.0, timeout), self._expire)
         self._timer.daemon = True
 
     def __enter__(self) -> "_Exchange":
-        self._token = _current.set(self)
         self._timer.start()
+        self._token = _current.set(self)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -231,6 +217,25 @@ class _Exchange:
             if self._socket is not None:
                 self._socket.close()
             self._socket = None
+
+    def connect(self, connection: HTTPConnection) -> socket.socket:
+        """A socket to one of the host's judged addresses, watched from here on."""
+        for address in guard.resolve(connection._dns_host, connection.port, self.allowed):
+            rest = self._ends_at - time.monotonic()
+            if rest <= 0:
+                raise TimeoutError
+            try:
+                sock = create_connection(
+                    (address, connection.port),
+                    min(rest, connection.timeout or rest),
+                    socket_options=connection.socket_options,
+                )
+            except OSError as error:
+                failure = error
+            else:
+                self.watch(sock)
+                return sock
+        raise failure
 
     def watch(self, sock: socket.socket) -> None:
         """Shut `sock` down at the deadline, through a duplicate that TLS knows nothing of."""
@@ -255,21 +260,31 @@ class _Exchange:
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:
         """Translate every error of the layers below. `from None`: they carry the whole URL."""
+        handled = sys.exception()
         try:
             yield
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+        except VideoJobsError:
+            raise
+        # Not only RequestException, HTTPError and OSError: what a stranger sends, or a key that no
+        # header can carry, has made these layers raise ValueError and AttributeError too.
+        except Exception as error:
             kind = TransportError if self.reached else NotSent
-            reason = "no whole answer in time" if self.expired else _reason(error)
+            reason = "no whole answer in time" if self.expired else _reason(error, handled)
             raise kind(f"{self.host}: {reason}") from None
 
 
 _current: ContextVar[_Exchange] = ContextVar("videojobs_exchange")
 
 
-def _reason(error: BaseException) -> str:
-    """What the system said of an error, found at the bottom of its causes; never a URL."""
-    while cause := error.__cause__ or error.__context__:
+def _reason(error: BaseException, handled: BaseException | None) -> str:
+    """What the system said of an error, found at the bottom of its causes; never a URL.
+
+    Below it lies what the caller was handling at that time.
+    """
+    while (cause := error.__cause__ or error.__context__) and cause is not handled:
         error = cause
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
     said = isinstance(error, OSError) and error.strerror
     return said or f"the connection broke off ({type(error).__name__})"
 
@@ -278,23 +293,7 @@ class _Connection(HTTPConnection):
     """Connects to judged addresses only, and reports to its exchange."""
 
     def _new_conn(self) -> socket.socket:
-        exchange = _current.get()
-        addresses = _resolve(self._dns_host, self.port)
-        if exchange.allowed is not None and not all(
-            guard.may_connect(address, exchange.allowed) for address in addresses
-        ):
-            raise ForbiddenAddress(f"{exchange.host} leads into a network that is not public")
-        for address in addresses:
-            try:
-                sock = create_connection(
-                    (address, self.port), self.timeout, socket_options=self.socket_options
-                )
-            except OSError as error:
-                failure = error
-            else:
-                exchange.watch(sock)
-                return sock
-        raise failure
+        return _current.get().connect(self)
 
     def connect(self) -> None:
         super().connect()
@@ -306,13 +305,11 @@ class _Connection(HTTPConnection):
             _current.get().watch(self.sock)
         super().request(*args, **kwargs)
 
-
-def _resolve(host: str, port: int) -> list[str]:
-    """All addresses of `host`, each once, in the resolver's order."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    if not found:
-        raise OSError("the name has no address")
-    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+    def getresponse(self) -> Any:
+        # Of an answer whose headers can't be parsed, urllib3 logs the URL, with its query.
+        if options := self._response_options:
+            self._response_options = options._replace(request_url="")
+        return super().getresponse()
 
 
 class _TLSConnection(_Connection, HTTPSConnection):

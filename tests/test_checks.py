@@ -1,0 +1,313 @@
+from typing import Any
+
+import pytest
+from django.core import checks
+from django.test import override_settings
+from hypothesis import given
+from hypothesis import strategies as st
+
+from videojobs.checks import check_settings
+from videojobs.conf import DEFAULTS
+
+GOOD = {"API_KEY": "sk-1234"}
+
+
+def found(**values: Any) -> list[tuple[str, str, str | None]]:
+    with override_settings(VIDEOJOBS={**GOOD, **values}):
+        return [(str(m.id), str(m.msg), m.hint) for m in check_settings()]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"BASE_URL": "https://provider.example/api"},
+        {"BASE_URL": "http://localhost:8000/api", "POLL_INTERVAL": 1},
+        {"BASE_URL": "http://127.0.0.1:8000"},
+        {"BASE_URL": "http://[::1]:8000"},
+        {"POLL_INTERVAL": 30, "MAX_POLL_INTERVAL": 30},
+        {"OVERDUE_AFTER": 60.0, "GIVE_UP_AFTER": 60.0},
+        {"POLL_JITTER": 0},
+        {"POLL_JITTER": 1},
+        {"PURGE_AFTER": 0.5},
+        {"ALLOWED_PRIVATE_NETWORKS": ["10.0.0.0/8", "fd00::/8"]},
+        {"MODELS": {"veo": {"path": "/v1/veo/videos"}}},
+        {"MODELS": {"veo": {"path": "/v1/veo/videos", "duration": [4, 8], "ratios": ["16:9"]}}},
+        {"FRAME_FIELDS": ["first_image", "last_image"]},
+        {"UPLOAD_TO": "a..b/%Y"},
+        {"UPLOAD_TO": ""},
+    ],
+)
+def test_a_good_configuration_has_no_message(values: dict[str, Any]) -> None:
+    assert found(**values) == []
+
+
+def test_the_defaults_lack_nothing_but_the_key() -> None:
+    with override_settings(VIDEOJOBS={}):
+        assert [message.id for message in check_settings()] == ["videojobs.W003"]
+
+
+def test_a_site_without_the_setting_lacks_nothing_but_the_key(settings: Any) -> None:
+    del settings.VIDEOJOBS
+    assert [message.id for message in check_settings()] == ["videojobs.W003"]
+
+
+@pytest.mark.parametrize("value", [None, [], "text", 5])
+def test_the_setting_must_be_a_dict(value: Any) -> None:
+    with override_settings(VIDEOJOBS=value):
+        assert [(m.id, m.msg) for m in check_settings()] == [
+            ("videojobs.E001", "VIDEOJOBS must be a dict.")
+        ]
+
+
+def test_an_unknown_key_is_named_with_the_one_that_was_meant() -> None:
+    assert found(POLL_INTERVALL=30) == [
+        (
+            "videojobs.E002",
+            "VIDEOJOBS has an unknown key 'POLL_INTERVALL'.",
+            "Did you mean 'POLL_INTERVAL'?",
+        )
+    ]
+
+
+@pytest.mark.parametrize("name", ["NONSENSE", 5, None])
+def test_an_unknown_key_that_resembles_none_has_no_hint(name: Any) -> None:
+    with override_settings(VIDEOJOBS={**GOOD, name: 1}):
+        assert [(m.id, m.hint) for m in check_settings()] == [("videojobs.E002", None)]
+
+
+SECONDS = [
+    "POLL_INTERVAL",
+    "MAX_POLL_INTERVAL",
+    "OVERDUE_AFTER",
+    "OVERDUE_INTERVAL",
+    "GIVE_UP_AFTER",
+    "CONNECT_TIMEOUT",
+    "READ_TIMEOUT",
+    "LEASE_MARGIN",
+    "DOWNLOAD_TIMEOUT",
+    "SWEEP_GRACE",
+]
+
+
+@pytest.mark.parametrize("name", SECONDS)
+@pytest.mark.parametrize("value", [0, -1, "30", None, True, float("nan"), float("inf"), 1e300])
+def test_a_duration_must_be_a_sensible_number_above_0(name: str, value: Any) -> None:
+    message = f"VIDEOJOBS['{name}'] must be a number of seconds above 0."
+    assert found(**{name: value}) == [("videojobs.E003", message, None)]
+
+
+@pytest.mark.parametrize("name", ["MAX_OUTPUT_BYTES", "MIRROR_ATTEMPTS", "SWEEP_BATCH"])
+@pytest.mark.parametrize("value", [0, -1, "30", None, True, 1.5, 2**64])
+def test_a_count_must_be_a_whole_number_above_0(name: str, value: Any) -> None:
+    message = f"VIDEOJOBS['{name}'] must be a whole number above 0."
+    assert found(**{name: value}) == [("videojobs.E003", message, None)]
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, "0.2", None, float("nan"), True])
+def test_the_jitter_is_a_part_of_the_interval(value: Any) -> None:
+    assert found(POLL_JITTER=value) == [
+        ("videojobs.E003", "VIDEOJOBS['POLL_JITTER'] must be from 0 to 1.", None)
+    ]
+
+
+@pytest.mark.parametrize("value", [0, -1, "30", True, float("nan")])
+def test_the_age_of_what_is_purged_is_above_0_days(value: Any) -> None:
+    assert found(PURGE_AFTER=value) == [
+        ("videojobs.E003", "VIDEOJOBS['PURGE_AFTER'] must be days above 0, or None.", None)
+    ]
+
+
+def test_an_interval_above_its_cap_is_an_error() -> None:
+    assert found(POLL_INTERVAL=61) == [
+        ("videojobs.E004", "VIDEOJOBS: POLL_INTERVAL exceeds MAX_POLL_INTERVAL.", None)
+    ]
+
+
+def test_a_deadline_after_the_end_is_an_error() -> None:
+    assert found(OVERDUE_AFTER=86401) == [
+        ("videojobs.E004", "VIDEOJOBS: OVERDUE_AFTER exceeds GIVE_UP_AFTER.", None)
+    ]
+
+
+def test_polling_a_public_provider_too_often_is_a_warning() -> None:
+    assert found(POLL_INTERVAL=29.9) == [
+        (
+            "videojobs.W001",
+            "VIDEOJOBS['POLL_INTERVAL'] is below 30 seconds.",
+            "The provider advises 30 to 60 seconds; more frequent polling risks a rate limit.",
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "provider.example",
+        "ftp://provider.example",
+        "https://",
+        "https://provider.example/?a=b",
+        "https://provider.example/#a",
+        "https://user:pass@provider.example/",
+        "https://[provider",
+        "https://provider.example:99999",
+        "https://provider.example:x",
+        "https://provider.example\n",
+        None,
+        5,
+        b"https://provider.example",
+    ],
+)
+def test_the_base_url_must_be_an_address_and_a_path(url: Any) -> None:
+    assert found(BASE_URL=url) == [
+        (
+            "videojobs.E005",
+            "VIDEOJOBS['BASE_URL'] must be an http(s) URL without a user and without a query.",
+            None,
+        )
+    ]
+
+
+def test_a_key_that_travels_in_the_clear_is_a_warning() -> None:
+    assert found(BASE_URL="http://provider.example") == [
+        (
+            "videojobs.W002",
+            "VIDEOJOBS['BASE_URL'] is not https: the API key travels in the clear.",
+            None,
+        )
+    ]
+
+
+@pytest.mark.parametrize("key", ["", None])
+def test_a_missing_key_is_a_warning(key: Any) -> None:
+    assert found(API_KEY=key) == [
+        (
+            "videojobs.W003",
+            "VIDEOJOBS['API_KEY'] is empty: the provider will reject every call.",
+            "Put the key into the environment, not into the code.",
+        )
+    ]
+
+
+@pytest.mark.parametrize("key", ["sk-1\n", "sk 1", " sk", "schlüssel", "sk–1", "\x00", 5, b"sk"])
+def test_a_key_that_no_header_can_carry_is_an_error(key: Any) -> None:
+    assert found(API_KEY=key) == [
+        (
+            "videojobs.E006",
+            "VIDEOJOBS['API_KEY'] has characters that no HTTP header can carry.",
+            "Look for a newline or a space at its end.",
+        )
+    ]
+
+
+@pytest.mark.parametrize("models", [{}, [], None, "videos"])
+def test_a_site_without_models_is_an_error(models: Any) -> None:
+    assert found(MODELS=models) == [
+        ("videojobs.E007", "VIDEOJOBS['MODELS'] must be a dict of at least one model.", None)
+    ]
+
+
+@pytest.mark.parametrize("rules", [None, "/v1/veo/videos", {}, {"path": "/veo"}, {"path": 5}])
+def test_a_model_needs_the_path_of_its_create_call(rules: Any) -> None:
+    assert found(MODELS={"veo": rules}) == [
+        (
+            "videojobs.E007",
+            "VIDEOJOBS['MODELS']['veo'] must be a dict with a 'path' under /v1/.",
+            "Such as {'path': '/v1/veo/videos'}.",
+        )
+    ]
+
+
+def test_a_model_s_name_must_be_text() -> None:
+    assert [code for code, *_ in found(MODELS={5: {"path": "/v1/veo/videos"}})] == [
+        "videojobs.E007"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rule", "value"),
+    [
+        ("ratio", ["16:9"]),
+        ("duration", 5),
+        ("duration", (4,)),
+        ("duration", ("4", "15")),
+        ("ratios", "16:9"),
+        ("ratios", [16]),
+        ("max_prompt", "1500"),
+        ("max_prompt", -1),
+        ("max_audios", True),
+        (5, 5),
+    ],
+)
+def test_a_wrong_rule_of_a_model_is_named(rule: Any, value: Any) -> None:
+    assert found(MODELS={"veo": {"path": "/v1/veo/videos", rule: value}}) == [
+        (
+            "videojobs.E007",
+            f"VIDEOJOBS['MODELS']['veo'] has wrong rules: {rule}.",
+            "Known: path, duration (shortest and longest, in seconds), ratios (a list of texts), "
+            "max_prompt and max_audios (whole numbers).",
+        )
+    ]
+
+
+@pytest.mark.parametrize("pair", ["ab", ("a",), ("a", "b", "a"), ("a", "a"), (1, 2), None, 5])
+def test_the_frame_fields_must_be_a_pair_of_names(pair: Any) -> None:
+    assert found(FRAME_FIELDS=pair) == [
+        ("videojobs.E008", "VIDEOJOBS['FRAME_FIELDS'] must be a pair of names.", None)
+    ]
+
+
+@pytest.mark.parametrize("networks", [["10.0.0.1/8"], ["nonsense"], "10.0.0.0/8", [None], 5])
+def test_what_is_no_network_is_an_error(networks: Any) -> None:
+    ((code, message, hint),) = found(ALLOWED_PRIVATE_NETWORKS=networks)
+    assert code == "videojobs.E009"
+    assert message.startswith("VIDEOJOBS['ALLOWED_PRIVATE_NETWORKS'] has what is no network: ")
+    assert hint == "It is a list of networks such as '10.0.0.0/8'."
+
+
+@pytest.mark.parametrize("alias", ["nowhere", None, ["default"]])
+def test_a_storage_that_the_site_does_not_have_is_an_error(alias: Any) -> None:
+    ((code, message, _hint),) = found(STORAGE=alias)
+    assert (code, str(alias) in message) == ("videojobs.E010", True)
+
+
+def test_a_storage_whose_backend_is_missing_is_an_error(settings: Any) -> None:
+    settings.STORAGES = {**settings.STORAGES, "odd": {"BACKEND": "no.such.Backend"}}
+    ((code, message, _hint),) = found(STORAGE="odd")
+    assert (code, "no.such.Backend" in message) == ("videojobs.E010", True)
+
+
+@pytest.mark.parametrize("directory", ["../up", "a/../b", "/root", "a\nb", None, 5])
+def test_outputs_must_lie_inside_the_storage(directory: Any) -> None:
+    assert found(UPLOAD_TO=directory) == [
+        ("videojobs.E011", "VIDEOJOBS['UPLOAD_TO'] must be a directory inside the storage.", None)
+    ]
+
+
+def test_all_that_is_wrong_is_said_at_once() -> None:
+    ids = {code for code, *_ in found(POLL_INTERVAL=0, API_KEY="", BASE_URL="", UPLOAD_TO="/")}
+    assert ids == {f"videojobs.{n}" for n in ("E003", "W003", "E005", "E011")}
+
+
+def test_no_message_shows_the_key() -> None:
+    assert not any("s e c" in f"{msg}{hint}" for _, msg, hint in found(API_KEY="s e c r e t"))
+
+
+def test_the_checks_are_part_of_manage_py_check() -> None:
+    with override_settings(VIDEOJOBS={**GOOD, "NONSENSE": 1}):
+        ids = [message.id for message in checks.run_checks()]
+    assert "videojobs.E002" in ids
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(DEFAULTS)), anything, max_size=4))
+def test_no_value_of_any_setting_makes_a_check_raise(values: dict[str, Any]) -> None:
+    with override_settings(VIDEOJOBS=values):
+        assert all(isinstance(message, checks.CheckMessage) for message in check_settings())

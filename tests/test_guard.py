@@ -1,0 +1,283 @@
+import contextlib
+import socket
+import traceback
+from ipaddress import IPv4Address, IPv6Address, ip_network
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from videojobs import guard
+from videojobs.exceptions import ForbiddenAddress
+
+PUBLIC = [
+    "8.8.8.8",
+    "1.1.1.1",
+    "93.184.216.34",
+    "100.63.255.255",  # just below carrier-grade NAT
+    "100.128.0.0",  # just above it
+    "168.63.129.15",  # beside a cloud's metadata
+    "172.15.255.255",
+    "172.32.0.0",
+    "192.0.1.1",
+    "223.255.255.255",
+    "2001:4860:4860::8888",
+    "2606:4700:4700::1111",
+    "2a00:1450:4001:830::200e",
+    "::ffff:8.8.8.8",  # mapped
+    "64:ff9b::8.8.8.8",  # NAT64 of a public address
+]
+
+FORBIDDEN = {
+    "this host": ["0.0.0.0", "0.1.2.3", "::"],
+    "loopback": ["127.0.0.1", "127.255.255.254", "::1"],
+    "private": ["10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.0.1"],
+    "unique local": ["fc00::1", "fd00:ec2::254", "fdff:ffff::1"],
+    "link-local": ["169.254.0.1", "169.254.169.254", "169.254.170.2", "fe80::1", "fe80::1%1"],
+    "site-local": ["fec0::1", "feff::1"],
+    "carrier-grade NAT": ["100.64.0.0", "100.100.100.200", "100.127.255.255"],
+    "metadata on a public address": ["168.63.129.16"],
+    "protocol assignments": ["192.0.0.1", "192.0.0.192", "192.0.0.9", "2001::1", "2001:1::1"],
+    "documentation": ["192.0.2.1", "198.51.100.1", "203.0.113.1", "2001:db8::1", "3fff::1"],
+    "benchmarking": ["198.18.0.1", "198.19.255.255", "2001:2::1"],
+    "6to4": ["192.88.99.1", "2002:7f00:1::", "2002:808:808::1"],
+    "Teredo": ["2001:0:4136:e378:8000:63bf:3fff:fdd2"],
+    "multicast": ["224.0.0.1", "239.255.255.255", "ff02::1", "ff0e::1"],
+    "reserved": ["240.0.0.1", "255.255.255.255", "4000::1", "e000::1"],
+    "mapped": ["::ffff:127.0.0.1", "::ffff:10.0.0.1", "::ffff:169.254.169.254"],
+    "compatible": ["::127.0.0.1", "::7f00:1", "::8.8.8.8"],
+    "NAT64": ["64:ff9b::127.0.0.1", "64:ff9b::10.0.0.1", "64:ff9b::a9fe:a9fe"],
+    "NAT64 of a network's own": ["64:ff9b:1::8.8.8.8", "64:ff9b:1::1"],
+    "AS112": ["2620:4f:8000::1"],
+    "discard": ["100::1"],
+}
+
+NETWORKS = [
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "168.63.129.16/32",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.0.0.0/24",
+    "192.0.2.0/24",
+    "192.88.99.0/24",
+    "192.168.0.0/16",
+    "198.18.0.0/15",
+    "198.51.100.0/24",
+    "203.0.113.0/24",
+    "224.0.0.0/4",
+    "240.0.0.0/4",
+    "::/96",
+    "64:ff9b:1::/48",
+    "100::/64",
+    "2001::/23",
+    "2001:db8::/32",
+    "2002::/16",
+    "2620:4f:8000::/48",
+    "3fff::/20",
+    "4000::/2",
+    "8000::/1",
+    "fc00::/7",
+    "fe80::/10",
+    "fec0::/10",
+    "ff00::/8",
+]
+
+v4 = st.ip_addresses(v=4)
+special = st.sampled_from(NETWORKS).flatmap(lambda name: st.ip_addresses(network=name))
+
+
+@pytest.mark.parametrize("address", PUBLIC)
+def test_a_public_address_may_be_connected_to(address: str) -> None:
+    assert guard.may_connect(address)
+
+
+@pytest.mark.parametrize(
+    ("kind", "address"), [(kind, a) for kind, found in FORBIDDEN.items() for a in found]
+)
+def test_no_special_address_may_be_connected_to(kind: str, address: str) -> None:
+    assert not guard.may_connect(address)
+
+
+@given(special)
+def test_no_address_in_a_special_network_may_be_connected_to(address: Any) -> None:
+    assert not guard.may_connect(str(address))
+
+
+@given(
+    v4 | special.filter(lambda ip: ip.version == 4), st.sampled_from(["::ffff:0:0", "64:ff9b::"])
+)
+def test_a_wrapped_address_gets_the_verdict_of_the_inner_one(ip: Any, wrapper: str) -> None:
+    wrapped = IPv6Address(int(IPv6Address(wrapper)) | int(ip))
+    assert guard.may_connect(str(wrapped)) == guard.may_connect(str(ip))
+
+
+@given(st.ip_addresses(v=6))
+def test_an_address_that_may_be_connected_to_is_global_unicast(ip: IPv6Address) -> None:
+    homes = [ip_network(name) for name in ("2000::/3", "::ffff:0:0/96", "64:ff9b::/96")]
+    assert not guard.may_connect(str(ip)) or any(ip in network for network in homes)
+
+
+@given(special, st.sampled_from(NETWORKS))
+def test_an_allowed_network_opens_itself_and_nothing_else(address: Any, name: str) -> None:
+    network = ip_network(name)
+    opened = guard.may_connect(str(address), guard.networks([name]))
+    assert opened == (address in network)
+
+
+def test_an_allowed_network_is_open_to_the_wrapped_spelling_too() -> None:
+    assert guard.may_connect("::ffff:10.1.2.3", guard.networks(["10.0.0.0/8"]))
+
+
+def test_an_allowed_network_takes_nothing_away_from_the_public_ones() -> None:
+    assert guard.may_connect("8.8.8.8", guard.networks(["10.0.0.0/8"]))
+
+
+@pytest.mark.parametrize("name", ["10.0.0.1/8", "nonsense", "", "10.0.0.0/33"])
+def test_a_wrong_network_is_named_in_the_error(name: str) -> None:
+    with pytest.raises(ValueError, match=name or "''"):
+        guard.networks([name])
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("https://cdn.example/v.mp4?Sig=a%20b&x=1", "cdn.example"),
+        ("HTTPS://CDN.example:443/", "cdn.example"),
+        ("https://cdn.example:8443/v", "cdn.example"),
+        ("https://[2606:4700::1]/v", "2606:4700::1"),
+        ("https://büche.example/ü", "büche.example"),
+        ("https://2130706433/", "2130706433"),  # judged as what it resolves to
+    ],
+)
+def test_a_plain_https_url_may_be_asked(url: str, host: str) -> None:
+    assert guard.check_url(url, insecure=False) == host
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "cdn.example/v.mp4",
+        "//cdn.example/v.mp4",
+        "file:///etc/passwd",
+        "data:video/mp4;base64,AAAA",
+        "ftp://cdn.example/v",
+        "gopher://cdn.example/v",
+        "javascript:alert(1)",
+        "https:",
+        "https://",
+        "https:///v.mp4",
+        "https://:443/v",
+        "https://?x",
+        "https://user@cdn.example/",
+        "https://user:pass@cdn.example/",
+        "https://@cdn.example/",
+        "https://cdn.example@127.0.0.1/",
+        "https://cdn.example\\@127.0.0.1/",
+        "https://cdn.example\\.evil.example/",
+        "https://cdn.example/a b",
+        "https://cdn.example/\r\nX-Injected: 1",
+        "https://cdn.example/\tv",
+        "https://cdn.example/\x00",
+        "\x01https://cdn.example/",
+        " https://cdn.example/",
+        "https://cdn.example/\u202e4pm",
+        "https://cdn.example/\ud800",
+        "https://[::1/",
+        "https://[nonsense]/",
+        "https://cdn.example:0/",
+        "https://cdn.example:22/",
+        "https://cdn.example:25/",
+        "https://cdn.example:99999/",
+        "https://cdn.example:x/",
+        "https://cdn.example:-1/",
+        "https://cdn.example/" + "a" * 4096,
+    ],
+)
+@pytest.mark.parametrize("insecure", [False, True])
+def test_any_other_url_is_refused(url: str, insecure: bool) -> None:
+    with pytest.raises(ForbiddenAddress):
+        guard.check_url(url, insecure=insecure)
+
+
+def test_plain_http_is_for_the_insecure_only() -> None:
+    assert guard.check_url("http://cdn.example:8000/v", insecure=True) == "cdn.example"
+    with pytest.raises(ForbiddenAddress, match="scheme is not https"):
+        guard.check_url("http://cdn.example/v", insecure=False)
+
+
+@given(st.text() | st.text().map("https://".__add__) | st.text().map("https://a".__add__))
+def test_checking_a_url_raises_nothing_but_its_verdict(url: str) -> None:
+    with contextlib.suppress(ForbiddenAddress):
+        assert guard.check_url(url, insecure=False)
+
+
+def test_the_verdict_on_a_url_does_not_show_it() -> None:
+    for url in ("https://s3cr3t@cdn.example", "ftp://s3cr3t", "https://[s3cr3t", "s3cr3t\n"):
+        with pytest.raises(ForbiddenAddress) as caught:
+            guard.check_url(url, insecure=False)
+        assert "s3cr3t" not in "".join(traceback.format_exception(caught.value)).replace(url, "")
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """The resolver's answers by name."""
+    known: dict[str, list[str]] = {}
+    real = socket.getaddrinfo
+
+    def getaddrinfo(host: Any, port: Any, *args: Any, **kwargs: Any) -> Any:
+        if host not in known:
+            return real(host, port, *args, **kwargs)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, port)) for ip in known[host]]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    return known
+
+
+def test_a_name_resolves_to_each_of_its_addresses_once_in_order(answers: Any) -> None:
+    answers["cdn.example"] = ["8.8.8.8", "1.1.1.1", "8.8.8.8"]
+    assert guard.resolve("cdn.example", 443, ()) == ["8.8.8.8", "1.1.1.1"]
+
+
+@pytest.mark.parametrize("position", [0, 1, 2])
+def test_one_forbidden_address_forbids_the_name_wherever_it_stands(
+    answers: Any, position: int
+) -> None:
+    found = ["8.8.8.8", "1.1.1.1"]
+    found.insert(position, "10.0.0.1")
+    answers["cdn.example"] = found
+    with pytest.raises(ForbiddenAddress, match=r"^cdn\.example leads into"):
+        guard.resolve("cdn.example", 443, ())
+
+
+def test_the_operator_s_own_host_is_not_judged(answers: Any) -> None:
+    answers["provider.example"] = ["10.0.0.1"]
+    assert guard.resolve("provider.example", 443, None) == ["10.0.0.1"]
+
+
+@pytest.mark.parametrize(
+    "spelling", ["2130706433", "0x7f000001", "0177.0.0.1", "127.1", "localhost", "127.0.0.1"]
+)
+def test_odd_spellings_of_loopback_are_judged_as_loopback(spelling: str) -> None:
+    with pytest.raises(ForbiddenAddress):
+        guard.resolve(spelling, 443, ())
+
+
+@pytest.mark.parametrize("host", ["a" * 64 + ".example", "a..example", "."])
+def test_what_is_no_name_of_a_host_has_no_address(host: str) -> None:
+    with pytest.raises(OSError):  # noqa: PT011
+        guard.resolve(host, 443, ())
+
+
+def test_a_name_without_an_address_is_an_error(answers: Any) -> None:
+    answers["empty.example"] = []
+    with pytest.raises(OSError, match="no address"):
+        guard.resolve("empty.example", 443, ())
+
+
+def test_the_inner_address_of_a_wrapper_is_its_last_32_bits() -> None:
+    assert guard._unwrap(IPv6Address("::ffff:1.2.3.4")) == IPv4Address("1.2.3.4")

@@ -1,0 +1,585 @@
+import contextlib
+import hashlib
+import os
+import resource
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.files.base import ContentFile
+from django.core.files.storage import FileSystemStorage, InMemoryStorage, Storage
+
+from tests.raw_server import CHUNKED, RawServer, answer, drip, redirect, reset
+from videojobs import client, mirror
+from videojobs.exceptions import (
+    DownloadError,
+    NotSent,
+    OutputExpired,
+    OutputRefused,
+    StorageError,
+    TransportError,
+    VideoJobsError,
+)
+from videojobs.mirror import Download, sniff
+from videojobs.testing import SAMPLE, Script, SimulatedProvider, Slow, Truncate
+
+STEM = "videojobs/2030/01/6f9619ff"
+NAME = STEM + ".mp4"
+SHA256 = hashlib.sha256(SAMPLE).hexdigest()
+VIDEO = answer(SAMPLE)
+
+
+@pytest.fixture(autouse=True)
+def configured(settings: Any) -> None:
+    settings.VIDEOJOBS = {
+        "BASE_URL": "http://127.0.0.1:1",
+        "API_KEY": "sk-9f8e7d6c",
+        "ALLOWED_PRIVATE_NETWORKS": ["127.0.0.1/32"],
+        "CONNECT_TIMEOUT": 2.0,
+        "READ_TIMEOUT": 2.0,
+        "DOWNLOAD_TIMEOUT": 5.0,
+        "MAX_OUTPUT_BYTES": 1024 * 1024,
+    }
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> FileSystemStorage:
+    return FileSystemStorage(tmp_path / "outputs")
+
+
+def files(storage: FileSystemStorage) -> list[str]:
+    root = Path(storage.location)
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+
+
+def quiet(_size: int) -> None:
+    pass
+
+
+def kept(url: str, storage: Storage, name: str = NAME) -> tuple[Download, str]:
+    with mirror.download(url, storage, STEM, progress=quiet) as done:
+        return done, mirror.store(done, storage, name)
+
+
+def refused_by(storage: Storage, reply: Any, kind: type[VideoJobsError]) -> VideoJobsError:
+    with RawServer(reply) as server, pytest.raises(VideoJobsError) as caught:
+        kept(server.url + "/v.mp4?Signature=s3cr3t", storage)
+    assert type(caught.value) is kind
+    assert "s3cr3t" not in str(caught.value)
+    return caught.value
+
+
+# What is kept
+
+
+def test_a_video_is_stored_with_size_and_hash_of_its_bytes(storage: FileSystemStorage) -> None:
+    with RawServer(VIDEO) as server:
+        done, name = kept(server.url, storage)
+    assert (done.size, done.sha256) == (len(SAMPLE), SHA256)
+    assert (done.content_type, done.extension) == ("video/mp4", ".mp4")
+    assert name == NAME
+    assert Path(storage.path(NAME)).read_bytes() == SAMPLE
+    assert files(storage) == [NAME]
+
+
+def test_the_simulated_provider_s_video_is_stored_and_sees_no_key(
+    simulated_provider: SimulatedProvider, storage: FileSystemStorage
+) -> None:
+    simulated_provider.add_task("t1", Script(["completed"]))
+    found = client.fetch(f"{simulated_provider.base_url}/v1/", "t1")
+    done, _ = kept(found.video_url, storage)
+    assert done.sha256 == simulated_provider.sha256("t1")
+    assert simulated_provider.leaks == []
+
+
+def test_a_stored_file_is_readable_for_the_web_server(storage: FileSystemStorage) -> None:
+    with RawServer(VIDEO) as server:
+        kept(server.url, storage)
+    assert stat.S_IMODE(os.stat(storage.path(NAME)).st_mode) == 0o644
+
+
+def test_progress_is_told_the_bytes_so_far(storage: FileSystemStorage, settings: Any) -> None:
+    body = SAMPLE + bytes(600_000)
+    seen: list[int] = []
+    with (
+        RawServer(answer(body)) as server,
+        mirror.download(server.url, storage, STEM, progress=seen.append),
+    ):
+        pass
+    assert seen == [262_144, 524_288, len(body)]
+
+
+def test_storage_gets_the_sniffed_type_whatever_the_server_said(tmp_path: Path) -> None:
+    class Noting(FileSystemStorage):
+        content_type = ""
+
+        def _save(self, name: str, content: Any) -> str:
+            self.content_type = content.content_type
+            return super()._save(name, content)  # type: ignore[misc]
+
+    storage = Noting(tmp_path)
+    with RawServer(answer(SAMPLE, "Content-Type: text/html")) as server:
+        kept(server.url, storage)
+    assert storage.content_type == "video/mp4"
+
+
+@pytest.mark.parametrize(
+    ("head", "expected"),
+    [
+        (b"\x00\x00\x00\x18ftypmp42....", ("video/mp4", ".mp4")),
+        (b"\x00\x00\x00\x18ftypisom....", ("video/mp4", ".mp4")),
+        (b"\x00\x00\x00\x14ftypqt  ....", ("video/quicktime", ".mov")),
+        (b"\x1aE\xdf\xa3....webm....", ("video/webm", ".webm")),
+        (b"\x1aE\xdf\xa3....matroska", ("video/x-matroska", ".mkv")),
+        (b"\x00\x00\x00\x18ftypM4A ....", None),
+        (b"\x00\x00\x00\x18ftypavif....", None),
+        (b"\x00\x00\x00\x18ftypheic....", None),
+        (b"<!DOCTYPE html><html>", None),
+        (b'{"error": "expired"}', None),
+        (b'<?xml version="1.0"?><Error>', None),
+        (b"#EXTM3U\n", None),
+        (b"\x89PNG\r\n\x1a\n", None),
+        (b"", None),
+        (b"ftyp", None),
+    ],
+)
+def test_a_kind_is_told_by_the_first_bytes(head: bytes, expected: Any) -> None:
+    assert sniff(head) == expected
+
+
+# What the wire does
+
+
+def test_chunks_without_a_length_are_a_whole_file(storage: FileSystemStorage) -> None:
+    body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(SAMPLE), SAMPLE)
+    with RawServer(CHUNKED + body) as server:
+        assert kept(server.url, storage)[0].sha256 == SHA256
+
+
+def test_a_body_that_ends_with_its_connection_is_taken_as_it_is(storage: FileSystemStorage) -> None:
+    with RawServer(b"HTTP/1.1 200 OK\r\n\r\n" + SAMPLE) as server:
+        assert kept(server.url, storage)[0].size == len(SAMPLE)
+
+
+@pytest.mark.parametrize("header", ["Content-Encoding: identity ", "Content-Encoding: "])
+def test_an_encoding_that_is_none_is_taken(storage: FileSystemStorage, header: str) -> None:
+    with RawServer(answer(SAMPLE, header)) as server:
+        assert kept(server.url, storage)[0].size == len(SAMPLE)
+
+
+def with_length(length: str, body: bytes = SAMPLE, *more: str) -> bytes:
+    head = "\r\n".join(["HTTP/1.1 200 OK", f"Content-Length: {length}", *more, "", ""])
+    return head.encode() + body
+
+
+def test_blanks_around_a_length_are_no_part_of_it(storage: FileSystemStorage) -> None:
+    with RawServer(with_length(f" {len(SAMPLE)} ")) as server:
+        assert kept(server.url, storage)[0].size == len(SAMPLE)
+
+
+BROKEN_OFF = {
+    "a short body": with_length(str(len(SAMPLE) + 1)),
+    "half a body": with_length(str(len(SAMPLE)), SAMPLE[:700]),
+    "a cut chunk": CHUNKED + b"%x\r\n%b" % (len(SAMPLE), SAMPLE[:700]),
+    "no last chunk": CHUNKED + b"%x\r\n%b\r\n" % (len(SAMPLE), SAMPLE),
+    "no HTTP": b"220 mail.example ESMTP\r\n",
+    "nothing": b"",
+    "a reset": reset,
+}
+
+
+@pytest.mark.parametrize("reply", BROKEN_OFF.values(), ids=BROKEN_OFF)
+def test_a_download_that_broke_off_is_transient_and_leaves_nothing(
+    storage: FileSystemStorage, reply: Any
+) -> None:
+    assert refused_by(storage, reply, TransportError).transient
+    assert files(storage) == []
+
+
+def test_an_empty_file_is_transient(storage: FileSystemStorage) -> None:
+    assert refused_by(storage, answer(b""), DownloadError).transient
+    assert files(storage) == []
+
+
+def test_a_download_that_drips_ends_at_its_deadline(
+    storage: FileSystemStorage, settings: Any
+) -> None:
+    settings.VIDEOJOBS = {**settings.VIDEOJOBS, "DOWNLOAD_TIMEOUT": 0.2}
+    dripping = drip(with_length("9000", SAMPLE[:100]), b"\0")
+    assert refused_by(storage, dripping, TransportError).transient
+    assert files(storage) == []
+
+
+def test_a_host_that_refuses_is_transient(storage: FileSystemStorage) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        with pytest.raises(NotSent) as caught:
+            kept(f"http://127.0.0.1:{taken.getsockname()[1]}/", storage)
+    assert caught.value.transient
+    assert files(storage) == []
+
+
+BOTH_KINDS = b"%x\r\n%b\r\n0\r\n\r\n" % (len(SAMPLE), SAMPLE)
+REFUSED = {
+    "HTML": answer(b"<!DOCTYPE html><html>expired</html>", "Content-Type: video/mp4"),
+    "JSON": answer(b'{"error": "expired"}', "Content-Type: video/mp4"),
+    "XML": answer(b"<?xml version='1.0'?><Error/>"),
+    "a playlist": answer(b"#EXTM3U\nfile:///etc/passwd"),
+    "audio": answer(b"\x00\x00\x00\x18ftypM4A ...."),
+    "gzip": answer(SAMPLE, "Content-Encoding: gzip"),
+    "an unknown encoding": answer(SAMPLE, "Content-Encoding: rot13"),
+    "two encodings": answer(SAMPLE, "Content-Encoding: identity, gzip"),
+    "a length of words": with_length("abc"),
+    "a negative length": with_length("-5"),
+    "an empty length": with_length(""),
+    "a list of lengths": with_length("1468, 1468"),
+    "odd digits": with_length("²"),
+    "a length of 5000 digits": with_length("9" * 5000),
+    "a length of 5000 zeros": with_length("0" * 5000),
+    "two kinds of length": with_length("5", BOTH_KINDS, "Transfer-Encoding: chunked"),
+    "an announced size over the limit": with_length(str(1024 * 1024 + 1)),
+    "a real size over the limit": b"HTTP/1.1 200 OK\r\n\r\n" + SAMPLE + bytes(1024 * 1024),
+    "a redirect into the network": redirect("http://10.0.0.1/v.mp4"),
+    "a redirect to a file": redirect("file:///etc/passwd"),
+    "redirects without end": redirect("/again"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("reply", REFUSED.values(), ids=REFUSED)
+def test_what_can_t_be_kept_is_refused_for_good_and_leaves_nothing(
+    storage: FileSystemStorage, reply: Any
+) -> None:
+    assert not refused_by(storage, reply, OutputRefused).transient
+    assert files(storage) == []
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.2:{}/", "http://localhost:{}/", "file:///etc/passwd", "", "http://["]
+)
+def test_an_address_that_may_not_be_asked_is_refused_for_good(
+    storage: FileSystemStorage, settings: Any, url: str
+) -> None:
+    settings.VIDEOJOBS = {**settings.VIDEOJOBS, "ALLOWED_PRIVATE_NETWORKS": ["10.0.0.0/8"]}
+    with RawServer() as server, pytest.raises(OutputRefused):
+        kept(url.format(server.port), storage)
+    assert server.connections == 0
+
+
+def test_plain_http_is_refused_where_the_provider_is_asked_over_https(
+    storage: FileSystemStorage, settings: Any
+) -> None:
+    settings.VIDEOJOBS = {**settings.VIDEOJOBS, "BASE_URL": "https://provider.example"}
+    with RawServer(VIDEO) as server, pytest.raises(OutputRefused, match="not https"):
+        kept(server.url, storage)
+
+
+def test_a_file_of_just_the_limit_is_kept(storage: FileSystemStorage, settings: Any) -> None:
+    settings.VIDEOJOBS = {**settings.VIDEOJOBS, "MAX_OUTPUT_BYTES": len(SAMPLE)}
+    with RawServer(VIDEO) as server:
+        assert kept(server.url, storage)[0].size == len(SAMPLE)
+
+
+def test_a_page_that_is_no_video_is_given_up_at_its_first_piece(storage: FileSystemStorage) -> None:
+    def endless(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        while True:
+            connection.sendall(b"<html>" * 10_000)
+
+    refused_by(storage, endless, OutputRefused)
+
+
+@pytest.mark.parametrize("code", [401, 403, 404, 410])
+def test_a_dead_url_is_expired(storage: FileSystemStorage, code: int) -> None:
+    error = refused_by(storage, answer(SAMPLE, status=f"{code} X"), OutputExpired)
+    assert str(error) == f"127.0.0.1: HTTP {code}"
+    assert error.transient
+
+
+@pytest.mark.parametrize("code", [201, 204, 206, 304, 400, 408, 416, 429, 451, 500, 502, 503])
+def test_any_other_answer_is_transient_and_tells_when_to_come_back(
+    storage: FileSystemStorage, code: int
+) -> None:
+    reply = answer(SAMPLE, "Retry-After: 77", status=f"{code} X")
+    error = refused_by(storage, reply, DownloadError)
+    assert (str(error), error.transient) == (f"127.0.0.1: HTTP {code}", True)
+    assert error.retry_after == 77
+    assert files(storage) == []
+
+
+def test_an_expired_url_of_the_simulated_provider_is_expired(
+    simulated_provider: SimulatedProvider, storage: FileSystemStorage
+) -> None:
+    simulated_provider.add_task("t1", Script(["completed"], dead_urls=1))
+    found = client.fetch(f"{simulated_provider.base_url}/v1/", "t1")
+    with pytest.raises(OutputExpired):
+        kept(found.video_url, storage)
+
+
+@pytest.mark.parametrize("fault", [Truncate(700), Slow(1000)], ids=str)
+def test_a_disturbed_download_of_the_simulated_provider_is_transient(
+    simulated_provider: SimulatedProvider,
+    storage: FileSystemStorage,
+    settings: Any,
+    fault: Any,
+) -> None:
+    settings.VIDEOJOBS = {**settings.VIDEOJOBS, "DOWNLOAD_TIMEOUT": 0.3}
+    simulated_provider.add_task("t1", Script(["completed"], downloads=[fault]))
+    found = client.fetch(f"{simulated_provider.base_url}/v1/", "t1")
+    with pytest.raises(TransportError):
+        kept(found.video_url, storage)
+    assert files(storage) == []
+
+
+MEMORY = """
+import sys, django
+from django.conf import settings
+settings.configure(VIDEOJOBS={"BASE_URL": "http://x", "ALLOWED_PRIVATE_NETWORKS": ["127.0.0.1/32"]})
+django.setup()
+from django.core.files.storage import FileSystemStorage
+from videojobs import client, mirror
+import tracemalloc
+tracemalloc.start()
+storage = FileSystemStorage(sys.argv[2])
+with mirror.download(sys.argv[1], storage, "v", progress=lambda size: None) as done:
+    mirror.store(done, storage, "v.mp4")
+print(done.size, tracemalloc.get_traced_memory()[1])
+"""
+
+
+def test_a_large_file_takes_little_memory(tmp_path: Path) -> None:
+    size, zeros = 64 * 1024 * 1024, bytes(1024 * 1024)
+
+    def large(connection: socket.socket) -> None:
+        connection.sendall(with_length(str(size)))
+        for _ in range(size // len(zeros) - 1):
+            connection.sendall(zeros)
+        connection.sendall(zeros[len(SAMPLE) :])
+
+    with RawServer(large) as server:
+        command = [sys.executable, "-c", MEMORY, server.url, str(tmp_path)]
+        out = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+    stored, peak = map(int, out.split())
+    assert stored == (tmp_path / "v.mp4").stat().st_size == size
+    assert peak < 16 * 1024 * 1024
+
+
+# Storing
+
+
+@pytest.fixture
+def done(tmp_path: Path) -> Download:
+    path = tmp_path / "finished.part"
+    path.write_bytes(SAMPLE)
+    return Download(path, len(SAMPLE), SHA256, "video/mp4", ".mp4")
+
+
+def test_storing_twice_leaves_one_file(storage: FileSystemStorage) -> None:
+    with RawServer(VIDEO) as server:
+        assert [kept(server.url, storage)[1] for _ in range(2)] == [NAME, NAME]
+    assert files(storage) == [NAME]
+
+
+def test_a_file_that_is_there_already_is_not_written_again(
+    storage: FileSystemStorage, done: Download
+) -> None:
+    storage.save(NAME, ContentFile(SAMPLE))
+    before = os.stat(storage.path(NAME)).st_ino
+    assert mirror.store(done, storage, NAME) == NAME
+    assert os.stat(storage.path(NAME)).st_ino == before
+
+
+@pytest.mark.parametrize("other", [b"", b"other", SAMPLE[:-1], SAMPLE + b"\0", bytes(len(SAMPLE))])
+def test_other_content_under_the_name_is_replaced(
+    storage: FileSystemStorage, done: Download, other: bytes
+) -> None:
+    storage.save(NAME, ContentFile(other))
+    assert mirror.store(done, storage, NAME) == NAME
+    assert Path(storage.path(NAME)).read_bytes() == SAMPLE
+    assert files(storage) == [NAME]
+
+
+class Remote(InMemoryStorage):
+    """A storage without files of its own on this machine, as an object store is."""
+
+    path = Storage.path
+
+    def _relative_path(self, name: str) -> str:
+        return name
+
+
+@pytest.mark.parametrize("storage", [InMemoryStorage(), Remote()], ids=["in memory", "remote"])
+def test_a_storage_without_files_works(storage: Any) -> None:
+    with RawServer(VIDEO) as server:
+        assert [kept(server.url, storage)[1] for _ in range(2)] == [NAME, NAME]
+    with storage.open(NAME) as file:
+        assert file.read() == SAMPLE
+    assert storage.listdir("videojobs/2030/01")[1] == [Path(NAME).name]
+
+
+def test_a_file_that_is_smaller_than_any_buffer_is_stored_whole() -> None:
+    storage, tiny = Remote(), SAMPLE[:40]
+    with RawServer(answer(tiny)) as server:
+        kept(server.url, storage)
+    with storage.open(NAME) as file:
+        assert file.read() == tiny
+
+
+class Renaming(Remote):
+    """A storage that finds a name of its own for each file."""
+
+    def get_available_name(self, name: str, max_length: int | None = None) -> str:
+        return f"{name}.renamed"
+
+
+class Losing(Remote):
+    """A storage that loses the end of each file and says nothing."""
+
+    def _save(self, name: str, content: Any) -> str:
+        return super()._save(name, ContentFile(content.read()[:-1]))  # type: ignore[misc]
+
+
+class Breaking(Remote):
+    """A storage that fails after half a file, and leaves that half where the whole should be."""
+
+    def _save(self, name: str, content: Any) -> str:
+        super()._save(name, ContentFile(content.read(700)))  # type: ignore[misc]
+        raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize(("kind", "name"), [(Renaming, f"{NAME}.renamed"), (Losing, NAME)])
+def test_a_storage_that_changes_what_it_gets_is_an_error_and_keeps_nothing(
+    done: Download, kind: type[Storage], name: str
+) -> None:
+    storage = kind()
+    with pytest.raises(StorageError, match="did not keep") as caught:
+        mirror.store(done, storage, NAME)
+    assert caught.value.transient
+    assert not storage.exists(name)
+
+
+def test_a_storage_that_fails_midway_keeps_no_part(done: Download) -> None:
+    storage = Breaking()
+    with pytest.raises(OSError, match="No space left"):
+        mirror.store(done, storage, NAME)
+    assert not storage.exists(NAME)
+
+
+def test_a_late_failure_takes_away_nothing_that_another_worker_has_finished(done: Download) -> None:
+    class Overtaken(Remote):
+        def _save(self, name: str, content: Any) -> str:
+            super()._save(name, ContentFile(SAMPLE))  # type: ignore[misc]
+            raise OSError("the connection broke off")
+
+    storage = Overtaken()
+    with pytest.raises(OSError, match="broke off"):
+        mirror.store(done, storage, NAME)
+    assert storage.size(NAME) == len(SAMPLE)
+
+
+def test_no_part_is_left_when_progress_raises(storage: FileSystemStorage) -> None:
+    class Stop(Exception):
+        pass
+
+    def stop(_size: int) -> None:
+        assert len(files(storage)) == 1
+        raise Stop
+
+    with (
+        RawServer(VIDEO) as server,
+        pytest.raises(Stop),
+        mirror.download(server.url, storage, STEM, progress=stop),
+    ):
+        pass
+    assert files(storage) == []
+
+
+def test_no_part_is_left_of_a_download_that_is_not_stored(storage: FileSystemStorage) -> None:
+    with RawServer(VIDEO) as server:
+        with mirror.download(server.url, storage, STEM, progress=quiet) as done:
+            assert done.path.read_bytes() == SAMPLE
+        assert not done.path.exists()
+    assert files(storage) == []
+
+
+def test_the_part_lies_beside_its_target_so_that_storing_is_a_rename(
+    storage: FileSystemStorage,
+) -> None:
+    with (
+        RawServer(VIDEO) as server,
+        mirror.download(server.url, storage, STEM, progress=quiet) as done,
+    ):
+        inode = done.path.stat().st_ino
+        assert done.path.parent == Path(storage.path(NAME)).parent
+        mirror.store(done, storage, NAME)
+    assert os.stat(storage.path(NAME)).st_ino == inode
+
+
+@pytest.fixture(params=["beside the target", "in the temporary directory"])
+def home(request: Any, storage: FileSystemStorage, tmp_path: Path, monkeypatch: Any) -> Any:
+    """A storage, and the directory in which its downloads are written."""
+    if request.param == "beside the target":
+        return storage, Path(storage.path(NAME)).parent
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    return Remote(), tmp_path / "temporary"
+
+
+def test_parts_of_a_killed_attempt_are_removed_and_those_of_others_stay(home: Any) -> None:
+    storage, directory = home
+    directory.mkdir(parents=True)
+    mine, other = directory / ".6f9619ff.x1.part", directory / ".7a7a7a7a.x1.part"
+    mine.touch()
+    other.touch()
+    with RawServer(VIDEO) as server:
+        kept(server.url, storage)
+    assert [path.name for path in directory.glob(".*")] == [other.name]
+
+
+KILLED = """
+import os, signal, sys, django
+from django.conf import settings
+settings.configure(VIDEOJOBS={"BASE_URL": "http://x", "ALLOWED_PRIVATE_NETWORKS": ["127.0.0.1/32"]})
+django.setup()
+from django.core.files.storage import FileSystemStorage
+from videojobs import client, mirror
+with mirror.download(sys.argv[1], FileSystemStorage(sys.argv[2]), sys.argv[3],
+                     progress=lambda size: os.kill(os.getpid(), signal.SIGKILL)):
+    pass
+"""
+
+
+def test_a_retry_after_a_kill_leaves_one_file_and_no_part(storage: FileSystemStorage) -> None:
+    with RawServer(VIDEO) as server:
+        command = [sys.executable, "-c", KILLED, server.url, str(storage.location), STEM]
+        assert subprocess.run(command, timeout=30).returncode == -signal.SIGKILL
+        assert [Path(name).suffix for name in files(storage)] == [".part"]
+        kept(server.url, storage)
+    assert files(storage) == [NAME]
+
+
+@contextlib.contextmanager
+def file_size_limit(size: int) -> Iterator[None]:
+    """A disk that is full after `size` bytes of each file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.mark.parametrize("size", [0, 700, len(SAMPLE) - 1])
+def test_a_full_disk_is_an_error_and_leaves_nothing(storage: FileSystemStorage, size: int) -> None:
+    with RawServer(VIDEO) as server, file_size_limit(size), pytest.raises(OSError):  # noqa: PT011
+        kept(server.url, storage)
+    assert files(storage) == []
+    with RawServer(VIDEO) as server:
+        assert kept(server.url, storage)[1] == NAME
