@@ -18,7 +18,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from tests.raw_server import RawServer, answer, drip, make_certificate, reset, silence, within
-from videojobs import client, transport
+from videojobs import client, connection
 from videojobs.client import Answer
 from videojobs.exceptions import (
     ForeignEndpoint,
@@ -615,7 +615,7 @@ def test_a_call_takes_no_longer_than_both_timeouts_together(
 @contextlib.contextmanager
 def _at(server: RawServer) -> Iterator[None]:
     # As a new thread has it: a reused connection might not bring the example's answer.
-    vars(transport._local).clear()
+    vars(connection._local).clear()
     with override_settings(VIDEOJOBS={"BASE_URL": f"{server.url}/api", "API_KEY": KEY}):
         yield
 

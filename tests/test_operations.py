@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from celery.signals import before_task_publish
 from django.core.files.base import ContentFile
+from django.core.files.storage import FileSystemStorage
 from django.db import connection, models, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -310,6 +311,19 @@ def test_files_stay_as_long_as_the_deletion_can_be_rolled_back(
 
     assert VideoJob.objects.count() == 1
     assert len(files(media_root)) == 2
+
+
+def test_a_storage_that_refuses_to_delete_stops_neither_the_purge_nor_its_caller(
+    now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(FileSystemStorage, "delete", refuse)
+    a_stored_job(now, days=31)
+    a_stored_job(now, days=32)
+
+    assert operations.purge(older_than=30 * DAY) == 2
 
 
 def test_a_dry_run_counts_and_deletes_nothing(now: datetime, media_root: Path) -> None:

@@ -161,13 +161,16 @@ class VideoJobQuerySet(models.QuerySet["VideoJob"]):
         was, now = (job.status, job.mirror_status), copy(job)
         for name, value in changes.items():
             setattr(now, name, value)
+
+        def announce() -> None:  # no partial: Django fails to log the error of one
+            _announce(now, was, reason, became_overdue)
+
         with transaction.atomic(using=self.db, durable=durable):
             if not self.filter(pk=job.pk, turn=job.turn).update(**changes):
                 return False
             if noteworthy or was != (now.status, now.mirror_status):
                 now.events.create(**_event(now, was, reason=reason, actor=actor))
             # Signals first, so that "stored" never overtakes "completed".
-            announce = partial(_announce, now, was, reason, became_overdue)
             transaction.on_commit(announce, using=self.db, robust=True)
             if now.step and now.due_at and now.claimed_until is None:
                 queue.wake(now.step, now.pk, now.turn, now.due_at, using=self.db)

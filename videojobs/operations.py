@@ -4,7 +4,6 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
 from itertools import chain
 
 from django.db import transaction
@@ -77,6 +76,11 @@ def _in_batches(jobs: VideoJobQuerySet) -> Iterator[VideoJob]:
 
 def _delete(job: VideoJob) -> int:
     """Delete a job if it is still as it was read and nobody's row protects it; then its files."""
+
+    def remove_files() -> None:
+        for file in filter(None, (job.output, job.poster)):
+            file.storage.delete(str(file.name))
+
     try:
         with transaction.atomic():
             mine = VideoJob.objects.filter(pk=job.pk, turn=job.turn)
@@ -84,8 +88,7 @@ def _delete(job: VideoJob) -> int:
             if not mine.update(turn=job.turn + 1):
                 return 0
             VideoJob.objects.filter(pk=job.pk).delete()
-            for file in filter(None, (job.output, job.poster)):
-                transaction.on_commit(partial(file.storage.delete, str(file.name)), robust=True)
+            transaction.on_commit(remove_files, robust=True)
     except (ProtectedError, RestrictedError) as error:
         logger.warning("job=%s is kept: %s", job.pk, error.args[0])
         return 0
