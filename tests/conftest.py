@@ -8,6 +8,8 @@ import pytest
 from django.db import connection, connections
 from pytest_django import Settings
 
+from videojobs import queue
+
 pytest_plugins = ["tests.servers", "videojobs.testing.fixtures"]
 
 
@@ -61,3 +63,10 @@ def shared_database(transactional_db: None, tmp_path: Path) -> Iterator[None]:
     connection.close()
     connections.settings["default"] = settings
     connections["default"] = in_memory
+
+
+@pytest.fixture(autouse=True)
+def a_broker_that_nobody_found_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one test's broker did is forgotten before the next test."""
+    monkeypatch.setattr(queue, "_quiet_until", 0.0)
+    monkeypatch.setattr(queue, "_frozen", None)
