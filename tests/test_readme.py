@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from django.core.management import get_commands
 from django.test import RequestFactory
+from kombu import Queue
 
-from videojobs import services, signals
+from videojobs import services, signals, tasks
 from videojobs.conf import DEFAULTS
 from videojobs.models import VideoJob
+from videojobs.queue import TASKS
 from videojobs.testing import SimulatedProvider
 
 ROOT = Path(__file__).parent.parent
@@ -23,9 +25,23 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 def block(beginning: str) -> dict[str, Any]:
     """The names that the README's block with this text in it defines."""
     (code,) = [code for code in BLOCKS if beginning in code]
-    names: dict[str, Any] = {"os": os, "VideoJob": VideoJob, "services": services}
+    names: dict[str, Any] = {"os": os, "VideoJob": VideoJob, "services": services, "Queue": Queue}
     exec(compile(code, "README.md", "exec"), names)
     return names
+
+
+def test_the_settings_name_the_queues_and_the_task_that_exist(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("VIDEOJOBS_API_KEY", "key")
+
+    names = block("# settings.py")
+
+    queues = {queue.name for queue in names["CELERY_TASK_QUEUES"]}
+    entries = names["CELERY_BEAT_SCHEDULE"].values()
+    assert {queue for _task, queue in TASKS.values()} <= queues
+    assert {entry["options"]["queue"] for entry in entries} <= queues
+    assert {entry["task"] for entry in entries} == {tasks.sweep.name}
 
 
 @pytest.mark.django_db
