@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import environ
+from celery.schedules import crontab
 from django.core.exceptions import ImproperlyConfigured
 from kombu import Queue
 
@@ -11,6 +12,14 @@ from videojobs.conf import DEFAULTS
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.Env()
+
+
+def _number(variable: str, default: float) -> float:
+    try:
+        return env.float(variable, default=default)
+    except ValueError:
+        raise ImproperlyConfigured(f"{variable} must be a number.") from None
+
 
 DEBUG = env.bool("DJANGO_DEBUG", default=False)
 SECRET_KEY = env.str("DJANGO_SECRET_KEY", default="only-for-development" if DEBUG else "")
@@ -104,16 +113,18 @@ if CELERY_BROKER_URL.startswith("redis"):
     }
 elif EMBEDDED_BROKER:
     CELERY_BROKER_TRANSPORT_OPTIONS = {"polling_interval": 0.05}
+SWEEP_INTERVAL = _number("VIDEOJOBS_SWEEP_INTERVAL", 5.0 if EMBEDDED_BROKER else 60.0)
 CELERY_BEAT_SCHEDULE = {
     # A tick that no worker took in time is dropped, not run later in a heap.
     "videojobs-sweep": {
         "task": "videojobs.sweep",
-        "schedule": env.float("VIDEOJOBS_SWEEP_INTERVAL", default=5.0 if EMBEDDED_BROKER else 60.0),
-        "options": {"queue": "videojobs", "expires": 50.0},
+        "schedule": SWEEP_INTERVAL,
+        "options": {"queue": "videojobs", "expires": 0.8 * SWEEP_INTERVAL},
     },
     "videojobs-purge": {
         "task": "videojobs.purge",
-        "schedule": 24 * 3600.0,
+        # At a time of day: a beat that lost its memory in a deployment would start a day anew.
+        "schedule": crontab(hour=3, minute=17),
         "options": {"queue": "videojobs", "expires": 3600.0},
     },
 }
@@ -143,7 +154,7 @@ VIDEOJOBS: dict[str, Any] = {
 }
 
 # On a development machine without a key, the provider is the simulator that `./dev serve` runs.
-SIMULATOR_PORT = env.int("VIDEOJOBS_SIMULATOR_PORT", default=8900)
+SIMULATOR_PORT = int(_number("VIDEOJOBS_SIMULATOR_PORT", 8900))
 SIMULATED = DEBUG and not {"API_KEY", "BASE_URL"} & set(VIDEOJOBS)
 if EMBEDDED_BROKER:
     # What a command in another terminal submits has no other way to the worker than the sweep.
@@ -151,7 +162,7 @@ if EMBEDDED_BROKER:
 if SIMULATED:
     VIDEOJOBS = {
         "BASE_URL": f"http://127.0.0.1:{SIMULATOR_PORT}/kyyReactApiServer",
-        "API_KEY": "simulator",
+        "API_KEY": "sim-5d1f08c7",
         "ALLOWED_PRIVATE_NETWORKS": ["127.0.0.0/8"],
         "POLL_INTERVAL": 2.0,
         **VIDEOJOBS,
@@ -173,7 +184,9 @@ LOGGING = {
 if not DEBUG:
     SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
     SECURE_CONTENT_TYPE_NOSNIFF = True
-    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+    if env.bool("DJANGO_BEHIND_PROXY", default=False):
+        # Only where a proxy sets this header itself: otherwise any client could.
+        SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
     STORAGES = {
         "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
         "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},

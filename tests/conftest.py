@@ -56,6 +56,8 @@ def shared_database(transactional_db: None, tmp_path: Path) -> Iterator[None]:
     in_memory, settings = connections["default"], connections.settings["default"]
     with sqlite3.connect(tmp_path / "db.sqlite3") as file:
         in_memory.connection.backup(file)
+        # Once and for all: connections that change it at the same time find the file locked.
+        file.execute("PRAGMA journal_mode=WAL")
     file.close()
     connections.settings["default"] = {**settings, "NAME": str(tmp_path / "db.sqlite3")}
     del connections["default"]

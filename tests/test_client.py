@@ -251,6 +251,15 @@ def test_a_create_call_never_takes_a_connection_that_was_used_before(provider: R
     assert provider.connections == 3
 
 
+def test_without_a_key_nothing_is_sent(provider: RawServer, settings: Any) -> None:
+    settings.VIDEOJOBS = {"BASE_URL": provider.url, "API_KEY": ""}
+
+    with pytest.raises(NotSent, match="API_KEY"):
+        submit(provider)
+
+    assert provider.connections == 0
+
+
 def test_a_refused_connection_is_not_sent(provider: RawServer, settings: Any) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 # The tools that the script uses, and no Python: each test says which Pythons there are.
-TOOLS = ["sh", "cat", "cksum", "dirname", "readlink", "rm", "uname"]
+TOOLS = ["sh", "cat", "cksum", "dirname", "env", "readlink", "rm", "sed", "uname"]
 MANAGE = """
 import os, sys
 print("managed", sys.argv[1:], os.getcwd(), os.environ.get("DJANGO_DEBUG"))

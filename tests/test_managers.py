@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
-from threading import Barrier
+from threading import Barrier, BrokenBarrierError
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
@@ -70,7 +70,10 @@ def race(act: Callable[[int], Any], *, rounds: int, threads: int = 8) -> list[li
             connection.close()
 
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(run, range(threads)))
+        errors = [future.exception() for future in [pool.submit(run, n) for n in range(threads)]]
+    # The others only say that the barrier was broken.
+    for error in sorted(filter(None, errors), key=lambda e: isinstance(e, BrokenBarrierError)):
+        raise error
     return results
 
 

@@ -34,6 +34,7 @@ STEM = "videojobs/2030/01/6f9619ff"
 NAME = STEM + ".mp4"
 SHA256 = hashlib.sha256(SAMPLE).hexdigest()
 VIDEO = answer(SAMPLE)
+FTYP = b"\0\0\0\x10ftypisom\0\0\0\0"
 
 
 @pytest.fixture(autouse=True)
@@ -172,6 +173,43 @@ def test_a_body_that_ends_with_its_connection_is_taken_as_it_is(storage: FileSys
 def test_an_encoding_that_is_none_is_taken(storage: FileSystemStorage, header: str) -> None:
     with RawServer(answer(SAMPLE, header)) as server:
         assert kept(server.url, storage)[0].size == len(SAMPLE)
+
+
+WHOLE = {
+    "a box that reaches to the end": SAMPLE + b"\0\0\0\0free and what not",
+    "a box with a long length": FTYP + b"\0\0\0\1moov" + (20).to_bytes(8) + b"....",
+}
+
+
+@pytest.mark.parametrize("body", WHOLE.values(), ids=WHOLE.keys())
+def test_a_file_whose_boxes_end_with_it_is_whole(body: bytes, storage: FileSystemStorage) -> None:
+    with RawServer(answer(body)) as server:
+        assert kept(server.url, storage)[0].size == len(body)
+
+
+DAMAGED = {
+    "half": SAMPLE[: len(SAMPLE) // 2],
+    "the last byte is gone": SAMPLE[:-1],
+    "the last thousand bytes are gone": SAMPLE[:-1000],
+    "something was added": SAMPLE + b"<html>",
+    "no index": FTYP + b"\0\0\0\x08mdat",
+    "a box that is shorter than its head": FTYP + b"\0\0\0\x07moov",
+    "nothing but boxes": FTYP + b"\0\0\0\x08free" * 120_000 + b"\0\0\0\x08moov",
+}
+
+
+@pytest.mark.parametrize("body", DAMAGED.values(), ids=DAMAGED.keys())
+def test_a_cut_or_damaged_file_is_not_kept_though_its_answer_looked_whole(
+    body: bytes, storage: FileSystemStorage
+) -> None:
+    # The end of the connection is all that says where this body ends.
+    with (
+        RawServer(b"HTTP/1.1 200 OK\r\n\r\n" + body) as server,
+        pytest.raises(DownloadError, match="cut off or damaged"),
+    ):
+        kept(server.url, storage)
+
+    assert not [path for path in Path(storage.location).rglob("*") if path.is_file()]
 
 
 def with_length(length: str, body: bytes = SAMPLE, *more: str) -> bytes:
@@ -424,7 +462,7 @@ def test_a_storage_without_files_works(storage: Any) -> None:
 
 
 def test_a_file_that_is_smaller_than_any_buffer_is_stored_whole() -> None:
-    storage, tiny = Remote(), SAMPLE[:40]
+    storage, tiny = Remote(), FTYP + b"\0\0\0\x08moov"
     with RawServer(answer(tiny)) as server:
         kept(server.url, storage)
     with storage.open(NAME) as file:

@@ -11,7 +11,7 @@ from django.core.management import get_commands
 from django.test import RequestFactory
 from kombu import Queue
 
-from videojobs import services, signals, tasks
+from videojobs import signals, tasks
 from videojobs.conf import DEFAULTS
 from videojobs.models import VideoJob
 from videojobs.queue import TASKS
@@ -25,7 +25,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 def block(beginning: str) -> dict[str, Any]:
     """The names that the README's block with this text in it defines."""
     (code,) = [code for code in BLOCKS if beginning in code]
-    names: dict[str, Any] = {"os": os, "VideoJob": VideoJob, "services": services, "Queue": Queue}
+    names: dict[str, Any] = {"os": os, "Queue": Queue}
     exec(compile(code, "README.md", "exec"), names)
     return names
 
@@ -90,7 +90,7 @@ def test_the_receivers_take_what_the_signals_send(capsys: pytest.CaptureFixture[
 def test_the_example_of_a_test_passes(simulated_provider: SimulatedProvider) -> None:
     names = block("pytest_plugins")
 
-    names["test_an_order_gets_its_video"](simulated_provider, None)
+    names["test_a_video_is_ordered_once"](simulated_provider, None)
 
 
 def test_every_signal_is_in_the_table() -> None:

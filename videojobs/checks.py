@@ -62,6 +62,7 @@ def check_settings(**_: Any) -> list[CheckMessage]:
     # Comparisons between numbers make sense once all of them are numbers.
     relations = [] if wrong_numbers else _check_relations()
     return [
+        *_check_time_zones(),
         *_check_names(value),
         *wrong_numbers,
         *relations,
@@ -70,6 +71,15 @@ def check_settings(**_: Any) -> list[CheckMessage]:
         *_check_models(),
         *_check_output(),
     ]
+
+
+def _check_time_zones() -> Iterator[CheckMessage]:
+    if not settings.USE_TZ:
+        yield Error(
+            "videojobs needs USE_TZ = True.",
+            hint="Deadlines and leases are points in time, for processes in any time zone.",
+            id="videojobs.E012",
+        )
 
 
 def _check_names(value: dict[str, Any]) -> Iterator[CheckMessage]:

@@ -18,6 +18,7 @@ from .exceptions import (
     ForeignEndpoint,
     InvalidAnswer,
     KeyRejected,
+    NotSent,
     ProviderError,
     RateLimited,
     Refused,
@@ -92,6 +93,8 @@ def _call(method: str, url: str, **kwargs: Any) -> transport.Reply:
         raise ForeignEndpoint(
             f"the job belongs to {transport.origin(url)[1]}, which is not where BASE_URL leads now"
         )
+    if not conf.API_KEY:
+        raise NotSent("nothing is sent without a key: the setting API_KEY is empty")
     return transport.request(
         method,
         url,

@@ -164,6 +164,8 @@ class VideoJobQuerySet(models.QuerySet["VideoJob"]):
 
         def announce() -> None:  # no partial: Django fails to log the error of one
             _announce(now, was, reason, became_overdue)
+            if noteworthy:
+                logger.warning("job=%s %s", now.pk, reason)
 
         with transaction.atomic(using=self.db, durable=durable):
             if not self.filter(pk=job.pk, turn=job.turn).update(**changes):

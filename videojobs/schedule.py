@@ -57,7 +57,7 @@ class Policy:
         """When to ask the provider again after an answer without a verdict, or after an error.
 
         None: give up. `error_count` is the number of errors in a row, `retry_after` the seconds
-        that the provider asked for; it is never asked earlier than that.
+        that the provider asked for; it is not asked earlier, up to `MAX_RETRY_AFTER`.
         """
         if now >= self.gives_up_at(deadline_at):
             return None

@@ -141,7 +141,10 @@ def _poll_answered(job: VideoJob, answer: client.Answer) -> None:
         return
     changes |= {"finished_at": now, "due_at": None}
     if status == Status.COMPLETED and job.mirror_status == MirrorStatus.NONE:
-        changes |= {"mirror_status": MirrorStatus.DUE, "due_at": now}
+        # Without a URL the provider is asked again, but not at once.
+        later = Policy.current().next_mirror(now, attempts=1) or now
+        due_at = now if changes["video_url"] else later
+        changes |= {"mirror_status": MirrorStatus.DUE, "due_at": due_at}
     elif status != Status.COMPLETED:
         changes["error"] = answer.error or f"the provider says {status} and gives no reason"
     _record_poll(job, changes, reason=changes["error"])

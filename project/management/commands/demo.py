@@ -8,11 +8,12 @@ from pathlib import PurePath
 from typing import Any
 
 from django.conf import settings
-from django.core.management import BaseCommand, CommandError, call_command
+from django.core.management import CommandError, call_command
 
 from project.celery import app
 from project.embedded import running_worker
 from videojobs.conf import conf
+from videojobs.management.base import JobCommand
 from videojobs.management.progress import watch
 from videojobs.models import VideoJob
 from videojobs.testing import Answer, Script, SimulatedProvider, Truncate, sample
@@ -59,7 +60,7 @@ SCENES = [
 ADOPTED = Scene("", "adopted by its id at the provider", _script("adopted"))
 
 
-class Command(BaseCommand):
+class Command(JobCommand):
     help = "Generate, poll, download and store a few videos against a simulated provider."
     requires_system_checks: list[str] = []
 
@@ -80,8 +81,13 @@ class Command(BaseCommand):
                 f"Jobs are checked every {conf.POLL_INTERVAL:g} s here, and every 30 s for real.\n"
             )
             jobs = self._start(provider)
-            in_time = watch(jobs, stream=self.stdout, timeout=TIMEOUT)
-            problems = self._report(provider, jobs)
+            try:
+                in_time = watch(jobs, stream=self.stdout, timeout=TIMEOUT)
+                problems = self._report(provider, jobs)
+            finally:
+                # Nobody could end them any more: their provider ends with this process.
+                ids = [job.pk for job in jobs]
+                VideoJob.objects.filter(pk__in=ids, due_at__isnull=False).delete()
         if not in_time:
             raise CommandError(f"Not all jobs ended within {TIMEOUT:g} s.")
         if problems:

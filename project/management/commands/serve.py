@@ -1,6 +1,7 @@
 """The site, a worker and, without an API key, the simulated provider, in one terminal."""
 
 import contextlib
+import logging
 import socket
 from argparse import ArgumentParser
 from typing import Any
@@ -8,13 +9,17 @@ from typing import Any
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.management import BaseCommand, CommandError, call_command
+from django.db.models import Q
 
 from project.celery import app
 from project.embedded import running_worker
 from videojobs.conf import conf
+from videojobs.models import VideoJob
 from videojobs.testing import Script, SimulatedProvider
 
 LOGIN = "dev"
+# They say of each step, each sweep and each request that it happened.
+_CHATTY = ("celery.app.trace", "celery.worker.strategy", "celery.beat")
 
 
 class Command(BaseCommand):
@@ -27,8 +32,11 @@ class Command(BaseCommand):
     def handle(self, *, port: int, **options: Any) -> None:
         if not settings.DEBUG:
             raise CommandError("serve makes a login that anybody knows: set DJANGO_DEBUG=1.")
+        self.check(display_num_errors=True)
         call_command("migrate", verbosity=0)
         self._make_login()
+        for name in _CHATTY:
+            logging.getLogger(name).setLevel(logging.WARNING)
         with contextlib.ExitStack() as stack:
             if settings.SIMULATED:
                 stack.enter_context(self._simulator())
@@ -60,7 +68,13 @@ class Command(BaseCommand):
             "No VIDEOJOBS_API_KEY is set: the provider is simulated, nothing is paid, and jobs are "
             f"checked every {conf.POLL_INTERVAL:g} s instead of every 30."
         )
-        return SimulatedProvider(api_key=conf.API_KEY, script=Script.from_prompt, port=port)
+        provider = SimulatedProvider(api_key=conf.API_KEY, script=Script.from_prompt, port=port)
+        # What an earlier run left under way goes on, as at a provider that doesn't forget.
+        for job in VideoJob.objects.filter(endpoint__startswith=conf.BASE_URL).exclude(
+            Q(provider_task_id=None) | Q(mirror_status="stored")
+        ):
+            provider.add_task(str(job.provider_task_id), Script.from_prompt(job.prompt))
+        return provider
 
 
 def _is_free(port: int) -> bool:

@@ -19,7 +19,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--host", default="127.0.0.1", help="default: %(default)s")
         parser.add_argument("--port", type=int, default=8900, help="default: %(default)s; 0: any")
-        parser.add_argument("--api-key", default="simulator", help="default: %(default)s")
+        parser.add_argument("--api-key", default="sim-5d1f08c7", help="default: %(default)s")
         parser.add_argument(
             "--seconds", type=float, default=8.0, help="that a video takes (default: %(default)s)"
         )

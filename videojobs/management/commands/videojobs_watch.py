@@ -35,6 +35,8 @@ class Command(JobCommand):
     def handle(self, *, ids: list[str], json: bool, timeout: float | None, **_: Any) -> None:
         jobs = find_jobs(ids) if ids else VideoJob.objects.filter(monitor.UNFINISHED)
         watched = [job.pk for job in jobs]
+        if not watched:
+            self.stderr.write("No unfinished jobs.")
         in_time = watch(watched, stream=self.stderr if json else self.stdout, timeout=timeout)
         ended = VideoJob.objects.filter(pk__in=watched)
         if json:
