@@ -311,3 +311,9 @@ anything = st.recursive(
 def test_no_value_of_any_setting_makes_a_check_raise(values: dict[str, Any]) -> None:
     with override_settings(VIDEOJOBS=values):
         assert all(isinstance(message, checks.CheckMessage) for message in check_settings())
+
+
+def test_times_without_a_zone_are_refused(settings: Any) -> None:
+    settings.USE_TZ = False
+
+    assert "videojobs.E012" in {code for code, *_ in found()}

@@ -309,6 +309,14 @@ def test_callers_that_race_for_a_key_or_a_task_share_one_job(
     assert sorted(w.job_id for w in wakeups) == sorted(ids[0] for ids in results)
 
 
+@pytest.mark.django_db
+def test_a_key_whose_job_has_no_task_is_refused_in_words_that_are_true() -> None:
+    VideoJob.objects.submit("x", duration=5, key="order-1")
+
+    with pytest.raises(ValidationError, match="which has no task"):
+        VideoJob.objects.track("proj_1", key="order-1")
+
+
 def test_a_race_for_a_key_between_two_tasks_has_one_winner(shared_database: None) -> None:
     tasks = iter(range(1000))
 

@@ -74,7 +74,7 @@ def test_the_next_step_is_said_in_a_few_words(
         ("due", {"mirror_attempts": 1}, "Download the video, attempt 2 of 5: in 24 s."),
         ("stored", {}, "Nothing: the job is finished."),
         ("stopped", {}, "Tracking was stopped; the provider may still finish, and bill."),
-        ("expired", {}, "No verdict came in time. A person can take the job up again."),
+        ("expired", {}, "No verdict came in time; the provider is not asked any more."),
     ],
 )
 def test_the_outlook_says_what_comes_next(

@@ -898,6 +898,24 @@ def test_attempts_that_are_lost_with_their_workers_are_bounded(
     assert provider.downloads("proj_1") == 0
 
 
+def test_a_job_that_is_completed_without_a_url_is_not_asked_about_again_at_once(
+    provider: MeddledProvider,
+) -> None:
+    job = completed(provider, url_field=None)
+
+    assert job.mirror_status == MirrorStatus.DUE
+    assert job.due_at is not None
+    assert job.due_at - timezone.now() > timedelta(seconds=25)
+
+
+def test_an_error_in_talking_to_the_provider_leaves_a_log_line(
+    provider: MeddledProvider, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = run(tracked(provider, Script([Answer(401)])))
+
+    assert f"job={job.pk} HTTP 401" in caplog.text
+
+
 # all of them
 
 

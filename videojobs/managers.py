@@ -190,7 +190,8 @@ class VideoJobQuerySet(models.QuerySet["VideoJob"]):
     def _find_by_task(self, task_id: str, key: str | None) -> "VideoJob | None":
         holder = self._find_by_key(key)
         if holder is not None and holder.provider_task_id != task_id:
-            raise ValidationError({"key": f"The key belongs to job {holder.pk}, of another task."})
+            has = "another task" if holder.provider_task_id else "no task"
+            raise ValidationError({"key": f"The key belongs to job {holder.pk}, which has {has}."})
         return holder or self.filter(provider_task_id=task_id).first()
 
     def _add(

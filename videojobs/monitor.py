@@ -161,16 +161,16 @@ def _at_rest(job: VideoJob) -> str:
     """Why nothing happens by itself, and what a person can do."""
     if job.status == Status.UNCONFIRMED:
         return gettext(
-            "Nobody knows whether the provider took the request, so it is not sent again. "
-            "A person finds out there, and gives the provider's id or confirms that there is none."
+            "Nobody knows whether the provider took the request, so it is not sent again by "
+            "itself. A person has to find out at the provider."
         )
     if job.status == Status.EXPIRED:
-        return gettext("No verdict came in time. A person can take the job up again.")
+        return gettext("No verdict came in time; the provider is not asked any more.")
     if job.status == Status.STOPPED:
         return gettext("Tracking was stopped; the provider may still finish, and bill.")
     if job.mirror_status == MirrorStatus.FAILED:
         return gettext(
-            "The video was generated but not stored. A person can have it downloaded again while "
-            "the provider keeps it; nothing is generated, or billed, again."
+            "The video was generated but not stored, and nothing tries again by itself. "
+            "The provider keeps it for a while only."
         )
     return gettext("Nothing: the job is finished.")
