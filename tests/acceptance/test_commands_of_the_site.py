@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+STATUS = ("videojobs_status", "--json")
 
 
 def free_port() -> int:
@@ -62,6 +63,19 @@ def test_the_demo_works_twice_and_stores_what_it_says(
             (path,) = (tmp_path / "media").rglob(name)
             assert hashlib.sha256(path.read_bytes()).hexdigest().startswith(digest)
     assert len([path for path in (tmp_path / "media").rglob("*") if path.is_file()]) == 10
+
+
+def test_a_demo_that_nobody_reads_to_the_end_leaves_no_job_behind(
+    environment: dict[str, str],
+) -> None:
+    command = [sys.executable, "manage.py", "demo"]
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE) as demo:
+        assert demo.stdout is not None
+        demo.stdout.readline()
+        demo.stdout.close()
+
+    unfinished = [job for job in json.loads(manage(environment, *STATUS).stdout) if job["due_at"]]
+    assert unfinished == []
 
 
 @contextmanager

@@ -80,8 +80,9 @@ class Command(JobCommand):
                 f"The provider is simulated at {provider.base_url}; nothing is paid.\n"
                 f"Jobs are checked every {conf.POLL_INTERVAL:g} s here, and every 30 s for real.\n"
             )
-            jobs = self._start(provider)
+            jobs: dict[VideoJob, Scene] = {}
             try:
+                self._start(provider, jobs)
                 in_time = watch(jobs, stream=self.stdout, timeout=TIMEOUT)
                 problems = self._report(provider, jobs)
             finally:
@@ -97,9 +98,8 @@ class Command(JobCommand):
             "Next: ./dev serve shows them in the admin; the README has the lines to write."
         )
 
-    def _start(self, provider: SimulatedProvider) -> dict[VideoJob, Scene]:
-        """Submit every scene, and adopt a task that exists at the provider already."""
-        jobs = {}
+    def _start(self, provider: SimulatedProvider, jobs: dict[VideoJob, Scene]) -> None:
+        """Submit every scene into `jobs`, and adopt a task that exists at the provider already."""
         for scene in SCENES:
             provider.expect(scene.prompt, scene.script)
             jobs[VideoJob.objects.submit(scene.prompt, duration=5, ratio="16:9")] = scene
@@ -108,7 +108,6 @@ class Command(JobCommand):
         provider.add_task(task_id, ADOPTED.script)
         jobs[VideoJob.objects.track(task_id)] = ADOPTED
         self.stdout.write(f"  {task_id}: {ADOPTED.note}\n")
-        return jobs
 
     def _report(self, provider: SimulatedProvider, jobs: dict[VideoJob, Scene]) -> int:
         """Write a table of what became of the jobs; return how many ended wrongly."""
