@@ -14,11 +14,18 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.Env()
 
 
-def _number(variable: str, default: float) -> float:
+def _from_environment(variable: str, default: Any) -> Any:
+    """The variable's value, as the type that the default has; None stands for a number."""
     try:
-        return env.float(variable, default=default)
+        if isinstance(default, dict):
+            return env.json(variable, default=default)
+        if isinstance(default, tuple):
+            return env.list(variable, default=default)
+        cast = float if default is None else type(default)
+        return env.get_value(variable, cast=cast, default=default)
     except ValueError:
-        raise ImproperlyConfigured(f"{variable} must be a number.") from None
+        kind = "JSON" if isinstance(default, dict) else "a number"
+        raise ImproperlyConfigured(f"{variable} must be {kind}.") from None
 
 
 DEBUG = env.bool("DJANGO_DEBUG", default=False)
@@ -113,7 +120,7 @@ if CELERY_BROKER_URL.startswith("redis"):
     }
 elif EMBEDDED_BROKER:
     CELERY_BROKER_TRANSPORT_OPTIONS = {"polling_interval": 0.05}
-SWEEP_INTERVAL = _number("VIDEOJOBS_SWEEP_INTERVAL", 5.0 if EMBEDDED_BROKER else 60.0)
+SWEEP_INTERVAL = _from_environment("VIDEOJOBS_SWEEP_INTERVAL", 5.0 if EMBEDDED_BROKER else 60.0)
 CELERY_BEAT_SCHEDULE = {
     # A tick that no worker took in time is dropped, not run later in a heap.
     "videojobs-sweep": {
@@ -130,23 +137,10 @@ CELERY_BEAT_SCHEDULE = {
 }
 
 
-def _from_environment(variable: str, default: Any) -> Any:
-    """The variable's value, as the type that the setting's default has."""
-    try:
-        if isinstance(default, dict):
-            return env.json(variable)
-        if isinstance(default, tuple):
-            return env.list(variable)
-        return env.get_value(variable, cast=float if default is None else type(default))
-    except ValueError:
-        kind = "JSON" if isinstance(default, dict) else "a number"
-        raise ImproperlyConfigured(f"{variable} must be {kind}.") from None
-
-
 # Names that no setting has are kept: the system check says so, with the name that was meant.
 VIDEOJOBS: dict[str, Any] = {
-    variable.removeprefix("VIDEOJOBS_"): _from_environment(
-        variable, DEFAULTS.get(variable.removeprefix("VIDEOJOBS_"), "")
+    (name := variable.removeprefix("VIDEOJOBS_")): _from_environment(
+        variable, DEFAULTS.get(name, "")
     )
     for variable in env.ENVIRON
     if variable.startswith("VIDEOJOBS_")
@@ -154,7 +148,7 @@ VIDEOJOBS: dict[str, Any] = {
 }
 
 # On a development machine without a key, the provider is the simulator that `./dev serve` runs.
-SIMULATOR_PORT = int(_number("VIDEOJOBS_SIMULATOR_PORT", 8900))
+SIMULATOR_PORT = _from_environment("VIDEOJOBS_SIMULATOR_PORT", 8900)
 SIMULATED = DEBUG and not {"API_KEY", "BASE_URL"} & set(VIDEOJOBS)
 if EMBEDDED_BROKER:
     # What a command in another terminal submits has no other way to the worker than the sweep.

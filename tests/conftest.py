@@ -1,5 +1,6 @@
 """What all tests share: the provider they talk to, and the database they run on."""
 
+import socket
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,3 +73,11 @@ def a_broker_that_nobody_found_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     """What one test's broker did is forgotten before the next test."""
     monkeypatch.setattr(queue, "_quiet_until", 0.0)
     monkeypatch.setattr(queue, "_frozen", None)
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port that refuses, and that nobody else gets meanwhile."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]

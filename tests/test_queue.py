@@ -153,13 +153,6 @@ def test_nothing_is_sent_of_an_inner_block_that_was_rolled_back(app: Celery) -> 
 
 
 @pytest.fixture
-def closed_port() -> Iterator[int]:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield taken.getsockname()[1]
-
-
-@pytest.fixture
 def frozen_port() -> Iterator[int]:
     """A broker that takes connections and never says a word, until the test ends."""
     taken: list[socket.socket] = []

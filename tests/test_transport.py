@@ -73,14 +73,6 @@ def trusted(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def closed_port() -> Iterator[int]:
-    """A port that refuses, and that nobody else gets meanwhile."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield taken.getsockname()[1]
-
-
-@pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[list[str]]]:
     """Names of our own: each resolution takes the next list of addresses, and the last sticks."""
     known: dict[str, list[list[str]]] = {}

@@ -55,16 +55,17 @@ def submit(endpoint: str, body: Mapping[str, Any]) -> str:
     """
     reply = _call("POST", endpoint, json=dict(body))
     answer = _json_object(reply)
+    refusal = _refusal(answer)
     if not 200 <= reply.status < 300:
-        if 400 <= reply.status < 500 and reply.status not in _NO_REFUSAL and _refusal(answer):
-            raise Refused(_refusal(answer))
+        if 400 <= reply.status < 500 and reply.status not in _NO_REFUSAL and refusal:
+            raise Refused(refusal)
         raise _http_error(reply)
     if answer is None:
         raise InvalidAnswer("the answer to the create call is not a JSON object")
     task_id = _created_id(answer)
-    if _refusal(answer) and not task_id:
-        raise Refused(_refusal(answer))
-    if _refusal(answer) or not task_id:
+    if refusal and not task_id:
+        raise Refused(refusal)
+    if refusal or not task_id:
         raise InvalidAnswer("the answer to the create call names no task, or contradicts itself")
     return task_id
 
@@ -82,8 +83,8 @@ def fetch(endpoint: str, task_id: str) -> Answer:
     answer = _json_object(reply)
     if answer is None:
         raise InvalidAnswer("the answer is not a JSON object")
-    if _refusal(answer):
-        raise ProviderError(f"the provider answers: {_refusal(answer)}")
+    if refusal := _refusal(answer):
+        raise ProviderError(f"the provider answers: {refusal}")
     return _answer(answer, task_id)
 
 
@@ -141,7 +142,7 @@ def _created_id(answer: dict[str, Any]) -> str:
     data = answer.get("data")
     data = data if isinstance(data, dict) else {}
     found = (data.get("projectId"), data.get("id"), answer.get("projectId"), answer.get("id"))
-    return next((_id(value) for value in found if _id(value)), "")
+    return next(filter(None, map(_id, found)), "")
 
 
 def _id(value: object) -> str:

@@ -16,10 +16,10 @@ from .models import VideoJob
 from .schedule import Policy
 from .states import POLLED, TERMINAL, MirrorStatus, Status
 
+_WAITING = (Status.UNCONFIRMED, Status.EXPIRED)
+
 #: The jobs that nothing but a person's decision brings any further.
-NEEDS_A_PERSON = Q(status__in=[Status.UNCONFIRMED, Status.EXPIRED]) | Q(
-    mirror_status=MirrorStatus.FAILED
-)
+NEEDS_A_PERSON = Q(status__in=_WAITING) | Q(mirror_status=MirrorStatus.FAILED)
 
 #: The jobs that are under way, or wait for a person before they can be.
 UNFINISHED = ~Q(status__in=sorted(TERMINAL)) | Q(mirror_status=MirrorStatus.DUE)
@@ -38,8 +38,7 @@ def overdue(now: datetime) -> Q:
 
 def needs_a_person(job: VideoJob) -> bool:
     """Whether `NEEDS_A_PERSON` holds for a job that is read already."""
-    waits = job.status in (Status.UNCONFIRMED, Status.EXPIRED)
-    return waits or job.mirror_status == MirrorStatus.FAILED
+    return job.status in _WAITING or job.mirror_status == MirrorStatus.FAILED
 
 
 def succeeded(job: VideoJob) -> bool:
