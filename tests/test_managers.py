@@ -730,7 +730,8 @@ def test_a_record_is_one_statement_and_one_more_for_its_event() -> None:
         VideoJob.objects.transition(job, status=Status.PROCESSING, due_at=timezone.now())
 
     assert statements(routine) == ["UPDATE"]
-    assert statements(change) == ["UPDATE", "INSERT"]
+    # The last one ticks off the signals, after the commit.
+    assert statements(change) == ["UPDATE", "INSERT", "UPDATE"]
 
 
 def test_rearming_makes_every_earlier_message_stale(wakeups: list[Wakeup]) -> None:
@@ -743,6 +744,36 @@ def test_rearming_makes_every_earlier_message_stale(wakeups: list[Wakeup]) -> No
     assert VideoJob.objects.claim("poll", job.pk, 1) is not None
 
 
+def test_rearming_can_be_put_off(wakeups: list[Wakeup]) -> None:
+    job = a_job(**POLLED_ROW)
+    expected = timezone.now() + timedelta(seconds=20)
+
+    VideoJob.objects.rearm(job, delay=20.0)
+
+    [wakeup] = wakeups
+    assert wakeup.eta is not None
+    assert abs((wakeup.eta - expected).total_seconds()) < 2
+
+
+def test_a_claim_ends_the_count_of_wake_ups_in_vain() -> None:
+    job = a_job(**POLLED_ROW)
+    VideoJob.objects.rearm(job)
+    assert VideoJob.objects.get().wake_count == 1
+
+    VideoJob.objects.claim("poll", job.pk, job.turn)
+
+    assert VideoJob.objects.get().wake_count == 0
+
+
+def test_wake_ups_in_vain_are_counted_up_to_a_bound() -> None:
+    job = a_job(**POLLED_ROW)
+
+    for _ in range(10):
+        VideoJob.objects.rearm(job)
+
+    assert VideoJob.objects.get().wake_count == 6
+
+
 # due and stuck
 
 
@@ -753,6 +784,15 @@ def test_late_jobs_are_those_past_the_grace_that_nobody_is_at() -> None:
     a_job(due_at=now + timedelta(seconds=30))
     a_job(due_at=now - timedelta(seconds=61), claimed_until=now + timedelta(seconds=9))
     a_job(status=Status.UNCONFIRMED)
+
+    assert list(VideoJob.objects.due(now, grace=60)) == [late]
+
+
+@pytest.mark.parametrize(("count", "grace"), [(0, 60), (1, 120), (2, 240), (6, 3840)])
+def test_each_wake_up_in_vain_doubles_the_grace(count: int, grace: int) -> None:
+    now = timezone.now()
+    late = a_job(due_at=now - timedelta(seconds=grace + 1), wake_count=count)
+    a_job(due_at=now - timedelta(seconds=grace - 1), wake_count=count)
 
     assert list(VideoJob.objects.due(now, grace=60)) == [late]
 

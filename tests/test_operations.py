@@ -1,11 +1,13 @@
 """The sweep finds what was lost, the purge deletes what is over; neither touches anything else."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import time_machine
 from celery.signals import before_task_publish
 from django.core.files.base import ContentFile
 from django.core.files.storage import FileSystemStorage
@@ -13,7 +15,7 @@ from django.db import connection, models, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from videojobs import operations, queue
+from videojobs import operations, queue, signals
 from videojobs.models import JobEvent, VideoJob
 from videojobs.operations import Swept
 from videojobs.states import TERMINAL, MirrorStatus, Status
@@ -209,14 +211,14 @@ def test_a_worker_that_is_quicker_than_the_sweep_keeps_its_job(
     assert job.claimed_until is not None
 
 
-def test_a_sweep_with_nothing_to_do_costs_two_statements(now: datetime) -> None:
+def test_a_sweep_with_nothing_to_do_costs_three_statements(now: datetime) -> None:
     for _ in range(20):
         a_job(due_at=now)
 
     with CaptureQueriesContext(connection) as captured:
         operations.sweep()
 
-    assert [query["sql"].split()[0] for query in captured] == ["SELECT", "SELECT"]
+    assert [query["sql"].split()[0] for query in captured] == ["SELECT"] * 3
 
 
 def test_each_job_that_is_woken_up_costs_one_statement(late: datetime) -> None:
@@ -227,7 +229,115 @@ def test_each_job_that_is_woken_up_costs_one_statement(late: datetime) -> None:
         operations.sweep()
 
     verbs = [query["sql"].split()[0] for query in captured]
-    assert [v for v in verbs if v not in {"BEGIN", "COMMIT"}] == ["SELECT"] * 2 + ["UPDATE"] * 5
+    assert [v for v in verbs if v not in {"BEGIN", "COMMIT"}].count("UPDATE") == 5
+    assert verbs.count("SELECT") == 3
+
+
+def test_a_full_batch_is_spread_over_half_the_grace(late: datetime, now: datetime) -> None:
+    for _ in range(10):
+        a_job(due_at=late)
+
+    operations.sweep(limit=10)
+
+    times = VideoJob.objects.values_list("due_at", flat=True)
+    waits = sorted((due_at - now).total_seconds() for due_at in times if due_at)
+    assert waits[0] < 3
+    assert 26 < waits[-1] < 32
+    assert all(later - earlier < 6 for earlier, later in itertools.pairwise(waits))
+
+
+def test_a_few_jobs_are_not_put_off(late: datetime, now: datetime) -> None:
+    for _ in range(5):
+        a_job(due_at=late)
+
+    operations.sweep()
+
+    assert not VideoJob.objects.filter(due_at__gt=now + timedelta(seconds=3)).exists()
+
+
+def test_with_nobody_at_work_sweeping_for_a_day_sends_a_message_an_hour(
+    now: datetime, woken: list[Any]
+) -> None:
+    for _ in range(3):
+        a_job(status=Status.QUEUED, due_at=now)
+
+    for minute in range(24 * 60):
+        with time_machine.travel(now + timedelta(minutes=minute), tick=False):
+            operations.sweep()
+
+    assert len(woken) / 3 < 30
+
+
+# signals of lost workers
+
+
+@pytest.fixture
+def received() -> Iterator[list[tuple[str, str]]]:
+    """What receivers of two signals saw: the signal and the job's status."""
+    seen: list[tuple[str, str]] = []
+
+    def stored(job: VideoJob, **_: Any) -> None:
+        seen.append(("output_stored", job.status))
+
+    def changed(job: VideoJob, new: str, **_: Any) -> None:
+        seen.append((new, job.status))
+
+    signals.output_stored.connect(stored)
+    signals.status_changed.connect(changed)
+    yield seen
+    signals.output_stored.disconnect(stored)
+    signals.status_changed.disconnect(changed)
+
+
+def an_event(signal_due_at: datetime | None, **fields: Any) -> JobEvent:
+    fields = {"kind": "status", "old": "queued", "new": "completed", **fields}
+    job = a_job(status=Status.COMPLETED)
+    return JobEvent.objects.create(job=job, signal_due_at=signal_due_at, **fields)
+
+
+def test_a_sweep_sends_the_signals_whose_worker_was_lost(
+    now: datetime, received: list[Any]
+) -> None:
+    event = an_event(now - timedelta(seconds=1))
+
+    operations.sweep()
+    operations.sweep()
+
+    event.refresh_from_db()
+    assert (received, event.signal_due_at) == ([("completed", "completed")], None)
+
+
+def test_a_sweep_leaves_signals_alone_whose_sender_may_be_at_it(
+    now: datetime, received: list[Any]
+) -> None:
+    an_event(now + timedelta(seconds=5))
+    an_event(None)
+
+    operations.sweep()
+
+    assert received == []
+
+
+def test_two_sweeps_side_by_side_send_a_lost_signal_once(
+    now: datetime, received: list[Any]
+) -> None:
+    an_event(now - timedelta(seconds=1))
+
+    with meanwhile("videojobs_jobevent", "UPDATE", operations.sweep):
+        operations.sweep()
+
+    assert received == [("completed", "completed")]
+
+
+def test_the_signals_of_lost_workers_go_out_in_their_order(
+    now: datetime, received: list[Any]
+) -> None:
+    an_event(now - timedelta(seconds=2))
+    an_event(now - timedelta(seconds=1), kind="mirror", old="due", new="stored")
+
+    operations.sweep()
+
+    assert [name for name, _ in received] == ["completed", "output_stored"]
 
 
 # purge

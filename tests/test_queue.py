@@ -17,7 +17,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from videojobs import queue
-from videojobs.queue import TASKS, wake
+from videojobs.queue import TASKS, WakeUp
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 Seen = list[tuple[str, tuple[Any, ...]]]
@@ -74,6 +74,10 @@ def sent(app: Celery) -> list[str]:
     ]
 
 
+def wake(step: str, job_id: str, turn: int, due_at: datetime, *, using: str) -> None:
+    queue.wake(WakeUp(step, job_id, turn, due_at, lifetime=60.0), using=using)
+
+
 @contextlib.contextmanager
 def within(seconds: float) -> Iterator[None]:
     started = time.monotonic()
@@ -111,6 +115,15 @@ def test_a_step_that_is_due_later_is_sent_with_a_countdown(app: Celery) -> None:
         wake("poll", "id-1", 1, NOW + timedelta(seconds=33), using="default")
     (message,) = messages(app, "videojobs")
     assert datetime.fromisoformat(message.headers["eta"]) == NOW + timedelta(seconds=33)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_wake_up_expires_when_a_sweep_has_replaced_it(app: Celery) -> None:
+    with time_machine.travel(NOW, tick=False):
+        wake("poll", "id-1", 1, NOW + timedelta(seconds=33), using="default")
+    (message,) = messages(app, "videojobs")
+    expires = datetime.fromisoformat(message.headers["expires"])
+    assert expires == NOW + timedelta(seconds=33 + 60)
 
 
 @pytest.mark.django_db(transaction=True)

@@ -66,27 +66,62 @@ def test_when_the_provider_is_asked_again(
 
 
 @pytest.mark.parametrize(
-    ("errors", "retry_after", "at_least", "at_most"),
-    [
-        (0, None, 30, 36),
-        (1, None, 30, 36),
-        (2, None, 50, 60),
-        (50, None, 50, 60),
-        (1, 100, 100, 120),
-        (1, 10**9, 1800, 2160),
-    ],
+    ("errors", "at_least", "at_most"),
+    [(0, 30, 36), (1, 30, 36), (2, 50, 60), (50, 50, 60)],
 )
 def test_when_a_create_call_that_never_left_is_tried_again(
-    errors: int, retry_after: float | None, at_least: float, at_most: float
+    errors: int, at_least: float, at_most: float
+) -> None:
+    waits = [
+        seconds(STARTED, Policy(draw=draw).next_submit(STARTED, error_count=errors))
+        for draw in (LOW, HIGH)
+    ]
+    assert waits == pytest.approx([at_least, at_most])
+
+
+@pytest.mark.parametrize(
+    ("count", "rejected", "retry_after", "at_least", "at_most"),
+    [
+        (1, False, None, 30, 36),
+        (2, False, None, 50, 60),
+        (50, False, None, 50, 60),
+        (1, False, 100, 100, 120),
+        (1, False, 10**9, 1800, 2160),
+        (1, True, None, 300, 360),
+        (50, True, None, 300, 360),
+        (1, True, 1000, 1000, 1200),
+    ],
+)
+def test_how_long_a_provider_that_wants_it_is_left_alone(
+    count: int, rejected: bool, retry_after: float | None, at_least: float, at_most: float
 ) -> None:
     waits = [
         seconds(
             STARTED,
-            Policy(draw=draw).next_submit(STARTED, error_count=errors, retry_after=retry_after),
+            Policy(draw=draw).hold_until(
+                STARTED, count=count, rejected=rejected, retry_after=retry_after
+            ),
         )
         for draw in (LOW, HIGH)
     ]
     assert waits == pytest.approx([at_least, at_most])
+
+
+def test_jobs_that_waited_together_go_on_one_after_the_other() -> None:
+    until = STARTED + timedelta(seconds=100)
+
+    ends = [seconds(STARTED, Policy(draw=draw).after(until)) for draw in (LOW, HIGH)]
+
+    assert ends == pytest.approx([100, 130])
+
+
+def test_a_task_that_the_provider_does_not_know_is_asked_for_slowly() -> None:
+    deadline = Policy().deadline(STARTED)
+
+    at = Policy(draw=LOW).next_poll(STARTED, deadline, slowly=True)
+
+    assert at is not None
+    assert seconds(STARTED, at) == pytest.approx(600)
 
 
 @pytest.mark.parametrize(
@@ -187,7 +222,7 @@ def test_no_wait_is_shorter_than_the_interval_or_than_the_provider_asked(
     deadline = policy.deadline(STARTED)
     for at in (
         policy.next_poll(now, deadline, error_count=error_count, retry_after=retry_after),
-        policy.next_submit(now, error_count=error_count, retry_after=retry_after),
+        policy.hold_until(now, count=error_count, rejected=False, retry_after=retry_after),
         policy.next_mirror(now, attempts=error_count, retry_after=retry_after),
     ):
         assert at is None or at >= least > now - ROUNDING
@@ -231,3 +266,20 @@ def test_more_errors_never_shorten_the_wait(
     first = policy.next_poll(now, deadline, error_count=error_count)
     second = policy.next_poll(now, deadline, error_count=error_count + more)
     assert first is None or (second is not None and second >= first)
+
+
+@given(policies, ages, errors, retry_afters)
+def test_no_wake_up_is_sent_further_ahead_than_the_longest_countdown(
+    policy: Policy, age: float, error_count: int, retry_after: float | None
+) -> None:
+    now = STARTED + timedelta(seconds=age)
+    latest = now + timedelta(seconds=policy.longest_countdown) + ROUNDING
+    deadline = policy.deadline(STARTED)
+    hold = policy.hold_until(now, count=error_count, rejected=True, retry_after=retry_after)
+    for at in (
+        policy.next_poll(now, deadline, error_count=error_count, retry_after=retry_after),
+        policy.next_submit(now, error_count=error_count),
+        policy.next_mirror(now, attempts=error_count, retry_after=retry_after),
+        policy.after(hold),
+    ):
+        assert at is None or at <= latest

@@ -1,15 +1,18 @@
 """Each signal comes once, after the commit that made it true, whatever its receivers do."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 import pytest
+import time_machine
 from celery.signals import before_task_publish
 from django.db import connection, transaction
 from django.utils import timezone
 
-from videojobs import queue, signals
-from videojobs.models import VideoJob
+from videojobs import operations, outbox, queue, signals
+from videojobs.conf import conf
+from videojobs.models import JobEvent, VideoJob
 from videojobs.states import TERMINAL, MirrorStatus, Status
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -254,6 +257,73 @@ def test_what_a_receiver_does_to_its_object_is_not_the_workers_business() -> Non
         signals.status_changed.disconnect(meddles)
 
     assert (job.turn, job.status) == (1, Status.COMPLETED)
+
+
+def test_what_is_sent_is_ticked_off() -> None:
+    job = a_job(Status.QUEUED)
+
+    VideoJob.objects.transition(job, status=Status.PROCESSING, due_at=timezone.now())
+
+    assert JobEvent.objects.get().signal_due_at is None
+
+
+@pytest.mark.parametrize(
+    ("old", "changes", "expected"),
+    [
+        (Status.QUEUED, {"status": Status.PROCESSING}, ["status_changed"]),
+        (
+            Status.QUEUED,
+            {"status": Status.PROCESSING, "became_overdue": True},
+            ["status_changed", "job_overdue"],
+        ),
+        (Status.QUEUED, {"became_overdue": True, "reason": "why"}, ["job_overdue"]),
+        (
+            Status.COMPLETED,
+            {"mirror_status": MirrorStatus.FAILED, "due_at": None},
+            ["mirror_failed"],
+        ),
+    ],
+)
+def test_signals_whose_worker_died_before_it_sent_them_are_sent_by_a_sweep(
+    old: Status,
+    changes: dict[str, Any],
+    expected: list[str],
+    received: list[Received],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job = a_job(old, **({"mirror_status": MirrorStatus.DUE} if old == Status.COMPLETED else {}))
+    with monkeypatch.context() as lost:
+        lost.setattr(outbox, "deliver", lambda *_: None)
+        VideoJob.objects.transition(job, **{"due_at": timezone.now(), **changes})
+    assert received == []
+
+    with time_machine.travel(timezone.now() + timedelta(seconds=conf.lease + 1)):
+        operations.sweep()
+        operations.sweep()
+
+    assert [signal.name for signal in received] == expected
+
+
+def test_an_error_that_is_no_change_has_no_signal_to_be_sent() -> None:
+    VideoJob.objects.transition(a_job(Status.QUEUED), due_at=timezone.now(), noteworthy=True)
+
+    assert JobEvent.objects.get().signal_due_at is None
+
+
+def test_a_sender_that_comes_late_leaves_the_signals_to_who_took_them_over(
+    received: list[Received],
+) -> None:
+    job = a_job(Status.QUEUED)
+
+    with transaction.atomic():
+        VideoJob.objects.transition(job, status=Status.PROCESSING, due_at=timezone.now())
+        # As long as a transaction of the caller's own can last.
+        JobEvent.objects.update(signal_due_at=timezone.now() + timedelta(seconds=30))
+        traveller = time_machine.travel(timezone.now() + timedelta(seconds=conf.lease + 1))
+        traveller.start()
+    traveller.stop()
+
+    assert received == []
 
 
 def test_a_new_job_is_no_change_of_a_status(received: list[Received]) -> None:

@@ -63,7 +63,11 @@ def test_every_status_is_reachable_from_pending_and_each_unfinished_one_can_end(
 
 def test_only_an_accepted_request_gets_a_verdict_and_only_a_refused_one_fails_at_once() -> None:
     early = {(old, new) for old, new in product(BEFORE_THE_PROVIDER, VERDICTS)}
-    assert {(o, n) for o, n in early if n in TRANSITIONS[o]} == {(Status.SUBMITTING, Status.FAILED)}
+    assert {(o, n) for o, n in early if n in TRANSITIONS[o]} == {
+        (Status.SUBMITTING, Status.FAILED),
+        # The same refusal, when it comes after the lease has ended.
+        (Status.UNCONFIRMED, Status.FAILED),
+    }
 
 
 def test_an_unconfirmed_job_is_never_sent_without_being_pending_again() -> None:

@@ -65,6 +65,12 @@ class Settings:
     OVERDUE_AFTER = Setting(1800.0)
     OVERDUE_INTERVAL = Setting(600.0)
     GIVE_UP_AFTER = Setting(86400.0)
+    # Between two tries with a key that the provider rejected.
+    KEY_RETRY_INTERVAL = Setting(300.0)
+
+    # Submissions are refused beyond these; None: no bound.
+    MAX_ACTIVE_JOBS = Setting[int | None](None)
+    MAX_SUBMISSIONS_PER_DAY = Setting[int | None](None)
 
     CONNECT_TIMEOUT = Setting(5.0)
     # The longest that the provider may take for a whole answer, once connected.

@@ -5,11 +5,15 @@ the other side asked to be left alone, where it did. Messages name a host at mos
 with its query and never a key.
 """
 
+from datetime import datetime
+
 
 class VideoJobsError(Exception):
     """Base of all errors that this app raises on purpose."""
 
     transient = False
+    #: Until when all jobs of the key wait on account of it; see `holds`.
+    held_until: datetime | None = None
 
     def __init__(self, message: str = "", *, retry_after: float | None = None) -> None:
         super().__init__(message)

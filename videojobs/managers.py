@@ -6,17 +6,19 @@ Who changed no row has lost the job to somebody else, and drops what he has. No 
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import copy
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, models, transaction
+from django.db.models import Q
 from django.utils import timezone
 
-from . import queue, rules, signals
+from . import outbox, queue, rules
 from .conf import conf
 from .exceptions import InvalidTransition
 from .schedule import Policy
@@ -28,14 +30,25 @@ if TYPE_CHECKING:
 logger = logging.getLogger("videojobs")
 
 _MAX_IDENTIFIER = 255
+#: How often the patience with a job that is woken up in vain is doubled: up to 64 times the grace.
+_MAX_DOUBLINGS = 6
 
 
 class VideoJobQuerySet(models.QuerySet["VideoJob"]):
     """All that is ever done to the rows."""
 
     def due(self, now: datetime, *, grace: float) -> "VideoJobQuerySet":
-        """Jobs that should have been worked on over `grace` seconds ago: their wake-up is lost."""
-        return self.filter(due_at__lt=now - timedelta(seconds=grace), claimed_until__isnull=True)
+        """Jobs that should have been worked on over `grace` seconds ago: their wake-up is lost.
+
+        Each time that a job was woken up in vain doubles its grace, since most likely nobody
+        works at all, or the queue is far behind: another message would only make it longer.
+        """
+        patience = Q()
+        for count in range(_MAX_DOUBLINGS + 1):
+            late = now - timedelta(seconds=grace * 2**count)
+            patience |= Q(wake_count=count, due_at__lt=late)
+        late = now - timedelta(seconds=grace)
+        return self.filter(patience, due_at__lt=late, claimed_until__isnull=True)
 
     def stuck(self, now: datetime) -> "VideoJobQuerySet":
         """Jobs whose worker did not come back before its lease ended."""
@@ -113,7 +126,7 @@ class VideoJobQuerySet(models.QuerySet["VideoJob"]):
             deadline_at=Policy.current().deadline(timezone.now()),
         )
 
-    def claim(self, step: str, job_id: object, turn: int) -> "VideoJob | None":
+    def claim(self, step: str, job_id: UUID | str, turn: int) -> "VideoJob | None":
         """Take a job for one step, with a lease; None if the wake-up that asked for it is stale.
 
         The claim of a create call records the intent to send it, and the claim of a download
@@ -124,7 +137,7 @@ class VideoJobQuerySet(models.QuerySet["VideoJob"]):
         job = self.filter(pk=job_id, turn=turn).first()
         if job is None or job.step != step or job.claimed_until is not None:
             return None
-        changes: dict[str, Any] = {"due_at": job.due_at, "claimed_until": _lease()}
+        changes: dict[str, Any] = {"due_at": job.due_at, "claimed_until": _lease(), "wake_count": 0}
         if step == "mirror":
             changes["mirror_attempts"] = job.mirror_attempts + 1
         elif step == "submit":
@@ -161,28 +174,50 @@ class VideoJobQuerySet(models.QuerySet["VideoJob"]):
         was, now = (job.status, job.mirror_status), copy(job)
         for name, value in changes.items():
             setattr(now, name, value)
-
-        def announce() -> None:  # no partial: Django fails to log the error of one
-            _announce(now, was, reason, became_overdue)
-            if noteworthy:
-                logger.warning("job=%s %s", now.pk, reason)
-
         with transaction.atomic(using=self.db, durable=durable):
             if not self.filter(pk=job.pk, turn=job.turn).update(**changes):
                 return False
-            if noteworthy or was != (now.status, now.mirror_status):
-                now.events.create(**_event(now, was, reason=reason, actor=actor))
             # Signals first, so that "stored" never overtakes "completed".
-            transaction.on_commit(announce, using=self.db, robust=True)
-            if now.step and now.due_at and now.claimed_until is None:
-                queue.wake(now.step, now.pk, now.turn, now.due_at, using=self.db)
+            for kind in _kinds(was, now, noteworthy, became_overdue):
+                self._tell(now, kind, was, reason=reason, actor=actor)
+            self._wake(now)
         for name, value in changes.items():
             setattr(job, name, value)
         return True
 
-    def rearm(self, job: "VideoJob") -> bool:
-        """Send the wake-up of a job again, and make all earlier ones stale."""
-        return self.transition(job, due_at=timezone.now())
+    def rearm(self, job: "VideoJob", *, delay: float = 0.0) -> bool:
+        """Send the wake-up of a job again, in `delay` seconds, and make all earlier ones stale."""
+        due_at = timezone.now() + timedelta(seconds=delay)
+        wakes = min(job.wake_count + 1, _MAX_DOUBLINGS)
+        return self.transition(job, due_at=due_at, wake_count=wakes)
+
+    def _tell(
+        self, job: "VideoJob", kind: str, was: tuple[str, str], *, reason: str, actor: str
+    ) -> None:
+        """Write an event of a change; its signals are sent once the transaction commits."""
+        event = job.events.model(job=job, kind=kind, reason=reason, actor=actor)
+        event.old, event.new = was[0], job.status
+        if kind == "mirror":
+            event.old, event.new = was[1], job.mirror_status
+        event.signal_due_at = outbox.due_at(event)
+        event.save(using=self.db, force_insert=True)
+
+        def announce() -> None:  # no partial: Django fails to log the error of one
+            if kind in ("status", "mirror"):
+                logger.info("job=%s %s %s", job.pk, event, reason)
+            else:
+                logger.warning("job=%s %s", job.pk, event)
+            outbox.deliver(job, event)
+
+        transaction.on_commit(announce, using=self.db, robust=True)
+
+    def _wake(self, job: "VideoJob") -> None:
+        """Send the wake-up for a job's next step once the transaction commits."""
+        if job.step and job.due_at and job.claimed_until is None:
+            # It need not outlive the sweep that takes it for lost and sends another one.
+            lifetime = conf.SWEEP_GRACE * (2**job.wake_count + 1)
+            wake_up = queue.WakeUp(job.step, str(job.pk), job.turn, job.due_at, lifetime)
+            queue.wake(wake_up, using=self.db)
 
     def _find_by_key(self, key: str | None) -> "VideoJob | None":
         return None if key is None else self.filter(key=key).first()
@@ -202,8 +237,8 @@ class VideoJobQuerySet(models.QuerySet["VideoJob"]):
             with transaction.atomic(using=self.db):
                 now = timezone.now()
                 job = self.create(due_at=now, created_at=now, **fields)
-                job.events.create(**_event(job, ("", ""), reason="", actor=actor))
-                queue.wake(job.step, job.pk, job.turn, now, using=self.db)
+                job.events.create(kind="status", new=job.status, actor=actor)
+                self._wake(job)
         except IntegrityError:
             if known := find():
                 return known
@@ -243,34 +278,15 @@ def _check_transition(job: "VideoJob", changes: Mapping[str, Any], actor: str) -
         raise InvalidTransition(f"mirror {mirror} → {new_mirror}")
 
 
-def _event(job: "VideoJob", was: tuple[str, str], *, reason: str, actor: str) -> dict[str, Any]:
-    """The event of a record. A verdict that makes the download due is one event: the verdict."""
-    old, new, kind = was[0], job.status, "status"
-    if old == new and was[1] != job.mirror_status:
-        old, new, kind = was[1], job.mirror_status, "mirror"
-    elif old == new:
-        kind = "note"
-    return {"kind": kind, "old": old, "new": new, "reason": reason, "actor": actor}
-
-
-def _announce(job: "VideoJob", was: tuple[str, str], reason: str, became_overdue: bool) -> None:
-    """Log and send what a committed change means. Robust: a receiver's mistake is its own."""
-    send = {"sender": type(job), "job": job}
+def _kinds(
+    was: tuple[str, str], job: "VideoJob", noteworthy: bool, became_overdue: bool
+) -> Iterator[str]:
+    """The events of a record. A verdict that makes the download due is one: the verdict."""
     if was[0] != job.status:
-        logger.info("job=%s %s → %s %s", job.pk, was[0], job.status, reason)
-        signals.status_changed.send_robust(**send, old=was[0], new=job.status)
-        if job.status == Status.COMPLETED:
-            signals.job_completed.send_robust(**send)
-        elif job.status == Status.FAILED:
-            signals.job_failed.send_robust(**send)
-        elif job.status == Status.UNCONFIRMED:
-            signals.submission_unconfirmed.send_robust(**send, reason=reason)
+        yield "status"
+    elif was[1] != job.mirror_status:
+        yield "mirror"
+    elif noteworthy and not became_overdue:
+        yield "note"
     if became_overdue:
-        logger.warning("job=%s is overdue", job.pk)
-        signals.job_overdue.send_robust(**send)
-    if was[1] != job.mirror_status:
-        logger.info("job=%s mirror %s → %s %s", job.pk, was[1], job.mirror_status, reason)
-        if job.mirror_status == MirrorStatus.STORED:
-            signals.output_stored.send_robust(**send)
-        elif job.mirror_status == MirrorStatus.FAILED:
-            signals.mirror_failed.send_robust(**send, reason=reason)
+        yield "overdue"

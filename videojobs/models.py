@@ -61,6 +61,11 @@ class VideoJob(models.Model):
         default=0, help_text=_("Fencing number: every change raises it.")
     )
     claimed_until = models.DateTimeField(null=True, blank=True)
+    wake_count = models.PositiveSmallIntegerField(
+        default=0,
+        db_default=0,  # for processes of the previous release, which don't know it
+        help_text=_("How often it was woken up again since somebody last claimed it."),
+    )
     check_count = models.PositiveIntegerField(_("checks"), default=0)
     error_count = models.PositiveIntegerField(_("errors in a row"), default=0)
     mirror_attempts = models.PositiveIntegerField(default=0)
@@ -90,6 +95,7 @@ class VideoJob(models.Model):
         verbose_name = _("video job")
         verbose_name_plural = _("video jobs")
         ordering = ["-created_at"]
+        permissions = [("resolve_videojob", "Can resolve an unconfirmed submission")]
         indexes = [
             # → the sweep: due() and stuck(). Only unfinished jobs are in it.
             models.Index("due_at", name="videojob_due", condition=Q(due_at__isnull=False)),
@@ -181,11 +187,13 @@ class JobEvent(models.Model):
         STATUS = "status", _("status")
         # The mirror's status did.
         MIRROR = "mirror", _("mirror")
-        # Nothing changed, but a person should be able to see it: an error, being overdue.
+        # Nothing changed, but a person should be able to see it, such as an error.
         NOTE = "note", _("note")
+        # The deadline passed without a verdict.
+        OVERDUE = "overdue", _("overdue")
 
     job = models.ForeignKey(VideoJob, on_delete=models.CASCADE, related_name="events")
-    kind = models.CharField(max_length=6, choices=Kind)
+    kind = models.CharField(max_length=8, choices=Kind)
     old = models.CharField(max_length=12, blank=True)
     new = models.CharField(max_length=12)
     reason = models.TextField(blank=True)
@@ -193,12 +201,63 @@ class JobEvent(models.Model):
         max_length=150, blank=True, help_text=_("Who asked for it; empty for the app itself.")
     )
     created_at = models.DateTimeField(default=timezone.now)
+    # Until its signals are sent: from when on another process may do it. See `outbox`.
+    signal_due_at = models.DateTimeField(null=True, blank=True, editable=False)
 
     class Meta:
         verbose_name = _("job event")
         verbose_name_plural = _("job events")
         ordering = ["created_at", "pk"]
-        indexes = [models.Index("job", "created_at", name="jobevent_job_created")]
+        indexes = [
+            models.Index("job", "created_at", name="jobevent_job_created"),
+            # → the sweep. Nearly always empty.
+            models.Index(
+                "signal_due_at",
+                name="jobevent_unsent",
+                condition=Q(signal_due_at__isnull=False),
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"{self.kind} {self.old} → {self.new}" if self.old != self.new else self.reason
+
+
+class ProviderHold(models.Model):
+    """The provider wants to be left alone, by all jobs of one API key; see `holds`."""
+
+    class Kind(models.TextChoices):
+        # It asked for it (HTTP 429).
+        LIMITED = "limited", _("rate limit")
+        # It takes no call with this key (HTTP 401, 403).
+        REJECTED = "rejected", _("key rejected")
+        # No connection stands. Only create calls wait: checks have a back-off of their own.
+        UNREACHABLE = "unreachable", _("unreachable")
+
+    key_digest = models.CharField(primary_key=True, max_length=64, editable=False)
+    kind = models.CharField(max_length=11, choices=Kind)
+    reason = models.TextField()
+    since = models.DateTimeField()
+    until = models.DateTimeField(help_text=_("When one call finds out whether it is over."))
+    count = models.PositiveIntegerField(default=1, help_text=_("Refusals in a row."))
+    lifted_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        verbose_name = _("provider hold")
+        verbose_name_plural = _("provider holds")
+
+    def __str__(self) -> str:
+        return f"{self.get_kind_display()}: {self.reason}"
+
+
+class SpendGuard(models.Model):
+    """One row that submitters change in turn, so that each counts what the last one added."""
+
+    id = models.PositiveSmallIntegerField(primary_key=True, default=1)
+    passed = models.PositiveBigIntegerField(default=0)
+
+    class Meta:
+        verbose_name = _("spend guard")
+        verbose_name_plural = _("spend guard")
+
+    def __str__(self) -> str:
+        return f"{self.passed} passed"

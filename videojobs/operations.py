@@ -3,16 +3,17 @@
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import chain
 
 from django.db import transaction
 from django.db.models import ProtectedError, RestrictedError
 from django.utils import timezone
 
+from . import outbox
 from .conf import conf
 from .managers import VideoJobQuerySet
-from .models import VideoJob
+from .models import JobEvent, VideoJob
 from .states import TERMINAL, MirrorStatus, Status
 
 logger = logging.getLogger("videojobs")
@@ -30,14 +31,16 @@ def sweep(*, grace: float | None = None, limit: int | None = None) -> Swept:
     """Wake up jobs that are late by more than `grace` seconds, and those of lost workers.
 
     Messages can be lost in a dozen ways; this is what makes losing them harmless. A create call
-    that was lost with its worker is not sent again: whether it arrived, nobody knows.
+    that was lost with its worker is not sent again: whether it arrived, nobody knows. Signals
+    whose sender was lost are sent. A full batch is spread over half the grace: five hundred jobs
+    at one moment would be a burst of calls at the provider.
     """
     now, limit = timezone.now(), conf.SWEEP_BATCH if limit is None else limit
     grace = conf.SWEEP_GRACE if grace is None else grace
     late = VideoJob.objects.due(now, grace=grace).order_by("due_at")[:limit]
     lost = VideoJob.objects.stuck(now).order_by("due_at")[:limit]
     woken = unconfirmed = 0
-    for job in chain(lost, late):
+    for position, job in enumerate(chain(lost, late)):
         if job.status == Status.SUBMITTING:
             unconfirmed += VideoJob.objects.transition(
                 job,
@@ -46,8 +49,18 @@ def sweep(*, grace: float | None = None, limit: int | None = None) -> Swept:
                 reason="the worker was lost while the create call was under way",
             )
         else:
-            woken += VideoJob.objects.rearm(job)
+            delay = max(0.0, grace) / 2 * position / limit
+            woken += VideoJob.objects.rearm(job, delay=min(delay, conf.SWEEP_GRACE))
+    _send_lost_signals(now, limit)
     return Swept(woken, unconfirmed)
+
+
+def _send_lost_signals(now: datetime, limit: int) -> None:
+    """Send the signals of events whose sender did not come back; see `outbox`."""
+    events = JobEvent.objects.filter(signal_due_at__lt=now).order_by("signal_due_at", "pk")
+    for event in events.select_related("job")[:limit]:
+        logger.warning("job=%s sends the signals of a lost worker: %s", event.job_id, event)
+        outbox.deliver(event.job, event)
 
 
 def purge(*, older_than: timedelta | None = None, dry_run: bool = False) -> int:

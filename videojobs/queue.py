@@ -7,6 +7,7 @@ is allowed to fail, and is not allowed to fail its caller or to hold him for lon
 import logging
 import threading
 import time
+from dataclasses import dataclass
 from datetime import datetime
 
 from celery import Celery, current_app, current_task
@@ -33,33 +34,47 @@ _quiet_until = 0.0
 _frozen: threading.Thread | None = None
 
 
-def wake(step: str, job_id: object, turn: int, due_at: datetime, *, using: str) -> None:
-    """Send the wake-up `(job_id, turn)` once the transaction on database `using` commits."""
+@dataclass(frozen=True)
+class WakeUp:
+    """What is sent: the step, whose it is, and until when it makes sense (in seconds)."""
+
+    step: str
+    job_id: str
+    turn: int
+    due_at: datetime
+    #: How long after `due_at` a sweep takes it for lost and sends another one.
+    lifetime: float
+
+    @property
+    def countdown(self) -> float:
+        """Seconds until the step is due."""
+        return max(0.0, (self.due_at - timezone.now()).total_seconds())
+
+
+def wake(wake_up: WakeUp, *, using: str) -> None:
+    """Send a wake-up once the transaction on database `using` commits."""
 
     def send() -> None:  # no partial: Django fails to log the error of one
-        _send(step, str(job_id), turn, due_at)
+        _send(wake_up)
 
     transaction.on_commit(send, using=using, robust=True)
 
 
-def _send(step: str, job_id: str, turn: int, due_at: datetime) -> None:
-    countdown = max(0.0, (due_at - timezone.now()).total_seconds())
+def _send(wake_up: WakeUp) -> None:
     app: Celery = current_app._get_current_object()  # type: ignore[attr-defined]
     eager = app.conf.task_always_eager
     running = current_task.name if current_task and current_task.request.is_eager else ""
-    if (eager or running) and (countdown or running == TASKS[step][0]):
+    if (eager or running) and (wake_up.countdown or running == TASKS[wake_up.step][0]):
         # Eager mode ignores countdowns: a poll that reschedules itself would recurse at once.
         return
     if eager:
         app.loader.import_default_modules()
-        _publish(app, step, job_id, turn, countdown)
+        _publish(app, wake_up)
     elif time.monotonic() >= _quiet_until and not (_frozen and _frozen.is_alive()):
-        _publish_with_patience(app, step, job_id, turn, countdown)
+        _publish_with_patience(app, wake_up)
 
 
-def _publish_with_patience(
-    app: Celery, step: str, job_id: str, turn: int, countdown: float
-) -> None:
+def _publish_with_patience(app: Celery, wake_up: WakeUp) -> None:
     """Publish in a thread, since no combination of socket options bounds a frozen broker, or
     the resolver, on every transport."""
     global _quiet_until, _frozen
@@ -67,7 +82,7 @@ def _publish_with_patience(
 
     def publish() -> None:
         try:
-            _publish(app, step, job_id, turn, countdown)
+            _publish(app, wake_up)
         except Exception as error:  # whatever a broker's client raises, the sweep heals it
             failures.append(error)
 
@@ -78,16 +93,21 @@ def _publish_with_patience(
         _quiet_until, _frozen = time.monotonic() + _QUIET_TIME, thread
         reason = type(failures[0]).__name__ if failures else f"no answer within {PATIENCE} s"
         logger.warning(
-            "job=%s the broker did not take the wake-up (%s); the sweep will", job_id, reason
+            "job=%s the broker did not take the wake-up (%s); the sweep will",
+            wake_up.job_id,
+            reason,
         )
 
 
-def _publish(app: Celery, step: str, job_id: str, turn: int, countdown: float) -> None:
-    task, queue = TASKS[step]
+def _publish(app: Celery, wake_up: WakeUp) -> None:
+    task, queue = TASKS[wake_up.step]
+    countdown = wake_up.countdown
     # A signature runs the task itself in eager mode, and otherwise needs its name only.
-    app.signature(task, args=(job_id, turn), immutable=True).apply_async(
+    app.signature(task, args=(wake_up.job_id, wake_up.turn), immutable=True).apply_async(
         queue=queue,
         countdown=countdown,
+        # A queue that is far behind must not fill up with what was replaced long ago.
+        expires=countdown + wake_up.lifetime,
         retry=True,
         # Once more, at once: a pooled connection may have died since its last use.
         retry_policy={"max_retries": 1, "interval_start": 0, "interval_max": 0},

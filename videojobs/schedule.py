@@ -10,6 +10,9 @@ from .conf import conf
 #: The longest that a `Retry-After` is believed; a stranger could ask for a thousand years.
 MAX_RETRY_AFTER = 1800.0
 
+#: How long a provider may not know a task that it has just created, in seconds.
+NOT_FOUND_GRACE = 300.0
+
 
 @dataclass(frozen=True)
 class Policy:
@@ -22,6 +25,7 @@ class Policy:
     overdue_interval: float = 600.0
     give_up_after: float = 86400.0
     mirror_attempts: int = 5
+    key_retry_interval: float = 300.0
     draw: Callable[[], float] = random.random
 
     @classmethod
@@ -35,6 +39,7 @@ class Policy:
             overdue_interval=conf.OVERDUE_INTERVAL,
             give_up_after=conf.GIVE_UP_AFTER,
             mirror_attempts=conf.MIRROR_ATTEMPTS,
+            key_retry_interval=conf.KEY_RETRY_INTERVAL,
         )
 
     def deadline(self, started_at: datetime) -> datetime:
@@ -53,24 +58,45 @@ class Policy:
         *,
         error_count: int = 0,
         retry_after: float | None = None,
+        slowly: bool = False,
     ) -> datetime | None:
         """When to ask the provider again after an answer without a verdict, or after an error.
 
         None: give up. `error_count` is the number of errors in a row, `retry_after` the seconds
-        that the provider asked for; it is not asked earlier, up to `MAX_RETRY_AFTER`.
+        that the provider asked for; it is not asked earlier, up to `MAX_RETRY_AFTER`. `slowly`
+        asks as rarely as for an overdue job.
         """
         if now >= self.gives_up_at(deadline_at):
             return None
         base = self.poll_interval
-        if now >= deadline_at:
+        if slowly or now >= deadline_at:
             base = max(base, self.overdue_interval)
         return now + self._wait(base, error_count, retry_after)
 
-    def next_submit(
-        self, now: datetime, *, error_count: int, retry_after: float | None = None
-    ) -> datetime:
+    def next_submit(self, now: datetime, *, error_count: int) -> datetime:
         """When to try a create call again that surely never left."""
-        return now + self._wait(self.poll_interval, error_count - 1, retry_after)
+        return now + self._wait(self.poll_interval, error_count - 1, None)
+
+    def hold_until(
+        self, now: datetime, *, count: int, rejected: bool, retry_after: float | None
+    ) -> datetime:
+        """When one call may find out whether the provider still wants to be left alone.
+
+        `count` is how often in a row it said so; a key that it `rejected` is tried slowly.
+        """
+        base = self.key_retry_interval if rejected else self.poll_interval
+        return now + self._wait(base, count - 1, retry_after)
+
+    def after(self, until: datetime) -> datetime:
+        """When a job goes on that waited for `until`: not all of them at the same moment."""
+        return until + timedelta(seconds=self.poll_interval * self.draw())
+
+    @property
+    def longest_countdown(self) -> float:
+        """No wake-up is sent longer than this ahead, in seconds."""
+        waits = (self.poll_interval, self.max_poll_interval, self.overdue_interval)
+        longest = max(*waits, self.key_retry_interval, MAX_RETRY_AFTER)
+        return longest * (1 + self.poll_jitter) + self.poll_interval
 
     def next_mirror(
         self, now: datetime, *, attempts: int, retry_after: float | None = None

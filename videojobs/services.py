@@ -6,31 +6,52 @@ mistake, not even one of ours, can lose a job.
 """
 
 import logging
+import time
 from typing import Any
+from uuid import UUID
 
-from django.db import IntegrityError
+from django.db import IntegrityError, InterfaceError, OperationalError, connections, router
 from django.db.models import Q
 from django.utils import timezone
 
-from . import client
+from . import client, holds
 from . import mirror as mirroring
 from .conf import conf
-from .exceptions import ClaimLost, NotSent, OutputExpired, OutputRefused, Refused, VideoJobsError
+from .exceptions import (
+    ClaimLost,
+    KeyRejected,
+    NotSent,
+    OutputExpired,
+    OutputRefused,
+    ProviderError,
+    RateLimited,
+    Refused,
+    TaskNotFound,
+    TransportError,
+    VideoJobsError,
+)
 from .lease import KeptClaim
-from .models import VideoJob
+from .models import ProviderHold, VideoJob
 from .sanitize import clean
-from .schedule import Policy
+from .schedule import NOT_FOUND_GRACE, Policy
 from .states import POLLED, MirrorStatus, Status, progressed
 
 logger = logging.getLogger("videojobs")
 
+#: Seconds between two tries to record something in a database that is away.
+_PATIENCE = 0.25
+#: What is asked for to find out whether the provider answers this key; no task has this id.
+_NO_TASK = "videojobs-probe"
 
-def submit(job_id: object, turn: int) -> None:
+
+def submit(job_id: UUID | str, turn: int) -> None:
     """Send a job's create call: at most once, since the claim has recorded the intent.
 
     If the call surely never left, the job is pending again. If it was accepted or refused, that
     is recorded. After anything else nobody knows, and a person decides.
     """
+    if not _may_send(job_id, turn):
+        return
     job = VideoJob.objects.claim("submit", job_id, turn)
     # Receivers have run since the claim, for as long as they liked: is it still ours?
     if job is None or not VideoJob.objects.renew(job):
@@ -38,29 +59,35 @@ def submit(job_id: object, turn: int) -> None:
     body = {"model": job.model, "prompt": job.prompt, "duration": job.duration, **job.params}
     body = {name: value for name, value in body.items() if value not in (None, "")}
     try:
-        task_id = client.submit(job.endpoint, body)
+        with holds.observed(job, None):
+            task_id = client.submit(job.endpoint, body)
     except NotSent as error:
         _not_sent(job, error)
     except Refused as error:
         _refused(job, error)
     except Exception as error:
-        _unconfirmed(job, _describe(job, error))
+        _record(job, status=Status.UNCONFIRMED, due_at=None, reason=_describe(job, error))
     else:
         _accepted(job, task_id)
 
 
-def poll(job_id: object, turn: int) -> None:
+def poll(job_id: UUID | str, turn: int) -> None:
     """Check a job once at the provider, record what it says, and schedule the next step."""
+    hold = holds.current()
+    if hold and _waits("poll", hold, job_id, turn):
+        return
     job = VideoJob.objects.claim("poll", job_id, turn)
     if job is None:
         return
     try:
-        _poll_answered(job, client.fetch(job.endpoint, job.provider_task_id or ""))
+        with holds.observed(job, hold):
+            answer = client.fetch(job.endpoint, job.provider_task_id or "")
+        _poll_answered(job, answer)
     except Exception as error:
         _poll_failed(job, error)
 
 
-def mirror(job_id: object, turn: int) -> None:
+def mirror(job_id: UUID | str, turn: int) -> None:
     """Bring a completed job's output into storage; a failure never changes what was completed."""
     job = VideoJob.objects.claim("mirror", job_id, turn)
     if job is None:
@@ -77,9 +104,60 @@ def mirror(job_id: object, turn: int) -> None:
         _mirror_stored(job, stored)
 
 
+def _record(job: VideoJob, **changes: Any) -> bool:
+    """`transition`, tried again while the database is away or in conflict, for as long as a lease.
+
+    What was learnt from the provider, or paid for, must not be lost with a restart of a database.
+    """
+    until = time.monotonic() + conf.lease
+    while True:
+        try:
+            return VideoJob.objects.transition(job, **changes)
+        except (OperationalError, InterfaceError) as error:
+            connection = connections[router.db_for_write(VideoJob)]
+            if time.monotonic() >= until or connection.in_atomic_block:
+                raise
+            logger.warning("job=%s not recorded yet: %s", job.pk, clean(str(error)))
+            connection.close()
+            time.sleep(_PATIENCE)
+
+
+def _may_send(job_id: UUID | str, turn: int) -> bool:
+    """Whether a create call may go out now.
+
+    While there is a hold, a harmless call goes first: it costs nothing, and a create call that is
+    turned away may have been paid for.
+    """
+    hold = holds.current()
+    if hold is None:
+        return True
+    job = VideoJob.objects.filter(pk=job_id, turn=turn).first()
+    if job is None or _waits("submit", hold, job_id, turn):
+        return False
+    try:
+        with holds.observed(job, hold):
+            client.fetch(job.endpoint, _NO_TASK)
+    except (NotSent, KeyRejected, RateLimited):
+        _record(job, due_at=Policy.current().after(hold.until))
+        return False
+    except (ProviderError, TransportError):
+        pass
+    return True
+
+
+def _waits(step: str, hold: ProviderHold, job_id: UUID | str, turn: int) -> bool:
+    """Put a step off until a hold is over, unless it is the one that finds out."""
+    if not holds.applies_to(hold, step):
+        return False
+    job = VideoJob.objects.filter(pk=job_id, turn=turn, claimed_until=None).first()
+    if job is None or job.step != step or holds.take_probe(hold):
+        return False
+    return _record(job, due_at=Policy.current().after(hold.until))
+
+
 def _not_sent(job: VideoJob, error: NotSent) -> None:
     errors = job.error_count + 1
-    VideoJob.objects.transition(
+    _record_submission(
         job,
         status=Status.PENDING,
         error_count=errors,
@@ -90,7 +168,7 @@ def _not_sent(job: VideoJob, error: NotSent) -> None:
 
 def _refused(job: VideoJob, error: Refused) -> None:
     reason = _describe(job, error)
-    VideoJob.objects.transition(
+    _record_submission(
         job,
         status=Status.FAILED,
         error=reason,
@@ -100,34 +178,39 @@ def _refused(job: VideoJob, error: Refused) -> None:
     )
 
 
-def _unconfirmed(job: VideoJob, reason: str) -> None:
-    VideoJob.objects.transition(job, status=Status.UNCONFIRMED, due_at=None, reason=reason)
-
-
 def _accepted(job: VideoJob, task_id: str) -> None:
     # Before it is recorded: a database that goes away now must not take the id with it.
     logger.info("job=%s the provider calls it %s", job.pk, clean(task_id))
     now, policy = timezone.now(), Policy.current()
     deadline_at = policy.deadline(now)
-    accepted: dict[str, Any] = {
-        "status": Status.QUEUED,
-        "provider_task_id": task_id,
-        "submitted_at": now,
-        "deadline_at": deadline_at,
-        "error_count": 0,
-        "due_at": policy.next_poll(now, deadline_at) or now,
-    }
     try:
-        if VideoJob.objects.transition(job, **accepted):
-            return
-        # The lease ended during the call. What was paid for must not be dropped with the claim.
-        late = VideoJob.objects.filter(pk=job.pk, status=Status.UNCONFIRMED).first()
-        if late and VideoJob.objects.transition(late, **accepted, reason="the answer came late"):
-            return
+        recorded = _record_submission(
+            job,
+            status=Status.QUEUED,
+            provider_task_id=task_id,
+            submitted_at=now,
+            deadline_at=deadline_at,
+            error_count=0,
+            due_at=policy.next_poll(now, deadline_at) or now,
+        )
     except IntegrityError:
-        _unconfirmed(job, f"the provider answered with the id of another job, {clean(task_id)}")
+        reason = f"the provider answered with the id of another job, {clean(task_id)}"
+        _record(job, status=Status.UNCONFIRMED, due_at=None, reason=reason)
         return
-    logger.error("job=%s nobody tracks the task %s that was created", job.pk, clean(task_id))
+    if not recorded and not VideoJob.objects.filter(provider_task_id=task_id).exists():
+        logger.error("job=%s nobody tracks the task %s that was created", job.pk, clean(task_id))
+
+
+def _record_submission(job: VideoJob, *, reason: str = "", **changes: Any) -> bool:
+    """Record what a create call led to, also if its lease has ended: it was paid for, or not.
+
+    Then a sweep has made the job unconfirmed; and nobody must have acted on it since.
+    """
+    if _record(job, reason=reason, **changes):
+        return True
+    late = VideoJob.objects.filter(pk=job.pk, status=Status.UNCONFIRMED, turn=job.turn + 1).first()
+    reason = f"the answer came late; {reason}" if reason else "the answer came late"
+    return late is not None and _record(late, reason=reason, **changes)
 
 
 def _poll_answered(job: VideoJob, answer: client.Answer) -> None:
@@ -152,13 +235,22 @@ def _poll_answered(job: VideoJob, answer: client.Answer) -> None:
 
 def _poll_failed(job: VideoJob, error: Exception) -> None:
     errors = job.error_count + 1
+    # The first, second, fourth, … error in a row: an outage of a day is a dozen events.
+    noteworthy = errors & (errors - 1) == 0
+    changes: dict[str, Any] = {"error_count": errors}
+    unknown_for = 0.0
+    if isinstance(error, TaskNotFound):
+        unknown_for = (timezone.now() - (job.submitted_at or job.created_at)).total_seconds()
+    elif isinstance(error, (KeyRejected, RateLimited)) and error.held_until:
+        # It says nothing about the job, which doesn't expire for it.
+        changes["due_at"] = Policy.current().after(error.held_until)
     _record_poll(
         job,
-        {"error_count": errors},
+        changes,
         reason=_describe(job, error),
-        # The first, second, fourth, … error in a row: an outage of a day is a dozen events.
-        noteworthy=errors & (errors - 1) == 0,
+        noteworthy=noteworthy,
         retry_after=getattr(error, "retry_after", None),
+        slowly=unknown_for > NOT_FOUND_GRACE,
     )
 
 
@@ -169,6 +261,7 @@ def _record_poll(
     reason: str,
     noteworthy: bool = False,
     retry_after: float | None = None,
+    slowly: bool = False,
 ) -> None:
     """Record one check. Without a verdict it decides when to ask again, or that it is enough."""
     now, policy = timezone.now(), Policy.current()
@@ -176,7 +269,11 @@ def _record_poll(
     became_overdue = False
     if "due_at" not in changes:
         due_at = policy.next_poll(
-            now, deadline_at, error_count=changes["error_count"], retry_after=retry_after
+            now,
+            deadline_at,
+            error_count=changes["error_count"],
+            retry_after=retry_after,
+            slowly=slowly,
         )
         changes |= {"due_at": due_at, "deadline_at": deadline_at}
         if due_at is None:
@@ -184,7 +281,7 @@ def _record_poll(
             reason = reason or "no verdict before the time to give up"
         elif deadline_at <= now:
             became_overdue = job.last_checked_at is None or job.last_checked_at < deadline_at
-    VideoJob.objects.transition(
+    _record(
         job,
         check_count=job.check_count + 1,
         last_checked_at=now,
@@ -218,14 +315,15 @@ def _output_url(job: VideoJob) -> str:
     """The URL that came with the verdict, once; every later attempt asks for a fresh one."""
     if job.mirror_attempts == 1 and job.video_url:
         return job.video_url
-    answer = client.fetch(job.endpoint, job.provider_task_id or "")
+    with holds.observed(job, None):
+        answer = client.fetch(job.endpoint, job.provider_task_id or "")
     if answer.status != Status.COMPLETED or not answer.video_url:
         raise OutputExpired("the provider names no URL for the output")
     return answer.video_url
 
 
 def _mirror_stored(job: VideoJob, stored: dict[str, Any]) -> None:
-    recorded = VideoJob.objects.transition(
+    recorded = _record(
         job,
         mirror_status=MirrorStatus.STORED,
         mirrored_at=timezone.now(),
@@ -253,7 +351,7 @@ def _mirror_failed(job: VideoJob, error: Exception) -> None:
             attempts=job.mirror_attempts,
             retry_after=getattr(error, "retry_after", None),
         )
-    VideoJob.objects.transition(
+    _record(
         job,
         mirror_status=MirrorStatus.DUE if retry_at else MirrorStatus.FAILED,
         error_count=job.error_count + 1,

@@ -46,13 +46,14 @@ TERMINAL = frozenset(
 
 _VERDICTS = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED})
 
-#: What may follow what. Out of `unconfirmed`, `expired` and `stopped` only a person leads.
+#: What may follow what. Out of `expired` and `stopped` only a person leads; out of `unconfirmed`
+#: a person, or the answer to the create call when it comes late after all.
 TRANSITIONS: dict[Status, frozenset[Status]] = {
     Status.PENDING: frozenset({Status.SUBMITTING, Status.STOPPED}),
     Status.SUBMITTING: frozenset(
         {Status.PENDING, Status.QUEUED, Status.FAILED, Status.UNCONFIRMED, Status.STOPPED}
     ),
-    Status.UNCONFIRMED: frozenset({Status.PENDING, Status.QUEUED, Status.STOPPED}),
+    Status.UNCONFIRMED: frozenset({Status.PENDING, Status.QUEUED, Status.FAILED, Status.STOPPED}),
     Status.QUEUED: frozenset({Status.PROCESSING, Status.EXPIRED, Status.STOPPED}) | _VERDICTS,
     Status.PROCESSING: frozenset({Status.EXPIRED, Status.STOPPED}) | _VERDICTS,
     Status.EXPIRED: frozenset({Status.QUEUED}),

@@ -1,0 +1,74 @@
+"""Signals that outlive their worker.
+
+An event that has signals is committed together with a mark that they are still to be sent. They
+are sent after the commit and ticked off. If the process dies in between, the mark stays, and a
+sweep sends them: so they go out once, and again only if their sender died while receivers ran.
+"""
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+from django.utils import timezone
+
+from . import signals
+from .conf import conf
+from .states import MirrorStatus, Status
+
+if TYPE_CHECKING:
+    from .models import JobEvent, VideoJob
+
+
+def due_at(event: "JobEvent") -> datetime | None:
+    """Until when the process that commits an event has it to itself; None without signals."""
+    mirrored = event.kind == "mirror" and event.new in (MirrorStatus.STORED, MirrorStatus.FAILED)
+    if mirrored or event.kind in ("status", "overdue"):
+        return timezone.now() + timedelta(seconds=conf.lease)
+    return None
+
+
+def deliver(job: "VideoJob", event: "JobEvent") -> None:
+    """Send the signals of an event and tick them off, unless somebody else is at it."""
+    if event.signal_due_at is None:
+        return
+    if event.signal_due_at <= timezone.now() and not _take(event):
+        return
+    send(job, event)
+    tick_off(event)
+
+
+def send(job: "VideoJob", event: "JobEvent") -> None:
+    """Send what a committed event means. Robust: a receiver's mistake is its own."""
+    about = {"sender": type(job), "job": job}
+    if event.kind == "overdue":
+        signals.job_overdue.send_robust(**about)
+    elif event.kind == "mirror" and event.new == MirrorStatus.STORED:
+        signals.output_stored.send_robust(**about)
+    elif event.kind == "mirror":
+        signals.mirror_failed.send_robust(**about, reason=event.reason)
+    else:
+        signals.status_changed.send_robust(**about, old=event.old, new=event.new)
+        if event.new == Status.COMPLETED:
+            signals.job_completed.send_robust(**about)
+        elif event.new == Status.FAILED:
+            signals.job_failed.send_robust(**about)
+        elif event.new == Status.UNCONFIRMED:
+            signals.submission_unconfirmed.send_robust(**about, reason=event.reason)
+
+
+def tick_off(event: "JobEvent") -> None:
+    """Record that the signals of an event are sent."""
+    _mark(event, None)
+
+
+def _take(event: "JobEvent") -> bool:
+    """Take over an event whose sender did not come back; False if another process was quicker."""
+    return _mark(event, due_at(event))
+
+
+def _mark(event: "JobEvent", until: datetime | None) -> bool:
+    rows = type(event)._base_manager.using(event._state.db)
+    mine = rows.filter(pk=event.pk, signal_due_at=event.signal_due_at)
+    if not mine.update(signal_due_at=until):
+        return False
+    event.signal_due_at = until
+    return True
