@@ -2,10 +2,12 @@
 
 import socket
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from celery import Celery, current_app
 from django.db import connection, connections
 from pytest_django import Settings
 
@@ -73,6 +75,23 @@ def a_broker_that_nobody_found_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     """What one test's broker did is forgotten before the next test."""
     monkeypatch.setattr(queue, "_quiet_until", 0.0)
     monkeypatch.setattr(queue, "_frozen", None)
+
+
+@pytest.fixture
+def make_app() -> Iterator[Callable[..., Celery]]:
+    """Celery apps of the tests' own, each the current one until the next."""
+    before, apps = current_app._get_current_object(), []  # type: ignore[attr-defined]
+
+    def make(broker: str, **conf: Any) -> Celery:
+        app = Celery("test", broker=broker, set_as_current=True)
+        app.conf.update(task_ignore_result=True, **conf)
+        apps.append(app)
+        return app
+
+    yield make
+    for app in apps:
+        app.close()
+    before.set_current()
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ from typing import Any
 from django.core.files.base import ContentFile
 from django.utils import timezone
 
-from videojobs.models import VideoJob
+from videojobs import holds
+from videojobs.models import ProviderHold, VideoJob
 from videojobs.testing import SAMPLE
 
 SECRET = "Signature=8f2c-secret"
@@ -81,3 +82,15 @@ def _variant(state: str) -> dict[str, Any]:
     if given is None:
         return {}
     return {**given, **times.get(state, {}), **(url if given.get("mirror_status") else {})}
+
+
+def make_hold(kind: str) -> ProviderHold:
+    """A hold of the provider, since two minutes and for four more."""
+    reason = {"rejected": "HTTP 401", "limited": "HTTP 429", "unreachable": "refused"}[kind]
+    return ProviderHold.objects.create(
+        key_digest=holds._key_digest(),
+        kind=kind,
+        reason=reason,
+        since=_in(-125),
+        until=_in(245),
+    )

@@ -390,3 +390,105 @@ def test_events_are_seen_with_their_job_only() -> None:
 def add_events(job: VideoJob, number: int) -> None:
     for n in range(number):
         job.events.create(kind="status", old="queued", new="processing", reason=f"reason {n}")
+
+
+# The ways out of an unconfirmed submission.
+
+
+def resolve(job: VideoJob) -> str:
+    return reverse("admin:videojobs_videojob_resolve", args=[job.pk])
+
+
+@pytest.fixture
+def resolver(staff: Client) -> Client:
+    """A client of somebody who may also resolve unconfirmed submissions."""
+    user = User.objects.get(username="viewer")
+    user.user_permissions.add(Permission.objects.get(codename="resolve_videojob"))
+    return staff
+
+
+def test_an_unconfirmed_job_offers_both_ways_out(resolver: Client) -> None:
+    text = read(resolver, page(jobs.make("unconfirmed")))
+
+    assert holds(text, "Attach this id and track it", "Send it again, which is billed")
+
+
+@pytest.mark.parametrize("state", [state for state in jobs.STATES if state != "unconfirmed"])
+def test_no_other_job_offers_them(state: str, resolver: Client) -> None:
+    assert "Attach this id" not in read(resolver, page(jobs.make(state)))
+
+
+def test_who_may_not_resolve_sees_no_way_out_and_has_none(staff: Client) -> None:
+    job = jobs.make("unconfirmed")
+
+    assert "Attach this id" not in read(staff, page(job))
+    assert staff.post(resolve(job), {"answer": "not-created"}).status_code == 403
+    assert VideoJob.objects.get().status == "unconfirmed"
+
+
+def test_the_providers_id_is_attached_by_the_person_who_is_logged_in(resolver: Client) -> None:
+    job = jobs.make("unconfirmed")
+
+    response = resolver.post(resolve(job), {"task_id": " proj_77 "}, follow=True)
+
+    job.refresh_from_db()
+    assert (job.status, job.provider_task_id) == ("queued", "proj_77")
+    assert [event.actor for event in job.events.all()] == ["viewer"]
+    assert holds(response.content.decode(), "Resolved: the job goes on.")
+
+
+def test_what_was_not_created_is_sent_again(resolver: Client) -> None:
+    job = jobs.make("unconfirmed")
+
+    resolver.post(resolve(job), {"answer": "not-created"})
+
+    assert VideoJob.objects.get().status == "pending"
+
+
+@pytest.mark.parametrize("task_id", ["", "proj_0", "a\nb"])
+def test_an_id_that_can_not_be_attached_says_why(task_id: str, resolver: Client) -> None:
+    jobs.make("queued")  # proj_0
+    job = jobs.make("unconfirmed")
+
+    response = resolver.post(resolve(job), {"task_id": task_id}, follow=True)
+
+    assert re.search("belongs to job|must be printable text", response.content.decode())
+    assert VideoJob.objects.get(pk=job.pk).status == "unconfirmed"
+
+
+def test_who_comes_second_is_told(resolver: Client) -> None:
+    job = jobs.make("queued")
+
+    response = resolver.post(resolve(job), {"answer": "not-created"}, follow=True)
+
+    assert "not unconfirmed any more" in response.content.decode()
+
+
+def test_a_link_resolves_nothing(resolver: Client) -> None:
+    assert resolver.get(resolve(jobs.make("unconfirmed"))).status_code == 405
+
+
+def test_a_forged_form_resolves_nothing(resolver: Client) -> None:
+    job = jobs.make("unconfirmed")
+    strict = Client(enforce_csrf_checks=True)
+    strict.cookies = resolver.cookies
+
+    assert strict.post(resolve(job), {"answer": "not-created"}).status_code == 403
+    assert VideoJob.objects.get().status == "unconfirmed"
+
+
+def test_a_job_that_is_gone_is_not_found(resolver: Client) -> None:
+    job = jobs.make("unconfirmed")
+    url = resolve(job)
+    job.delete()
+
+    assert resolver.post(url, {"answer": "not-created"}).status_code == 404
+
+
+@pytest.mark.parametrize("place", ["list", "job"])
+def test_a_hold_of_the_provider_is_said_on_every_page(place: str, staff: Client) -> None:
+    jobs.make_hold("rejected")
+
+    text = read(staff, LIST if place == "list" else page(jobs.make("queued")))
+
+    assert "The provider rejects the API key since 2 min (HTTP 401)" in text

@@ -9,7 +9,7 @@ from django.utils import timezone, translation
 
 from tests import jobs
 from videojobs import monitor
-from videojobs.models import VideoJob
+from videojobs.models import ProviderHold, VideoJob
 
 pytestmark = pytest.mark.django_db
 
@@ -180,3 +180,33 @@ def test_no_more_than_the_host_of_a_url_is_told(url: str, host: str) -> None:
 def test_the_words_are_made_when_they_are_shown_and_not_at_import() -> None:
     with translation.override("de"):
         assert monitor.next_step(jobs.make())
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("rejected", "rejects the API key since 2 min (HTTP 401)"),
+        ("limited", "asks for fewer calls since 2 min (HTTP 429)"),
+        ("unreachable", "can't be reached since 2 min (refused)"),
+    ],
+)
+def test_a_hold_is_told_with_its_reason_and_when_it_is_tried_again(
+    kind: str, expected: str
+) -> None:
+    hold = jobs.make_hold(kind)
+
+    notice = monitor.hold_notice()
+    later = monitor.hold_notice(hold.until)
+
+    assert expected in notice
+    assert notice.endswith("The next try: in 4 min.")
+    assert later.endswith("The next job that is due tries again.")
+
+
+@pytest.mark.django_db
+def test_without_a_hold_there_is_nothing_to_tell() -> None:
+    jobs.make_hold("limited")
+    ProviderHold.objects.update(lifted_at=timezone.now())
+
+    assert monitor.hold_notice() == ""

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import time_machine
 from celery.signals import before_task_publish
+from django.core.exceptions import ValidationError
 from django.core.files.base import ContentFile
 from django.core.files.storage import FileSystemStorage
 from django.db import connection, models, transaction
@@ -511,3 +512,75 @@ def test_a_job_that_somebodys_row_protects_does_not_hold_up_the_others(
     assert operations.purge(older_than=DAY) == 2
 
     assert VideoJob.objects.get() == kept
+
+
+@pytest.mark.parametrize("status", sorted(TERMINAL))
+def test_a_purge_of_one_status_leaves_the_others(status: Status, now: datetime) -> None:
+    for each in sorted(TERMINAL):
+        a_finished_job(now, days=2, status=each)
+
+    assert operations.purge(older_than=DAY, statuses=[status]) == 1
+
+    assert not VideoJob.objects.filter(status=status).exists()
+
+
+def test_a_purge_of_a_status_that_is_not_the_end_deletes_nothing(now: datetime) -> None:
+    a_finished_job(now, days=2)
+    a_job(status=Status.QUEUED, due_at=now, created_at=now - 9 * DAY)
+
+    assert operations.purge(older_than=DAY, statuses=[Status.QUEUED]) == 0
+
+
+# resolve
+
+
+def an_unconfirmed_job(**fields: Any) -> VideoJob:
+    return a_job(status=Status.UNCONFIRMED, error_count=3, **fields)
+
+
+def test_an_attached_id_is_tracked_from_now_on(now: datetime, woken: list[Any]) -> None:
+    job = an_unconfirmed_job()
+
+    assert operations.attach(job, "proj_7", actor="ann")
+
+    job = VideoJob.objects.get()
+    assert (job.status, job.provider_task_id, job.error_count) == (Status.QUEUED, "proj_7", 0)
+    assert woken == [("videojobs.poll", str(job.pk), 1)]
+    assert job.deadline_at is not None
+    assert job.deadline_at >= now + timedelta(seconds=1800)
+
+
+def test_a_submission_that_was_not_created_is_sent_again(woken: list[Any]) -> None:
+    job = an_unconfirmed_job()
+
+    assert operations.not_created(job, actor="ann")
+
+    job = VideoJob.objects.get()
+    assert (job.status, job.error_count) == (Status.PENDING, 0)
+    assert woken == [("videojobs.submit", str(job.pk), 1)]
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda job: operations.attach(job, "proj_7", actor="ann"),
+        lambda job: operations.not_created(job, actor="ann"),
+    ],
+)
+def test_of_two_people_who_resolve_at_once_one_does(act: Callable[[VideoJob], bool]) -> None:
+    job = an_unconfirmed_job()
+    same = VideoJob.objects.get()
+
+    assert [act(job), act(same)] == [True, False]
+
+    assert [(event.new, event.actor) for event in JobEvent.objects.all()] == [(job.status, "ann")]
+
+
+def test_an_id_that_another_job_has_is_refused(now: datetime) -> None:
+    a_job(status=Status.QUEUED, due_at=now, provider_task_id="proj_7")
+    job = an_unconfirmed_job()
+
+    with pytest.raises(ValidationError, match="belongs to job"):
+        operations.attach(job, "proj_7", actor="ann")
+
+    assert VideoJob.objects.get(pk=job.pk).status == Status.UNCONFIRMED

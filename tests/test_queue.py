@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import time_machine
-from celery import Celery, current_app
+from celery import Celery
 from django.db import transaction
 from django.utils import timezone
 
@@ -31,23 +31,6 @@ def calm() -> Iterator[None]:
     if queue._frozen:
         queue._frozen.join(5)
     queue._quiet_until, queue._frozen = 0.0, None
-
-
-@pytest.fixture
-def make_app() -> Iterator[Callable[..., Celery]]:
-    """Celery apps of the tests' own, each the current one until the next."""
-    before, apps = current_app._get_current_object(), []  # type: ignore[attr-defined]
-
-    def make(broker: str, **conf: Any) -> Celery:
-        app = Celery("test", broker=broker, set_as_current=True)
-        app.conf.update(task_ignore_result=True, **conf)
-        apps.append(app)
-        return app
-
-    yield make
-    for app in apps:
-        app.close()
-    before.set_current()
 
 
 @pytest.fixture

@@ -1,22 +1,25 @@
-"""The admin: every job with its whole story, to be looked at and not changed."""
+"""The admin: every job with its whole story, and the ways out that only a person can take."""
 
 from typing import Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.admin.utils import flatten_fieldsets, label_for_field
 from django.contrib.admin.views.main import ChangeList
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import Q, QuerySet
 from django.db.models.functions import Left
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.defaultfilters import filesizeformat
+from django.urls import path, reverse
 from django.utils import timezone
 from django.utils.formats import localize
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
+from django.views.decorators.http import require_POST
 
-from . import markup, monitor
+from . import markup, monitor, operations
 from .conf import conf
 from .models import VideoJob
 from .monitor import NOTHING
@@ -99,7 +102,7 @@ class JobList(ChangeList):
 
 @admin.register(VideoJob)
 class VideoJobAdmin(admin.ModelAdmin):
-    """Nothing is added, changed or deleted here; the promises of a job are kept by its steps."""
+    """Nothing is added, edited or deleted here; the promises of a job are kept by its steps."""
 
     class Media:
         css = {"all": ["videojobs/admin.css"]}
@@ -129,6 +132,40 @@ class VideoJobAdmin(admin.ModelAdmin):
     readonly_fields = flatten_fieldsets(fieldsets)
     empty_value_display = NOTHING
 
+    def get_urls(self) -> list[Any]:
+        resolve = self.admin_site.admin_view(require_POST(self.resolve_view))
+        return [
+            path("<path:object_id>/resolve/", resolve, name="videojobs_videojob_resolve"),
+            *super().get_urls(),
+        ]
+
+    def has_resolve_permission(self, request: HttpRequest) -> bool:
+        """Whether somebody may say what became of an unconfirmed submission."""
+        return request.user.has_perm("videojobs.resolve_videojob")
+
+    def resolve_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Attach the provider's id to an unconfirmed job, or let it be sent again."""
+        job: VideoJob | None = self.get_object(request, object_id)
+        if not self.has_resolve_permission(request) or not self.has_view_permission(request, job):
+            raise PermissionDenied
+        if job is None:
+            raise Http404
+        actor = request.user.get_username()
+        try:
+            if request.POST.get("answer") == "not-created":
+                resolved = operations.not_created(job, actor=actor)
+            else:
+                task_id = request.POST.get("task_id", "").strip()
+                resolved = operations.attach(job, task_id, actor=actor)
+        except ValidationError as error:
+            messages.error(request, " ".join(error.messages))
+        else:
+            if resolved:
+                messages.success(request, _("Resolved: the job goes on."))
+            else:
+                messages.warning(request, _("The job is not unconfirmed any more."))
+        return HttpResponseRedirect(reverse("admin:videojobs_videojob_change", args=[job.pk]))
+
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
 
@@ -150,12 +187,24 @@ class VideoJobAdmin(admin.ModelAdmin):
             found |= queryset.filter(pk__range=ids)
         return found, may_repeat
 
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        context = {"hold_notice": monitor.hold_notice(), **(extra_context or {})}
+        return super().changelist_view(request, context)
+
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
     ) -> HttpResponse:
         job = kwargs.get("obj")
         if job is not None:
-            context |= {"video": _video(job), **_history(job)}
+            resolvable = job.status == Status.UNCONFIRMED and self.has_resolve_permission(request)
+            context |= {
+                "video": _video(job),
+                "resolvable": resolvable,
+                "hold_notice": monitor.hold_notice(),
+                **_history(job),
+            }
         return super().render_change_form(request, context, *args, **kwargs)
 
     # Columns of the list.

@@ -1,5 +1,6 @@
 """System checks: a wrong setting is said at start, in words, and not by a job at night."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
@@ -10,8 +11,9 @@ from django.core.checks import CheckMessage, Error, Warning, register
 from django.core.files.storage import storages
 from django.core.files.storage.handler import InvalidStorageError
 
-from . import guard
+from . import guard, queue
 from .conf import DEFAULTS, conf
+from .schedule import Policy
 
 _SECONDS = [
     "POLL_INTERVAL",
@@ -19,6 +21,7 @@ _SECONDS = [
     "OVERDUE_AFTER",
     "OVERDUE_INTERVAL",
     "GIVE_UP_AFTER",
+    "KEY_RETRY_INTERVAL",
     "CONNECT_TIMEOUT",
     "READ_TIMEOUT",
     "LEASE_MARGIN",
@@ -26,6 +29,7 @@ _SECONDS = [
     "SWEEP_GRACE",
 ]
 _COUNTS = ["MAX_OUTPUT_BYTES", "MIRROR_ATTEMPTS", "SWEEP_BATCH"]
+_LIMITS = ["MAX_ACTIVE_JOBS", "MAX_SUBMISSIONS_PER_DAY"]
 # Above these, arithmetic with times and what a row can hold come to their ends.
 _LONGEST = {False: 10 * 365 * 86400.0, True: 2**63}
 
@@ -70,6 +74,7 @@ def check_settings(**_: Any) -> list[CheckMessage]:
         *_check_api_key(),
         *_check_models(),
         *_check_output(),
+        *([] if wrong_numbers else _check_visibility_timeout()),
     ]
 
 
@@ -100,10 +105,29 @@ def _check_numbers() -> Iterator[CheckMessage]:
         if not fits or isinstance(value, bool) or not 0 < value < _LONGEST[is_count]:
             what = "a whole number" if is_count else "a number of seconds"
             yield Error(f"VIDEOJOBS[{name!r}] must be {what} above 0.", id="videojobs.E003")
+    for name in _LIMITS:
+        limit = getattr(conf, name)
+        if limit is not None and not _is_count(limit):
+            yield Error(
+                f"VIDEOJOBS[{name!r}] must be a whole number from 0, or None.", id="videojobs.E003"
+            )
     if not _is_number(conf.POLL_JITTER) or not 0 <= conf.POLL_JITTER <= 1:
         yield Error("VIDEOJOBS['POLL_JITTER'] must be from 0 to 1.", id="videojobs.E003")
     if conf.PURGE_AFTER is not None and not (_is_number(conf.PURGE_AFTER) and conf.PURGE_AFTER > 0):
         yield Error("VIDEOJOBS['PURGE_AFTER'] must be days above 0, or None.", id="videojobs.E003")
+
+
+def _check_visibility_timeout() -> Iterator[CheckMessage]:
+    """A message that waits for longer than it is delivered again, and again, to every worker."""
+    timeout, longest = queue.visibility_timeout(), Policy.current().longest_countdown
+    if timeout is not None and timeout < 1.5 * longest:
+        yield Warning(
+            f"Redis delivers a waiting message again after {timeout:g} s, and the longest "
+            f"countdown is {longest:g} s.",
+            hint="Set Celery's broker_transport_options to a visibility_timeout of at least "
+            f"{math.ceil(1.5 * longest)} s. The shortest one of all apps on that Redis counts.",
+            id="videojobs.W004",
+        )
 
 
 def _is_number(value: object) -> bool:

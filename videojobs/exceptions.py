@@ -6,6 +6,21 @@ with its query and never a key.
 """
 
 from datetime import datetime
+from typing import Any
+
+from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
+
+
+class SpendLimitReached(ValidationError):
+    """A submission would exceed `MAX_ACTIVE_JOBS` or `MAX_SUBMISSIONS_PER_DAY`; `code` says which.
+
+    A `ValidationError`, so that forms and views show it like any other reason to refuse.
+    """
+
+    def __init__(self, message: str, *, code: str, params: dict[str, Any]) -> None:
+        error = ValidationError(message, code=code, params=params)
+        super().__init__({NON_FIELD_ERRORS: [error]})
+        self.code = code
 
 
 class VideoJobsError(Exception):

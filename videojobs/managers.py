@@ -18,7 +18,7 @@ from django.db import IntegrityError, models, transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from . import outbox, queue, rules
+from . import outbox, queue, rules, spending
 from .conf import conf
 from .exceptions import InvalidTransition
 from .schedule import Policy
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("videojobs")
 
-_MAX_IDENTIFIER = 255
 #: How often the patience with a job that is woken up in vain is doubled: up to 64 times the grace.
 _MAX_DOUBLINGS = 6
 
@@ -72,7 +71,8 @@ class VideoJobQuerySet(models.QuerySet["VideoJob"]):
         `referenceImages=[…]`). A `key` that is known already returns the job that has it, and
         nothing is sent. With `mirror=False` the output is left where the provider put it.
 
-        Raises `ValidationError` before anything is written.
+        Raises `ValidationError` before anything is written; `SpendLimitReached`, which is one, for
+        a request that is right but one too many.
         """
         self._for_write = True
         _check_caller_values(key, metadata)
@@ -82,6 +82,7 @@ class VideoJobQuerySet(models.QuerySet["VideoJob"]):
         request = rules.check_request(model=model, prompt=prompt, duration=duration, params=params)
         return self._add(
             find,
+            billed=True,
             actor=actor,
             status=Status.PENDING,
             mirror_status=MirrorStatus.NONE if mirror else MirrorStatus.SKIPPED,
@@ -109,7 +110,7 @@ class VideoJobQuerySet(models.QuerySet["VideoJob"]):
         anything is written, also when `key` belongs to a job of another task.
         """
         self._for_write = True
-        _check_identifier("task_id", task_id)
+        rules.check_identifier("task_id", task_id)
         _check_caller_values(key, metadata)
         find = partial(self._find_by_task, task_id, key)
         if known := find():
@@ -230,11 +231,18 @@ class VideoJobQuerySet(models.QuerySet["VideoJob"]):
         return holder or self.filter(provider_task_id=task_id).first()
 
     def _add(
-        self, find: Callable[[], "VideoJob | None"], *, actor: str, **fields: Any
+        self,
+        find: Callable[[], "VideoJob | None"],
+        *,
+        actor: str,
+        billed: bool = False,
+        **fields: Any,
     ) -> "VideoJob":
         """Insert a job, or `find` the one that another caller has inserted in the same moment."""
         try:
             with transaction.atomic(using=self.db):
+                if billed:
+                    spending.check(self.model._base_manager.using(self.db))
                 now = timezone.now()
                 job = self.create(due_at=now, created_at=now, **fields)
                 job.events.create(kind="status", new=job.status, actor=actor)
@@ -252,19 +260,11 @@ def _lease() -> datetime:
 
 def _check_caller_values(key: str | None, metadata: Mapping[str, Any] | None) -> None:
     if key is not None:
-        _check_identifier("key", key)
+        rules.check_identifier("key", key)
     if not isinstance(metadata, Mapping | None):
         raise ValidationError({"metadata": "This must be a mapping."})
     if errors := dict(rules.check_json("metadata", dict(metadata or {}))):
         raise ValidationError(errors)
-
-
-def _check_identifier(field: str, value: object) -> None:
-    fits = isinstance(value, str) and value.strip() == value and value.isprintable()
-    if not fits or not 0 < len(str(value)) <= _MAX_IDENTIFIER:
-        raise ValidationError(
-            {field: f"This must be printable text of 1 to {_MAX_IDENTIFIER} characters."}
-        )
 
 
 def _check_transition(job: "VideoJob", changes: Mapping[str, Any], actor: str) -> None:

@@ -67,6 +67,8 @@ def change(event: JobEvent) -> SafeString | str:
     """What an event changed: from which badge to which."""
     if event.kind == JobEvent.Kind.NOTE:
         return gettext("no change")
+    if event.kind == JobEvent.Kind.OVERDUE:
+        return _pill(gettext("overdue"), *_PERSON)
     mirror = event.kind == JobEvent.Kind.MIRROR
     labels, tones = (_MIRROR_LABELS, _MIRROR_TONES) if mirror else (_LABELS, _TONES)
     badges = [(_badge(word, labels, tones),) for word in (event.old, event.new) if word]

@@ -11,8 +11,9 @@ from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext, ngettext
 
+from . import holds
 from .conf import conf
-from .models import VideoJob
+from .models import ProviderHold, VideoJob
 from .schedule import Policy
 from .states import POLLED, TERMINAL, MirrorStatus, Status
 
@@ -106,6 +107,30 @@ def next_step(job: VideoJob, now: datetime | None = None) -> str:
     return template % {"time": span(abs(left))}
 
 
+def hold_notice(now: datetime | None = None) -> str:
+    """What a person has to know of a hold of the provider, in a few sentences; "" without one."""
+    hold = holds.current()
+    if hold is None:
+        return ""
+    now = now or timezone.now()
+    left = (hold.until - now).total_seconds()
+    told = {
+        ProviderHold.Kind.REJECTED: gettext(
+            "The provider rejects the API key since %(age)s (%(reason)s). No job is asked for or "
+            "sent, and none fails for it. Put the key right, or find out at the provider."
+        ),
+        ProviderHold.Kind.LIMITED: gettext(
+            "The provider asks for fewer calls since %(age)s (%(reason)s). All jobs wait."
+        ),
+        ProviderHold.Kind.UNREACHABLE: gettext(
+            "The provider can't be reached since %(age)s (%(reason)s). Nothing is sent to it."
+        ),
+    }[ProviderHold.Kind(hold.kind)] % {"age": age(hold.since, now), "reason": hold.reason}
+    if left > 0:
+        return f"{told} " + gettext("The next try: in %(time)s.") % {"time": span(left)}
+    return f"{told} " + gettext("The next job that is due tries again.")
+
+
 def outlook(job: VideoJob, now: datetime | None = None) -> list[str]:
     """What happens next and when, and what a person can do about it; a sentence an entry."""
     now = now or timezone.now()
@@ -161,7 +186,8 @@ def _at_rest(job: VideoJob) -> str:
     if job.status == Status.UNCONFIRMED:
         return gettext(
             "Nobody knows whether the provider took the request, so it is not sent again by "
-            "itself. A person has to find out at the provider."
+            "itself. Find out at the provider, then attach its id or confirm that it was not "
+            "created."
         )
     if job.status == Status.EXPIRED:
         return gettext("No verdict came in time; the provider is not asked any more.")

@@ -1,19 +1,22 @@
 """What keeps the whole in order. All of it is safe side by side with itself and with workers."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import chain
 
-from django.db import transaction
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError, transaction
 from django.db.models import ProtectedError, RestrictedError
 from django.utils import timezone
 
-from . import outbox
+from . import outbox, rules
 from .conf import conf
 from .managers import VideoJobQuerySet
 from .models import JobEvent, VideoJob
+from .sanitize import clean
+from .schedule import Policy
 from .states import TERMINAL, MirrorStatus, Status
 
 logger = logging.getLogger("videojobs")
@@ -63,18 +66,71 @@ def _send_lost_signals(now: datetime, limit: int) -> None:
         outbox.deliver(event.job, event)
 
 
-def purge(*, older_than: timedelta | None = None, dry_run: bool = False) -> int:
+def attach(job: VideoJob, task_id: str, *, actor: str) -> bool:
+    """Resolve an unconfirmed submission: the provider has it, under `task_id`; it is tracked on.
+
+    False if the job is not unconfirmed, or not any more. Raises `ValidationError` for an id that
+    can't be one, or that belongs to another job. `actor` is who says so, for the job's history.
+    """
+    rules.check_identifier("task_id", task_id)
+    if job.status != Status.UNCONFIRMED:
+        return False
+    now = timezone.now()
+    try:
+        return VideoJob.objects.transition(
+            job,
+            status=Status.QUEUED,
+            provider_task_id=task_id,
+            submitted_at=now,
+            deadline_at=Policy.current().deadline(now),
+            error_count=0,
+            due_at=now,
+            reason=f"the provider has it as {clean(task_id)}",
+            actor=actor,
+        )
+    except IntegrityError:
+        other = VideoJob.objects.filter(provider_task_id=task_id).first()
+        if other is None:
+            raise
+        raise ValidationError({"task_id": f"This id belongs to job {other.pk}."}) from None
+
+
+def not_created(job: VideoJob, *, actor: str) -> bool:
+    """Resolve an unconfirmed submission: the provider does not have it, so it is sent again.
+
+    False if the job is not unconfirmed, or not any more. `actor` is who says so, and who answers
+    for paying twice if it is not so.
+    """
+    if job.status != Status.UNCONFIRMED:
+        return False
+    return VideoJob.objects.transition(
+        job,
+        status=Status.PENDING,
+        error_count=0,
+        due_at=timezone.now(),
+        reason="confirmed: the provider did not create it",
+        actor=actor,
+    )
+
+
+def purge(
+    *,
+    older_than: timedelta | None = None,
+    statuses: Iterable[str] = TERMINAL,
+    dry_run: bool = False,
+) -> int:
     """Delete jobs that finished over `older_than` ago, with their files; return how many.
 
-    The default is the setting `PURGE_AFTER`; where it is None, nothing is deleted. Unfinished
-    jobs, and those whose output waits for its download, are never touched.
+    The default is the setting `PURGE_AFTER`; where it is None, nothing is deleted. `statuses` are
+    those of `TERMINAL` that are meant. Unfinished jobs, and those whose output waits for its
+    download, are never touched.
     """
     if older_than is None and conf.PURGE_AFTER is not None:
         older_than = timedelta(days=conf.PURGE_AFTER)
     if older_than is None:
         return 0
     jobs = VideoJob.objects.filter(
-        status__in=TERMINAL, finished_at__lt=timezone.now() - older_than
+        status__in=TERMINAL.intersection(statuses), finished_at__lt=timezone.now() - older_than
     ).exclude(mirror_status=MirrorStatus.DUE)
     return jobs.count() if dry_run else sum(_delete(job) for job in _in_batches(jobs))
 

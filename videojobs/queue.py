@@ -29,6 +29,9 @@ PATIENCE = 0.8
 #: hundred jobs waits once.
 _QUIET_TIME = 5.0
 
+# Kombu's default, in seconds.
+_REDIS_VISIBILITY_TIMEOUT = 3600
+
 _quiet_until = 0.0
 #: The sender that a broker holds; while it does, no other one is sent after it.
 _frozen: threading.Thread | None = None
@@ -49,6 +52,19 @@ class WakeUp:
     def countdown(self) -> float:
         """Seconds until the step is due."""
         return max(0.0, (self.due_at - timezone.now()).total_seconds())
+
+
+def visibility_timeout() -> float | None:
+    """Seconds after which the broker delivers a wake-up again that a worker holds; None: never.
+
+    Redis does. A waiting countdown is held by a worker all the time.
+    """
+    settings = current_app.conf
+    url = settings.broker_write_url or settings.broker_url or ""
+    if not str(url).startswith(("redis", "sentinel")):
+        return None
+    options = settings.broker_transport_options or {}
+    return float(options.get("visibility_timeout", _REDIS_VISIBILITY_TIMEOUT))
 
 
 def wake(wake_up: WakeUp, *, using: str) -> None:

@@ -23,6 +23,7 @@ _MAX_JSON = 100_000
 _MAX_DURATION = 86_400
 # SQLite takes 1000 levels, and Python as many as its stack has left at that moment.
 _MAX_DEPTH = 100
+_MAX_IDENTIFIER = 255
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,16 @@ def _by_field(errors: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     for field, message in errors:
         fields.setdefault(field, []).append(message)
     return fields
+
+
+def check_identifier(field: str, value: object) -> None:
+    """Raise `ValidationError` unless `value` can be a key or a provider's id."""
+    fits = isinstance(value, str) and value.strip() == value and value.isprintable()
+    # Dots alone would be a step in a path, however they are quoted.
+    if not fits or value in {".", ".."} or not 0 < len(str(value)) <= _MAX_IDENTIFIER:
+        raise ValidationError(
+            {field: f"This must be printable text of 1 to {_MAX_IDENTIFIER} characters."}
+        )
 
 
 def check_json(field: str, value: object) -> Errors:

@@ -73,9 +73,10 @@ class Policy:
             base = max(base, self.overdue_interval)
         return now + self._wait(base, error_count, retry_after)
 
-    def next_submit(self, now: datetime, *, error_count: int) -> datetime:
+    def next_submit(self, now: datetime, *, error_count: int, slowly: bool = False) -> datetime:
         """When to try a create call again that surely never left."""
-        return now + self._wait(self.poll_interval, error_count - 1, None)
+        base = self.overdue_interval if slowly else self.poll_interval
+        return now + self._wait(base, error_count - 1, None)
 
     def hold_until(
         self, now: datetime, *, count: int, rejected: bool, retry_after: float | None

@@ -19,6 +19,7 @@ from . import mirror as mirroring
 from .conf import conf
 from .exceptions import (
     ClaimLost,
+    ForeignEndpoint,
     KeyRejected,
     NotSent,
     OutputExpired,
@@ -161,7 +162,12 @@ def _not_sent(job: VideoJob, error: NotSent) -> None:
         job,
         status=Status.PENDING,
         error_count=errors,
-        due_at=Policy.current().next_submit(timezone.now(), error_count=errors),
+        due_at=Policy.current().next_submit(
+            timezone.now(),
+            error_count=errors,
+            # That changes with a setting, if ever, and each try is two events.
+            slowly=isinstance(error, ForeignEndpoint),
+        ),
         reason=f"not sent: {_describe(job, error)}",
     )
 

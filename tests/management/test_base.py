@@ -29,7 +29,8 @@ def test_ctrl_c_ends_a_command_quietly(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(type(command), "handle", interrupted)
-    argv = ["manage.py", name, *(["x"] if name.endswith(("submit", "track")) else [])]
+    needed = {"submit": ["x"], "track": ["x"], "resolve": ["x", "--not-created"]}
+    argv = ["manage.py", name, *needed.get(name.removeprefix("videojobs_"), [])]
 
     with pytest.raises(SystemExit) as caught:
         command.run_from_argv(argv)

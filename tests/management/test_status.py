@@ -128,6 +128,17 @@ def test_what_steers_a_terminal_is_not_printed() -> None:
     assert "owned" in out
 
 
+@pytest.mark.parametrize("arguments", [[], ["--json"]])
+def test_a_hold_of_the_provider_is_said_beside_the_jobs(arguments: list[str]) -> None:
+    jobs.make_hold("rejected")
+
+    ended = run("videojobs_status", *arguments)
+
+    assert "The provider rejects the API key since 2 min (HTTP 401)" in ended.err
+    assert "The next try: in 4 min." in ended.err
+    assert "rejects" not in ended.out
+
+
 def test_it_takes_as_many_queries_for_fifty_jobs_as_for_one() -> None:
     jobs.make()
     with CaptureQueriesContext(connection) as one:
@@ -137,4 +148,5 @@ def test_it_takes_as_many_queries_for_fifty_jobs_as_for_one() -> None:
     with CaptureQueriesContext(connection) as many:
         run("videojobs_status")
 
-    assert len(one) == len(many) == 1
+    # One for the jobs, and one for a hold.
+    assert len(one) == len(many) == 2

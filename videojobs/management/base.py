@@ -5,7 +5,7 @@ import math
 import os
 import sys
 
-from django.core.exceptions import ValidationError
+from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.core.management.base import BaseCommand
 
 # What a shell reports of a command that one of these signals ended.
@@ -54,7 +54,7 @@ def count(text: str) -> int:
 def in_words(error: ValidationError) -> str:
     """A validation error in one line, each message with the field that it is about."""
     return " ".join(
-        f"{field}: {message}"
+        message if field == NON_FIELD_ERRORS else f"{field}: {message}"
         for field, messages in error.message_dict.items()
         for message in messages
     )

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import pytest
+
+from tests import jobs
+from tests.management.run import run
+from videojobs.models import VideoJob
+
+pytestmark = pytest.mark.django_db
+
+
+def test_the_providers_id_is_attached_and_the_job_is_tracked_on() -> None:
+    job = jobs.make("unconfirmed")
+
+    ended = run("videojobs_resolve", str(job.pk), "--task-id", "proj_77")
+
+    job.refresh_from_db()
+    assert (ended.out, ended.error) == (f"{job.pk} is queued.\n", "")
+    assert (job.status, job.provider_task_id, job.step) == ("queued", "proj_77", "poll")
+    assert [event.actor for event in job.events.all()] == ["command line"]
+
+
+def test_what_was_not_created_is_sent_again() -> None:
+    job = jobs.make("unconfirmed", key="order-42")
+
+    ended = run("videojobs_resolve", "order-42", "--not-created")
+
+    job.refresh_from_db()
+    assert ended.out == f"{job.pk} is pending.\n"
+    assert (job.status, job.step) == ("pending", "submit")
+
+
+@pytest.mark.parametrize("state", ["pending", "queued", "stored", "failed"])
+@pytest.mark.parametrize("answer", [["--not-created"], ["--task-id", "proj_77"]])
+def test_what_is_not_unconfirmed_is_left_alone(state: str, answer: list[str]) -> None:
+    job = jobs.make(state)
+    before = VideoJob.objects.values().get()
+
+    ended = run("videojobs_resolve", str(job.pk), *answer)
+
+    assert ended.error == f"Job {job.pk} is {job.status}, not unconfirmed."
+    assert VideoJob.objects.values().get() == before
+
+
+def test_an_id_of_another_job_is_refused_by_name() -> None:
+    other = jobs.make("queued", provider_task_id="proj_77")
+    job = jobs.make("unconfirmed")
+
+    ended = run("videojobs_resolve", str(job.pk), "--task-id", "proj_77")
+
+    assert ended.error == f"task_id: This id belongs to job {other.pk}."
+    assert VideoJob.objects.get(pk=job.pk).status == "unconfirmed"
+
+
+@pytest.mark.parametrize("task_id", ["", " x", "a\nb", "..", "x" * 256])
+def test_what_can_be_no_id_is_refused(task_id: str) -> None:
+    job = jobs.make("unconfirmed")
+
+    ended = run("videojobs_resolve", str(job.pk), f"--task-id={task_id}")
+
+    assert "must be printable text" in ended.error
+
+
+def test_it_needs_one_answer_and_not_two() -> None:
+    job = jobs.make("unconfirmed")
+
+    for answers in ([], ["--not-created", "--task-id", "proj_77"]):
+        assert "not-created" in run("videojobs_resolve", str(job.pk), *answers).error

@@ -1,0 +1,148 @@
+"""The spend guard refuses before anything is written, also when many submit at once."""
+
+import threading
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.core.exceptions import ValidationError
+from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from tests import jobs
+from videojobs.exceptions import SpendLimitReached
+from videojobs.models import JobEvent, SpendGuard, VideoJob
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def limit(settings: Any, **limits: int) -> None:
+    settings.VIDEOJOBS = {**settings.VIDEOJOBS, **limits}
+
+
+def submit(**kwargs: Any) -> VideoJob:
+    return VideoJob.objects.submit("A kitten", duration=5, **kwargs)
+
+
+def test_one_job_too_many_is_refused_before_anything_is_written(settings: Any) -> None:
+    limit(settings, MAX_ACTIVE_JOBS=2)
+    submit()
+    submit()
+
+    with pytest.raises(SpendLimitReached) as caught:
+        submit()
+
+    assert caught.value.code == "max_active_jobs"
+    assert caught.value.messages == ["2 jobs are under way, which is the most that is allowed."]
+    assert (VideoJob.objects.count(), JobEvent.objects.count()) == (2, 2)
+    assert SpendGuard.objects.get().passed == 2
+
+
+@pytest.mark.parametrize("state", ["pending", "submitting", "unconfirmed", "queued", "processing"])
+def test_what_may_still_be_billed_counts_as_under_way(state: str, settings: Any) -> None:
+    limit(settings, MAX_ACTIVE_JOBS=1)
+    jobs.make(state)
+
+    with pytest.raises(SpendLimitReached):
+        submit()
+
+
+@pytest.mark.parametrize("state", ["failed", "cancelled", "expired", "stopped", "stored", "due"])
+def test_what_the_provider_has_ended_does_not_count(state: str, settings: Any) -> None:
+    limit(settings, MAX_ACTIVE_JOBS=1)
+    jobs.make(state)
+
+    submit()
+
+
+def test_a_day_has_its_own_limit(settings: Any) -> None:
+    limit(settings, MAX_SUBMISSIONS_PER_DAY=1)
+    jobs.make("failed", created_at=timezone.now() - timedelta(hours=25))
+    jobs.make("failed", created_at=timezone.now() - timedelta(hours=23))
+
+    with pytest.raises(SpendLimitReached) as caught:
+        submit()
+
+    assert caught.value.code == "max_submissions_per_day"
+
+
+def test_adopting_a_task_is_not_limited_since_nothing_is_paid(settings: Any) -> None:
+    limit(settings, MAX_ACTIVE_JOBS=0, MAX_SUBMISSIONS_PER_DAY=0)
+
+    VideoJob.objects.track("proj_1")
+
+
+def test_adopted_tasks_are_no_submissions_of_the_day(settings: Any) -> None:
+    limit(settings, MAX_SUBMISSIONS_PER_DAY=1)
+    VideoJob.objects.track("proj_1")
+
+    submit()
+
+
+def test_a_key_that_is_known_returns_its_job_whatever_the_limit(settings: Any) -> None:
+    job = submit(key="order-42")
+    limit(settings, MAX_ACTIVE_JOBS=1)
+
+    assert submit(key="order-42") == job
+
+
+def test_a_filtered_queryset_counts_all_jobs(settings: Any) -> None:
+    limit(settings, MAX_ACTIVE_JOBS=1)
+    submit()
+
+    with pytest.raises(SpendLimitReached):
+        VideoJob.objects.filter(status="completed").submit("A kitten", duration=5)
+
+
+def test_views_that_show_validation_errors_show_it(settings: Any) -> None:
+    limit(settings, MAX_ACTIVE_JOBS=0)
+
+    with pytest.raises(ValidationError) as caught:
+        submit()
+
+    assert list(caught.value.message_dict) == ["__all__"]
+
+
+def test_without_a_limit_nobody_takes_turns() -> None:
+    with CaptureQueriesContext(connection) as captured:
+        submit()
+
+    assert not [query for query in captured if "spendguard" in query["sql"]]
+
+
+def test_a_submission_that_is_rolled_back_leaves_its_place(settings: Any) -> None:
+    limit(settings, MAX_ACTIVE_JOBS=1)
+    with transaction.atomic():
+        submit()
+        transaction.set_rollback(True)
+
+    submit()
+
+
+def test_concurrent_submitters_never_exceed_a_limit(shared_database: None, settings: Any) -> None:
+    limit(settings, MAX_ACTIVE_JOBS=5)
+    start = threading.Barrier(8)
+    errors: list[BaseException] = []
+
+    def submit_some() -> None:
+        try:
+            start.wait(10)
+            for _ in range(3):
+                with transaction.atomic():
+                    submit()
+        except SpendLimitReached:
+            pass
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=submit_some) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+
+    assert errors == []
+    assert VideoJob.objects.count() == 5
