@@ -75,6 +75,16 @@ def fetch(provider: RawServer, task_id: str = "t1") -> Answer:
 # Submit
 
 
+def test_a_create_call_goes_over_a_connection_of_its_own() -> None:
+    lasting = answer(json.dumps(DONE).encode()).replace(b"Connection: close\r\n", b"")
+    with RawServer(lasting, CREATED, keep=True) as server:
+        with override_settings(VIDEOJOBS={"BASE_URL": f"{server.url}/api", "API_KEY": KEY}):
+            fetch(server)
+            submit(server)
+        # On the first one, it would stay open whether the call arrived before it was closed.
+        assert server.connections == 2
+
+
 def test_a_create_call_is_the_documented_one(provider: RawServer) -> None:
     submit(provider)
     head, _, body = provider.requests[0].partition(b"\r\n\r\n")

@@ -70,6 +70,12 @@ def test_only_an_accepted_request_gets_a_verdict_and_only_a_refused_one_fails_at
     }
 
 
+def test_nothing_that_is_processing_goes_back() -> None:
+    later = {Status.PROCESSING, *VERDICTS}
+    earlier = {Status.PENDING, Status.SUBMITTING, Status.UNCONFIRMED, Status.QUEUED}
+    assert not any(TRANSITIONS[status] & earlier for status in later)
+
+
 def test_an_unconfirmed_job_is_never_sent_without_being_pending_again() -> None:
     into = {status for status in Status if Status.SUBMITTING in TRANSITIONS[status]}
     assert into == {Status.PENDING}

@@ -1,0 +1,292 @@
+"""Each invariant has a line that keeps it, and a test that fails without the line.
+
+`./dev invariants` takes the lines out, one after the other, in a copy of this repository, and runs
+the test that must notice. A test that doesn't is a promise that nobody keeps. Names of invariants
+as arguments (`I5 I8`) choose some of them.
+"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TIMEOUT = 300.0
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """An invariant, a line of `videojobs/` that keeps it, that line broken, and who notices."""
+
+    invariant: str
+    file: str
+    line: str
+    broken: str
+    test: str
+
+    def breaks(self, text: str) -> str:
+        """The file's text with the line broken; ValueError unless the line stands there once."""
+        if text.count(self.line) != 1:
+            raise ValueError(f"{self.file} has this {text.count(self.line)} times: {self.line!r}")
+        return text.replace(self.line, self.broken)
+
+
+_GUARD = "if not self.filter(pk=job.pk, turn=job.turn).update(**changes):"
+_WRONG = "if not self.filter(pk=job.pk).update(**changes):"
+
+MUTANTS = [
+    # One live chain.
+    Mutant(
+        *("I1", "managers.py", _GUARD, _WRONG),
+        "test_managers.py::test_of_two_workers_that_read_the_same_row_one_gets_it",
+    ),
+    Mutant(
+        *("I1", "managers.py", "self.filter(pk=job_id, turn=turn)", "self.filter(pk=job_id)"),
+        "test_services.py::test_a_message_that_is_delivered_five_times_checks_once",
+    ),
+    Mutant(
+        *("I1", "managers.py", " or job.claimed_until is not None:\n", ":\n"),
+        "test_managers.py::test_a_claimed_job_is_not_claimed_again_even_with_its_new_turn",
+    ),
+    Mutant(
+        *("I1", "managers.py", '"turn": job.turn + 1}', '"turn": job.turn}'),
+        "test_managers.py::test_rearming_makes_every_earlier_message_stale",
+    ),
+    # Terminal statuses change only by a person's act, and that is an event with its actor.
+    Mutant(
+        *("I2", "managers.py", "status in TERMINAL and not actor:", "False:"),
+        "test_managers.py::test_a_terminal_status_is_left_by_a_person_only",
+    ),
+    Mutant(
+        *(
+            "I2",
+            "managers.py",
+            "kind=kind, reason=reason, actor=actor)",
+            "kind=kind, reason=reason)",
+        ),
+        "test_operations.py::test_of_two_people_who_resolve_at_once_one_does",
+    ),
+    # What was won is told, after the commit, once, robustly.
+    Mutant(
+        *(
+            "I3",
+            "managers.py",
+            _GUARD,
+            "self.filter(pk=job.pk, turn=job.turn).update(**changes)\n            if False:",
+        ),
+        "test_signals.py::test_a_change_that_was_lost_to_somebody_else_is_told_to_nobody",
+    ),
+    Mutant(
+        "I3",
+        "managers.py",
+        "transaction.on_commit(announce, using=self.db, robust=True)",
+        "announce()",
+        "test_signals.py::test_receivers_run_after_the_commit_and_outside_of_any_transaction",
+    ),
+    Mutant(
+        "I3",
+        "outbox.py",
+        "signals.job_completed.send_robust(",
+        "signals.job_completed.send(",
+        "test_signals.py::test_a_raising_receiver_changes_nothing_for_anybody_else",
+    ),
+    Mutant(
+        *("I3", "outbox.py", "    tick_off(event)\n", ""),
+        "test_signals.py::test_what_is_sent_is_ticked_off",
+    ),
+    Mutant(
+        *("I3", "operations.py", "    _send_lost_signals(now, limit)\n", ""),
+        "test_signals.py::test_signals_whose_worker_died_before_it_sent_them_are_sent_by_a_sweep",
+    ),
+    # An unfinished job has a due_at, or is unconfirmed. The database itself keeps it.
+    Mutant(
+        "I4",
+        "migrations/0001_create_videojob_and_jobevent.py",
+        "models.Q(('status__in', ['cancelled', 'completed', 'expired', 'failed', 'stopped', "
+        "'unconfirmed']), ('due_at__isnull', False), _connector='OR'), "
+        "name='videojob_unfinished_has_a_next_step'",
+        "models.Q(('status__gt', '')), name='videojob_unfinished_has_a_next_step'",
+        "test_models.py::test_the_database_itself_refuses_a_row_that_breaks_a_promise",
+    ),
+    # A create call that may have left is never sent again by itself.
+    Mutant(
+        "I5",
+        "services.py",
+        "_record(job, status=Status.UNCONFIRMED, due_at=None, reason=_describe(job, error))",
+        "_record(job, status=Status.PENDING, due_at=timezone.now())",
+        "test_services.py::test_after_an_answer_that_leaves_it_open_nothing_is_ever_sent_again",
+    ),
+    Mutant(
+        "I5",
+        "operations.py",
+        "if job.status == Status.SUBMITTING:",
+        "if job.status == Status.SUBMITTING and VideoJob.objects.transition("
+        "job, status=Status.PENDING, due_at=now):",
+        "test_operations.py::test_a_create_call_that_was_lost_with_its_worker_is_never_sent_again",
+    ),
+    Mutant(
+        *("I5", "managers.py", 'changes["status"] = Status.SUBMITTING', "pass"),
+        "test_managers.py::test_the_intent_to_send_the_create_call_is_recorded_with_its_claim",
+    ),
+    Mutant(
+        *("I5", "client.py", 'fresh=method == "POST",', "fresh=False,"),
+        "test_client.py::test_a_create_call_goes_over_a_connection_of_its_own",
+    ),
+    # No error of transport, of HTTP or of ours sets `failed`.
+    Mutant(
+        *("I6", "client.py", "reply.status not in _NO_REFUSAL and refusal", "refusal"),
+        "test_services.py::test_after_an_answer_that_leaves_it_open_nothing_is_ever_sent_again",
+    ),
+    Mutant(
+        "I6",
+        "client.py",
+        '    if refusal := _refusal(answer):\n        raise ProviderError(f"the provider answers: '
+        '{refusal}")\n    return',
+        "    return",
+        "test_services.py::test_no_trouble_on_the_way_fails_a_job",
+    ),
+    Mutant(
+        "I6",
+        "services.py",
+        'changes: dict[str, Any] = {"error_count": errors}',
+        'changes: dict[str, Any] = {"error_count": errors, "status": Status.FAILED, '
+        '"due_at": None}',
+        "test_services.py::test_a_provider_that_is_down_fails_no_job",
+    ),
+    # No status goes back.
+    Mutant(
+        "I7",
+        "states.py",
+        "return old if (old, new) == (Status.PROCESSING, Status.QUEUED) else new",
+        "return new",
+        "test_services.py::test_a_step_back_is_tolerated_and_not_recorded",
+    ),
+    Mutant(
+        "I7",
+        "states.py",
+        "Status.PROCESSING: frozenset({Status.EXPIRED, ",
+        "Status.PROCESSING: frozenset({Status.QUEUED, Status.EXPIRED, ",
+        "test_states.py::test_nothing_that_is_processing_goes_back",
+    ),
+    # `stored` only with a whole file under a name that a retry reuses; no orphans.
+    Mutant(
+        *("I8", "mirror.py", "        digest.update(piece)\n", ""),
+        "test_mirror.py::test_a_video_is_stored_with_size_and_hash_of_its_bytes",
+    ),
+    Mutant(
+        *("I8", "mirror.py", 'return position == size and b"moov" in kinds', "return True"),
+        "test_mirror.py::test_a_cut_or_damaged_file_is_not_kept_though_its_answer_looked_whole",
+    ),
+    Mutant(
+        "I8",
+        "mirror.py",
+        "if saved != name or storage.size(saved) != done.size:",
+        "if False:",
+        "test_mirror.py::test_a_storage_that_changes_what_it_gets_is_an_error_and_keeps_nothing",
+    ),
+    Mutant(
+        *("I8", "mirror.py", "        storage.delete(name)\n    try:", "        pass\n    try:"),
+        "test_mirror.py::test_other_content_under_the_name_is_replaced",
+    ),
+    Mutant(
+        "I8",
+        "services.py",
+        '    if not recorded:\n        _leave_no_orphan(job, stored["output"])\n',
+        "",
+        "test_services.py::test_a_job_that_was_deleted_while_its_file_was_stored_leaves_none",
+    ),
+    # No key and no signed query anywhere.
+    Mutant(
+        *("I9", "sanitize.py", 'text = text.replace(conf.API_KEY, "[key]")', "pass"),
+        "test_services.py::test_no_secret_is_written_down",
+    ),
+    Mutant(
+        *("I9", "sanitize.py", "if query and of_url else", "if False else"),
+        "test_services.py::test_no_secret_is_written_down",
+    ),
+    Mutant(
+        *(
+            "I9",
+            "sanitize.py",
+            "return redact(super().format(record))",
+            "return super().format(record)",
+        ),
+        "test_sanitize.py::test_a_logged_traceback_holds_neither_key_nor_signed_query",
+    ),
+    Mutant(
+        *(
+            "I9",
+            "client.py",
+            "if transport.origin(url) != transport.origin(conf.BASE_URL):",
+            "if False:",
+        ),
+        "test_services.py::test_the_key_never_goes_to_another_provider",
+    ),
+    # No call and no file copy inside a transaction.
+    Mutant(
+        *(
+            "I10",
+            "managers.py",
+            "return job if self.transition(job, durable=True, **changes) else None",
+            "return job if self.transition(job, **changes) else None",
+        ),
+        "test_managers.py::test_a_claim_that_could_be_rolled_back_is_refused",
+    ),
+    Mutant(
+        "I10",
+        "services.py",
+        "        with holds.observed(job, hold):\n            answer",
+        "        from django.db import transaction\n"
+        "        with transaction.atomic(), holds.observed(job, hold):\n            answer",
+        "test_services.py::test_no_call_and_no_file_copy_happens_inside_a_transaction",
+    ),
+]
+
+
+def survivors(chosen: Sequence[Mutant]) -> list[Mutant]:
+    """The mutants that nobody notices; prints a line for each mutant."""
+    lived = []
+    with tempfile.TemporaryDirectory() as directory:
+        copy = Path(directory, "copy")
+        for name in ("videojobs", "project", "tests"):
+            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("pyproject.toml", "manage.py", "README.md"):
+            shutil.copy(ROOT / name, copy)
+        for mutant in chosen:
+            file = copy / "videojobs" / mutant.file
+            text = file.read_text()
+            file.write_text(mutant.breaks(text))
+            noticed = not _passes(copy, mutant.test)
+            file.write_text(text)
+            lived += [] if noticed else [mutant]
+            print(
+                f"{mutant.invariant:4}{'noticed' if noticed else 'SURVIVED':9} {mutant.file}: "
+                f"{' '.join(mutant.line.split())[:60]}  ({mutant.test})",
+                flush=True,
+            )
+        # A test that fails anyway has noticed nothing.
+        for test in sorted({mutant.test for mutant in chosen}):
+            if not _passes(copy, test):
+                raise SystemExit(f"{test} fails without a mutant")
+    return lived
+
+
+def _passes(copy: Path, test: str) -> bool:
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, f"tests/{test}"], cwd=copy, capture_output=True, text=True, timeout=TIMEOUT
+    )
+    if done.returncode not in (0, 1):
+        raise SystemExit(f"{test} did not run:\n{done.stdout[-3000:]}{done.stderr[-1000:]}")
+    return done.returncode == 0
+
+
+if __name__ == "__main__":
+    asked = sys.argv[1:]
+    chosen = [mutant for mutant in MUTANTS if not asked or mutant.invariant in asked]
+    left = survivors(chosen)
+    print(f"{len(chosen) - len(left)} of {len(chosen)} noticed")
+    sys.exit(bool(left))
