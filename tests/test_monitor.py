@@ -186,9 +186,9 @@ def test_the_words_are_made_when_they_are_shown_and_not_at_import() -> None:
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
-        ("rejected", "rejects the API key since 2 min (HTTP 401)"),
-        ("limited", "asks for fewer calls since 2 min (HTTP 429)"),
-        ("unreachable", "can't be reached since 2 min (refused)"),
+        ("rejected", "has rejected the API key for 2 min (HTTP 401)"),
+        ("limited", "has asked for fewer calls for 2 min (HTTP 429)"),
+        ("unreachable", "has been out of reach for 2 min (refused)"),
     ],
 )
 def test_a_hold_is_told_with_its_reason_and_when_it_is_tried_again(

@@ -116,14 +116,14 @@ def hold_notice(now: datetime | None = None) -> str:
     left = (hold.until - now).total_seconds()
     told = {
         ProviderHold.Kind.REJECTED: gettext(
-            "The provider rejects the API key since %(age)s (%(reason)s). No job is asked for or "
-            "sent, and none fails for it. Put the key right, or find out at the provider."
+            "The provider has rejected the API key for %(age)s (%(reason)s). No job is asked for "
+            "or sent, and none fails for it. Put the key right, or find out at the provider."
         ),
         ProviderHold.Kind.LIMITED: gettext(
-            "The provider asks for fewer calls since %(age)s (%(reason)s). All jobs wait."
+            "The provider has asked for fewer calls for %(age)s (%(reason)s). All jobs wait."
         ),
         ProviderHold.Kind.UNREACHABLE: gettext(
-            "The provider can't be reached since %(age)s (%(reason)s). Nothing is sent to it."
+            "The provider has been out of reach for %(age)s (%(reason)s). New jobs wait."
         ),
     }[ProviderHold.Kind(hold.kind)] % {"age": age(hold.since, now), "reason": hold.reason}
     if left > 0:

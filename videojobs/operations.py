@@ -21,6 +21,8 @@ from .states import TERMINAL, MirrorStatus, Status
 
 logger = logging.getLogger("videojobs")
 
+_LOST = "the worker was lost while the create call was under way"
+
 
 @dataclass(frozen=True)
 class Swept:
@@ -49,7 +51,8 @@ def sweep(*, grace: float | None = None, limit: int | None = None) -> Swept:
                 job,
                 status=Status.UNCONFIRMED,
                 due_at=None,
-                reason="the worker was lost while the create call was under way",
+                error=_LOST,
+                reason=_LOST,
             )
         else:
             delay = max(0.0, grace) / 2 * position / limit
@@ -83,6 +86,7 @@ def attach(job: VideoJob, task_id: str, *, actor: str) -> bool:
             provider_task_id=task_id,
             submitted_at=now,
             deadline_at=Policy.current().deadline(now),
+            error="",
             error_count=0,
             due_at=now,
             reason=f"the provider has it as {clean(task_id)}",
@@ -106,6 +110,7 @@ def not_created(job: VideoJob, *, actor: str) -> bool:
     return VideoJob.objects.transition(
         job,
         status=Status.PENDING,
+        error="",
         error_count=0,
         due_at=timezone.now(),
         reason="confirmed: the provider did not create it",

@@ -67,7 +67,7 @@ def submit(job_id: UUID | str, turn: int) -> None:
     except Refused as error:
         _refused(job, error)
     except Exception as error:
-        _record(job, status=Status.UNCONFIRMED, due_at=None, reason=_describe(job, error))
+        _unconfirmed(job, _describe(job, error))
     else:
         _accepted(job, task_id)
 
@@ -184,6 +184,10 @@ def _refused(job: VideoJob, error: Refused) -> None:
     )
 
 
+def _unconfirmed(job: VideoJob, reason: str) -> None:
+    _record(job, status=Status.UNCONFIRMED, due_at=None, error=reason, reason=reason)
+
+
 def _accepted(job: VideoJob, task_id: str) -> None:
     # Before it is recorded: a database that goes away now must not take the id with it.
     logger.info("job=%s the provider calls it %s", job.pk, clean(task_id))
@@ -196,12 +200,13 @@ def _accepted(job: VideoJob, task_id: str) -> None:
             provider_task_id=task_id,
             submitted_at=now,
             deadline_at=deadline_at,
+            error="",
             error_count=0,
             due_at=policy.next_poll(now, deadline_at) or now,
         )
     except IntegrityError:
         reason = f"the provider answered with the id of another job, {clean(task_id)}"
-        _record(job, status=Status.UNCONFIRMED, due_at=None, reason=reason)
+        _unconfirmed(job, reason)
         return
     if not recorded and not VideoJob.objects.filter(provider_task_id=task_id).exists():
         logger.error("job=%s nobody tracks the task %s that was created", job.pk, clean(task_id))

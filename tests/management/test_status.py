@@ -134,9 +134,9 @@ def test_a_hold_of_the_provider_is_said_beside_the_jobs(arguments: list[str]) ->
 
     ended = run("videojobs_status", *arguments)
 
-    assert "The provider rejects the API key since 2 min (HTTP 401)" in ended.err
+    assert "The provider has rejected the API key for 2 min (HTTP 401)" in ended.err
     assert "The next try: in 4 min." in ended.err
-    assert "rejects" not in ended.out
+    assert "rejected" not in ended.out
 
 
 def test_it_takes_as_many_queries_for_fifty_jobs_as_for_one() -> None:
