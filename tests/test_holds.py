@@ -359,3 +359,45 @@ def test_a_message_that_is_stale_does_not_use_up_the_try(
     services.submit(job.pk, job.turn - 1)
 
     assert run(job).status == Status.PROCESSING
+
+
+# downloads
+
+
+def completed(provider: SimulatedProvider, *steps: Any, **options: Any) -> VideoJob:
+    provider.add_task("proj_1", Script(["completed", *steps], **options))
+    return run(VideoJob.objects.track("proj_1"))
+
+
+def test_a_download_whose_url_is_there_does_not_wait(
+    provider: SimulatedProvider, clock: time_machine.Traveller
+) -> None:
+    job = completed(provider)
+    run(tracked(provider, "proj_2", REJECTED))
+
+    assert run(job).mirror_status == "stored"
+
+
+def test_a_download_that_needs_a_fresh_url_waits(
+    provider: SimulatedProvider, clock: time_machine.Traveller
+) -> None:
+    job = run(completed(provider, dead_urls=1))
+    run(tracked(provider, "proj_2", LIMITED))
+
+    job = run(job)
+
+    assert (job.mirror_status, job.mirror_attempts) == ("due", 1)
+    assert provider.checks("proj_1") == 1
+    assert 30 <= wait_of(job) <= 60
+
+
+def test_a_rejected_key_uses_up_no_attempt_of_a_download(
+    provider: SimulatedProvider, clock: time_machine.Traveller
+) -> None:
+    job = run(completed(provider, *[REJECTED] * 8, "completed", dead_urls=1))
+
+    for _ in range(9):
+        clock.shift(3600)
+        job = run(job)
+
+    assert (job.mirror_status, job.mirror_attempts) == ("stored", 2)

@@ -584,6 +584,22 @@ def test_a_task_that_stays_unknown_is_asked_for_slowly_and_expires(
     assert (job.status, last_reason(job)) == (Status.EXPIRED, "HTTP 404")
 
 
+def test_an_outage_of_an_hour_ends_no_job(provider: MeddledProvider) -> None:
+    job = tracked(provider, Script([Answer(503)]))
+    start = timezone.now()
+
+    with time_machine.travel(start, tick=False) as clock:
+        while timezone.now() < start + timedelta(hours=1):
+            job = run(job)
+            clock.shift(timedelta(seconds=seconds_until(job)))
+        provider.set_script("proj_1", Script(["completed"]))
+        job = run(job)
+
+    # Every minute until it is overdue, and then every ten.
+    assert 30 < job.check_count < 40
+    assert (job.status, job.error_count) == (Status.COMPLETED, 0)
+
+
 def test_an_answer_ends_the_count_of_errors(provider: MeddledProvider) -> None:
     job = run(tracked(provider, Script([Answer(500), Answer(500), "queued"])), times=3)
 
@@ -655,13 +671,25 @@ def test_an_error_past_the_deadline_makes_a_job_overdue_too(provider: MeddledPro
     assert (job.status, told) == (Status.QUEUED, [job])
 
 
-def test_a_late_success_counts_like_any_other(provider: MeddledProvider) -> None:
+def test_a_late_success_is_stored_and_settles_once(provider: MeddledProvider) -> None:
     job = tracked(provider, Script(["queued", "completed"]))
+    told: list[str] = []
+    late = {"job_overdue", "job_completed", "output_stored"}
+    notes = {name: (lambda name=name, **_: told.append(name)) for name in late}
+    for name, note in notes.items():
+        getattr(signals, name).connect(note, weak=False)
 
     with time_machine.travel(timezone.now() + timedelta(seconds=1801)):
-        job = run(job, times=2)
+        job = run(job, times=3)
+        turn = job.turn
+        operations.sweep(grace=0)
+        services.poll(job.pk, turn)
 
-    assert (job.status, job.mirror_status) == (Status.COMPLETED, MirrorStatus.DUE)
+    for name, note in notes.items():
+        getattr(signals, name).disconnect(note)
+    job.refresh_from_db()
+    assert (job.status, job.mirror_status, job.turn) == ("completed", "stored", turn)
+    assert told == ["job_overdue", "job_completed", "output_stored"]
 
 
 @pytest.mark.parametrize("last", ["queued", Answer(500)])

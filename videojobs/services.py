@@ -90,13 +90,16 @@ def poll(job_id: UUID | str, turn: int) -> None:
 
 def mirror(job_id: UUID | str, turn: int) -> None:
     """Bring a completed job's output into storage; a failure never changes what was completed."""
+    hold = holds.current()
+    if hold and _waits("mirror", hold, job_id, turn):
+        return
     job = VideoJob.objects.claim("mirror", job_id, turn)
     if job is None:
         return
     try:
         if job.mirror_attempts > conf.MIRROR_ATTEMPTS:
             raise OutputRefused("all attempts are used up; the last one was lost with its worker")
-        stored = _keep(job)
+        stored = _keep(job, hold)
     except ClaimLost:
         logger.info("job=%s was taken over during its download", job.pk)
     except Exception as error:
@@ -151,7 +154,11 @@ def _waits(step: str, hold: ProviderHold, job_id: UUID | str, turn: int) -> bool
     if not holds.applies_to(hold, step):
         return False
     job = VideoJob.objects.filter(pk=job_id, turn=turn, claimed_until=None).first()
-    if job is None or job.step != step or holds.take_probe(hold):
+    if job is None or job.step != step:
+        return False
+    if step == "mirror" and _has_fresh_url(job):
+        return False
+    if holds.take_probe(hold):
         return False
     return _record(job, due_at=Policy.current().after(hold.until))
 
@@ -303,14 +310,14 @@ def _record_poll(
     )
 
 
-def _keep(job: VideoJob) -> dict[str, Any]:
+def _keep(job: VideoJob, hold: ProviderHold | None) -> dict[str, Any]:
     """Download, verify and store; return what is to be recorded of the file."""
     storage, stem = job.output.storage, job.output_stem
     # To ask for the URL and to fetch; and to store, which may take as long, as an upload.
     longest = conf.exchange_timeout + 2 * conf.DOWNLOAD_TIMEOUT
     with (
         KeptClaim(job, seconds=longest) as claim,
-        mirroring.download(_output_url(job), storage, stem, progress=claim.check) as done,
+        mirroring.download(_output_url(job, hold), storage, stem, progress=claim.check) as done,
     ):
         if not VideoJob.objects.renew(job):
             raise ClaimLost
@@ -322,11 +329,16 @@ def _keep(job: VideoJob) -> dict[str, Any]:
         }
 
 
-def _output_url(job: VideoJob) -> str:
+def _has_fresh_url(job: VideoJob) -> bool:
+    """Whether the next download needs no call to the provider."""
+    return job.mirror_attempts == 0 and bool(job.video_url)
+
+
+def _output_url(job: VideoJob, hold: ProviderHold | None) -> str:
     """The URL that came with the verdict, once; every later attempt asks for a fresh one."""
     if job.mirror_attempts == 1 and job.video_url:
         return job.video_url
-    with holds.observed(job, None):
+    with holds.observed(job, hold):
         answer = client.fetch(job.endpoint, job.provider_task_id or "")
     if answer.status != Status.COMPLETED or not answer.video_url:
         raise OutputExpired("the provider names no URL for the output")
@@ -354,9 +366,11 @@ def _leave_no_orphan(job: VideoJob, name: str) -> None:
 
 
 def _mirror_failed(job: VideoJob, error: Exception) -> None:
-    retry_at = None
-    # A mistake of ours or of the disk is as transient as one of the network.
-    if getattr(error, "transient", True):
+    retry_at, attempts = None, job.mirror_attempts
+    if held_until := getattr(error, "held_until", None):  # it says nothing about the output
+        retry_at, attempts = Policy.current().after(held_until), attempts - 1
+    elif getattr(error, "transient", True):
+        # A mistake of ours or of the disk is as transient as one of the network.
         retry_at = Policy.current().next_mirror(
             timezone.now(),
             attempts=job.mirror_attempts,
@@ -365,6 +379,7 @@ def _mirror_failed(job: VideoJob, error: Exception) -> None:
     _record(
         job,
         mirror_status=MirrorStatus.DUE if retry_at else MirrorStatus.FAILED,
+        mirror_attempts=attempts,
         error_count=job.error_count + 1,
         due_at=retry_at,
         reason=_describe(job, error),
