@@ -1,0 +1,340 @@
+"""Redis is emptied, restarted, away and frozen, and messages come late and again: no job minds.
+
+On the oldest supported Celery, and on the newest, whose workers exit when Redis goes away.
+"""
+
+import hashlib
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from pytest_django import DjangoDbBlocker
+
+from tests.servers import Postgres, Redis, missing, obtain
+from videojobs.testing import Script, SimulatedProvider, sample
+
+from .deployment import ROOT, Deployment, deployed
+from .supervisor import Supervisor
+
+JOBS = 6
+STEPS = ("queued", "processing", "processing", "completed")
+OLDEST, NEWEST = "5.6.3", "5.7.0"
+NEWEST_PATH = ROOT / ".venv-newest"  # ./dev test makes it
+AWAY_SECONDS = 3.0
+
+
+def script(prompt: str) -> Script:
+    return Script(STEPS, output=sample(prompt))
+
+
+class Run:
+    """A site that goes through one fault after the other, each with jobs of its own."""
+
+    def __init__(self, site: Deployment, server: Redis) -> None:
+        self.site = site
+        self.server = server
+        #: Fault → the rows that were there before the fault was over.
+        self.rows_during: dict[str, int] = {}
+        #: The ids of the messages that came too late, and the jobs before and after them.
+        self.late: list[str] = []
+        self.before_late: list[Any] = []
+        self.after_late: list[Any] = []
+
+    def jobs(self, fault: str) -> Any:
+        return self.site.jobs.filter(key__startswith=f"{fault} ")
+
+    def submit(self, fault: str, *, then: str = "pass") -> None:
+        first = self.jobs(fault).count()
+        self.site.run(
+            f"""
+            from project.celery import app
+            for n in range({first}, {first + JOBS}):
+                job = VideoJob.objects.submit(f"{fault} {{n}}.", duration=5, key=f"{fault} {{n}}")
+                {then}
+            """
+        )
+
+    def submit_and_wait_for_a_check(self, fault: str) -> None:
+        self.submit(fault)
+        self.site.wait_until(lambda: not self.jobs(fault).filter(check_count=0).exists())
+
+    def finish(self, fault: str) -> None:
+        self.site.wait_until(lambda: not self.jobs(fault).filter(due_at__isnull=False).exists())
+
+    def flush(self) -> None:
+        with closing(redis.Redis.from_url(self.server.url)) as client:
+            client.flushall()
+
+    def snapshot(self) -> list[Any]:
+        columns = ("key", "turn", "status", "mirror_status", "check_count", "due_at")
+        calls = [(call.kind, call.task_id) for call in self.site.provider.calls]
+        return [*self.site.jobs.order_by("key").values_list(*columns), calls]
+
+    def succeeded(self) -> set[str]:
+        """The ids of the messages that some worker is done with."""
+        logs = "".join(log.read_text() for log in self.site.directory.glob("worker*.log"))
+        return set(re.findall(r"Task videojobs\.\w+\[(\S+)\] succeeded", logs))
+
+
+def nothing(run: Run) -> None:
+    run.submit("nothing")
+
+
+def emptied(run: Run) -> None:
+    run.submit_and_wait_for_a_check("emptied")
+    run.flush()
+
+
+def restarted_empty(run: Run) -> None:
+    run.submit_and_wait_for_a_check("restarted empty")
+    run.server.kill()
+    run.server.start()
+
+
+def unreachable(run: Run) -> None:
+    run.submit_and_wait_for_a_check("unreachable")
+    run.server.kill()
+    ends_at = time.monotonic() + AWAY_SECONDS
+    run.submit("unreachable")
+    run.rows_during["unreachable"] = run.jobs("unreachable").count()
+    time.sleep(max(0.0, ends_at - time.monotonic()))
+    run.server.start()
+
+
+def frozen(run: Run) -> None:
+    run.submit_and_wait_for_a_check("frozen")
+    run.server.pause()
+    ends_at = time.monotonic() + AWAY_SECONDS
+    run.submit("frozen")
+    run.rows_during["frozen"] = run.jobs("frozen").count()
+    time.sleep(max(0.0, ends_at - time.monotonic()))
+    run.server.resume()
+
+
+SEND = "app.send_task('videojobs.{}', (str(job.pk), job.turn), queue='videojobs')"
+
+
+def create_calls_five_times(run: Run) -> None:
+    run.submit("create calls five times", then=f"for _ in range(4): {SEND.format('submit')}")
+
+
+def checks_five_times(run: Run) -> None:
+    fault = "checks five times"
+    ids = [f"task-{n}" for n in range(JOBS)]
+    for task_id in ids:
+        run.site.provider.add_task(task_id, script(task_id))
+    run.site.run(
+        f"""
+        from project.celery import app
+        for task_id in {ids}:
+            job = VideoJob.objects.track(task_id, key="{fault} " + task_id)
+            for _ in range(4): {SEND.format("poll")}
+        """
+    )
+
+
+FAULTS: dict[str, Callable[[Run], None]] = {
+    "nothing": nothing,
+    "emptied": emptied,
+    "restarted empty": restarted_empty,
+    "unreachable": unreachable,
+    "frozen": frozen,
+    "create calls five times": create_calls_five_times,
+    "checks five times": checks_five_times,
+}
+EMPTIED_EARLY = "flushed before a worker came"
+SUBMITTED_DURING = ("unreachable", "frozen")
+ALL = [EMPTIED_EARLY, *FAULTS]
+
+
+def messages_after_the_end(run: Run) -> None:
+    """Send every wake-up that any job can have had, when all of them have ended."""
+    run.before_late = run.snapshot()
+    run.late = run.site.run(
+        """
+        from project.celery import app
+        out = [
+            str(app.send_task(f"videojobs.{step}", (str(job.pk), turn), queue="videojobs"))
+            for job in VideoJob.objects.filter(key__startswith="nothing ")
+            for turn in range(job.turn + 2)
+            for step in ("submit", "poll", "mirror")
+        ]
+        """
+    )
+    run.site.wait_until(lambda: run.succeeded() >= set(run.late))
+    run.after_late = run.snapshot()
+
+
+def path_of(version: str) -> list[Path]:
+    """Where the Celery of that version is, unless it is the environment's."""
+    if version == OLDEST:
+        return []
+    if not (NEWEST_PATH / "made-from").exists():
+        missing(f"no Celery {version}: ./dev test puts it into {NEWEST_PATH.name}")
+    return [NEWEST_PATH]
+
+
+@pytest.fixture(scope="module", params=[OLDEST, NEWEST])
+def version(request: pytest.FixtureRequest) -> str:
+    """The Celery that the site's processes run on."""
+    version: str = request.param
+    return version
+
+
+@pytest.fixture(scope="module")
+def site(
+    version: str,
+    postgres_server: Postgres,
+    tmp_path_factory: pytest.TempPathFactory,
+    django_db_blocker: DjangoDbBlocker,
+) -> Iterator[tuple[Run, Supervisor]]:
+    """A site that has gone through all faults."""
+    with (
+        django_db_blocker.unblock(),
+        obtain(Redis, own=True) as server,
+        postgres_server.database() as database_url,
+        SimulatedProvider(script=script) as provider,
+        deployed(
+            tmp_path_factory.mktemp("deployment"),
+            database_url=database_url,
+            broker_url=server.url,
+            provider=provider,
+            python_path=path_of(version),
+            SWEEP_GRACE=1,
+        ) as site,
+    ):
+        run = Run(site, server)
+        run.submit(EMPTIED_EARLY)
+        run.flush()
+        with Supervisor(site, workers=2) as supervisor:
+            run.finish(EMPTIED_EARLY)
+            for fault, happens in FAULTS.items():
+                happens(run)
+                run.finish(fault)
+            messages_after_the_end(run)
+        yield run, supervisor
+
+
+@pytest.fixture
+def run(site: tuple[Run, Supervisor]) -> Run:
+    return site[0]
+
+
+@pytest.mark.parametrize("fault", ALL)
+def test_all_jobs_end_completed_and_stored(run: Run, fault: str) -> None:
+    ends = Counter((job.status, job.mirror_status) for job in run.jobs(fault))
+
+    assert ends == {("completed", "stored"): JOBS * (2 if fault in SUBMITTED_DURING else 1)}
+
+
+@pytest.mark.parametrize("fault", ALL)
+def test_each_create_call_is_sent_once(run: Run, fault: str) -> None:
+    sent = [call for call in run.site.provider.creates if f'"{fault} '.encode() in call.body]
+
+    expected = 0 if fault == "checks five times" else run.jobs(fault).count()
+    assert len(sent) == expected
+
+
+@pytest.mark.parametrize("fault", ALL)
+def test_each_job_is_checked_as_often_as_without_a_fault(run: Run, fault: str) -> None:
+    checks = [run.site.provider.checks(job.provider_task_id) for job in run.jobs(fault)]
+
+    assert set(checks) == {len(STEPS)}
+
+
+@pytest.mark.parametrize("fault", ALL)
+def test_each_job_stores_one_file_as_the_provider_served_it(run: Run, fault: str) -> None:
+    found = {path.stem: hashlib.sha256(path.read_bytes()).hexdigest() for path in run.site.files()}
+
+    for job in run.jobs(fault):
+        assert found[str(job.pk)] == job.output_sha256
+        assert job.output_sha256 == run.site.provider.sha256(job.provider_task_id)
+
+
+def test_there_is_one_file_per_job_and_no_other(run: Run) -> None:
+    assert len(run.site.files()) == run.site.jobs.count()
+
+
+@pytest.mark.parametrize("fault", SUBMITTED_DURING)
+def test_a_job_that_is_submitted_meanwhile_is_in_the_database_at_once(run: Run, fault: str) -> None:
+    assert run.rows_during[fault] == 2 * JOBS
+
+
+def test_messages_that_come_after_the_end_change_nothing(run: Run) -> None:
+    assert run.late
+    assert run.after_late == run.before_late
+
+
+def test_both_workers_took_part(run: Run) -> None:
+    logs = [log.read_text() for log in run.site.directory.glob("worker*.log")]
+
+    assert sum("succeeded" in log for log in logs) >= 2
+
+
+def test_workers_of_the_newest_exit_when_redis_goes_away_and_those_of_the_oldest_never(
+    site: tuple[Run, Supervisor], version: str
+) -> None:
+    _, supervisor = site
+
+    assert set(supervisor.exits) == ({1} if version == NEWEST else set())
+
+
+def test_the_workers_run_the_celery_that_is_meant(run: Run, version: str) -> None:
+    (log, *_) = sorted(run.site.directory.glob("worker*.log"))
+
+    assert re.search(r"@localhost v(\S+)", log.read_text()).group(1) == version  # type: ignore[union-attr]
+
+
+@pytest.fixture(scope="module")
+def impatient(
+    version: str,
+    postgres_server: Postgres,
+    tmp_path_factory: pytest.TempPathFactory,
+    django_db_blocker: DjangoDbBlocker,
+) -> Iterator[Deployment]:
+    """A site whose wake-ups wait for longer than Redis waits for them, after its jobs' end."""
+    with (
+        django_db_blocker.unblock(),
+        obtain(Redis, own=True) as server,
+        postgres_server.database() as database_url,
+        SimulatedProvider(script=lambda _: Script(["processing", "completed"])) as provider,
+        deployed(
+            tmp_path_factory.mktemp("deployment"),
+            database_url=database_url,
+            broker_url=server.url,
+            provider=provider,
+            app="tests.acceptance.impatient",
+            python_path=path_of(version),
+            POLL_INTERVAL=2.5,
+            MAX_POLL_INTERVAL=2.5,
+            SWEEP_GRACE=10,
+        ) as site,
+        Supervisor(site, workers=2) as supervisor,
+    ):
+        site.run("for n in range(4): VideoJob.objects.submit(f'{n}', duration=5, key=f'{n}')")
+        site.wait_until(site.all_finished)
+        assert supervisor.exits == []
+        yield site
+
+
+def test_messages_come_again_and_again_under_a_short_visibility_timeout(
+    impatient: Deployment,
+) -> None:
+    logs = "".join(log.read_text() for log in impatient.directory.glob("worker*.log"))
+    received = Counter(re.findall(r"Task videojobs\.poll\[(\S+)\] received", logs))
+
+    assert max(received.values()) > 1
+
+
+def test_redelivery_multiplies_no_check_and_no_create_call(impatient: Deployment) -> None:
+    ends = [(job.status, job.mirror_status, job.check_count) for job in impatient.jobs]
+
+    assert ends == [("completed", "stored", 2)] * 4
+    assert [impatient.provider.checks(task) for task in impatient.provider.tasks] == [2] * 4
+    assert len(impatient.provider.creates) == len(impatient.files()) == 4
