@@ -9,23 +9,21 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 from pytest_django import DjangoDbBlocker
 
-from tests.servers import Postgres, Redis, missing, obtain
+from tests.servers import Postgres, Redis, obtain
 from videojobs.testing import Script, SimulatedProvider, sample
 
-from .deployment import ROOT, Deployment, deployed
+from .celery_versions import NEWEST, OLDEST, path_of
+from .deployment import Deployment, deployed
 from .supervisor import Supervisor
 
 JOBS = 6
 STEPS = ("queued", "processing", "processing", "completed")
-OLDEST, NEWEST = "5.6.3", "5.7.0"
-NEWEST_PATH = ROOT / ".venv-newest"  # ./dev test makes it
 AWAY_SECONDS = 3.0
 
 
@@ -171,15 +169,6 @@ def messages_after_the_end(run: Run) -> None:
     run.after_late = run.snapshot()
 
 
-def path_of(version: str) -> list[Path]:
-    """Where the Celery of that version is, unless it is the environment's."""
-    if version == OLDEST:
-        return []
-    if not (NEWEST_PATH / "made-from").exists():
-        missing(f"no Celery {version}: ./dev test puts it into {NEWEST_PATH.name}")
-    return [NEWEST_PATH]
-
-
 @pytest.fixture(scope="module", params=[OLDEST, NEWEST])
 def version(request: pytest.FixtureRequest) -> str:
     """The Celery that the site's processes run on."""
@@ -289,52 +278,3 @@ def test_the_workers_run_the_celery_that_is_meant(run: Run, version: str) -> Non
     (log, *_) = sorted(run.site.directory.glob("worker*.log"))
 
     assert re.search(r"@localhost v(\S+)", log.read_text()).group(1) == version  # type: ignore[union-attr]
-
-
-@pytest.fixture(scope="module")
-def impatient(
-    version: str,
-    postgres_server: Postgres,
-    tmp_path_factory: pytest.TempPathFactory,
-    django_db_blocker: DjangoDbBlocker,
-) -> Iterator[Deployment]:
-    """A site whose wake-ups wait for longer than Redis waits for them, after its jobs' end."""
-    with (
-        django_db_blocker.unblock(),
-        obtain(Redis, own=True) as server,
-        postgres_server.database() as database_url,
-        SimulatedProvider(script=lambda _: Script(["processing", "completed"])) as provider,
-        deployed(
-            tmp_path_factory.mktemp("deployment"),
-            database_url=database_url,
-            broker_url=server.url,
-            provider=provider,
-            app="tests.acceptance.impatient",
-            python_path=path_of(version),
-            POLL_INTERVAL=2.5,
-            MAX_POLL_INTERVAL=2.5,
-            SWEEP_GRACE=10,
-        ) as site,
-        Supervisor(site, workers=2) as supervisor,
-    ):
-        site.run("for n in range(4): VideoJob.objects.submit(f'{n}', duration=5, key=f'{n}')")
-        site.wait_until(site.all_finished)
-        assert supervisor.exits == []
-        yield site
-
-
-def test_messages_come_again_and_again_under_a_short_visibility_timeout(
-    impatient: Deployment,
-) -> None:
-    logs = "".join(log.read_text() for log in impatient.directory.glob("worker*.log"))
-    received = Counter(re.findall(r"Task videojobs\.poll\[(\S+)\] received", logs))
-
-    assert max(received.values()) > 1
-
-
-def test_redelivery_multiplies_no_check_and_no_create_call(impatient: Deployment) -> None:
-    ends = [(job.status, job.mirror_status, job.check_count) for job in impatient.jobs]
-
-    assert ends == [("completed", "stored", 2)] * 4
-    assert [impatient.provider.checks(task) for task in impatient.provider.tasks] == [2] * 4
-    assert len(impatient.provider.creates) == len(impatient.files()) == 4
