@@ -18,11 +18,16 @@ from tests.servers import Postgres, Redis, obtain
 from videojobs.testing import Call, Script, SimulatedProvider, sample
 
 from .deployment import ALIAS, Deployment, deployed
+from .pace import shortest_wait
 from .supervisor import Supervisor
+
+# The first test of a site waits for all that happens to it.
+pytestmark = pytest.mark.timeout(400)
 
 JOBS = 6
 STEPS = ("queued", "processing", "completed")
-AWAY_SECONDS = 3.0
+POLL_INTERVAL = 0.5
+AWAY_SECONDS = 2.0
 PATH = [
     ("status", "", "pending"),
     ("status", "pending", "submitting"),
@@ -94,6 +99,7 @@ def away(directory: Path, redis_server: Redis) -> Iterator[Deployment]:
             database_url=server.url,
             broker_url=redis_server.url,
             provider=provider,
+            POLL_INTERVAL=POLL_INTERVAL,
             # The provider takes its time here, and a claim has to hold as long.
             READ_TIMEOUT=15,
             DOWNLOAD_TIMEOUT=15,
@@ -140,6 +146,7 @@ def contended(directory: Path, redis_server: Redis) -> Iterator[Deployment]:
             database_url=server.url,
             broker_url=redis_server.url,
             provider=provider,
+            POLL_INTERVAL=POLL_INTERVAL,
             app="tests.acceptance.duplicating",
             READ_TIMEOUT=15,
         ) as site,
@@ -163,6 +170,7 @@ def crowded(directory: Path, redis_server: Redis) -> Iterator[Deployment]:
             database_url=f"sqlite:///{directory / 'db.sqlite3'}",
             broker_url=redis_server.url,
             provider=provider,
+            POLL_INTERVAL=POLL_INTERVAL,
         ) as site,
         Supervisor(site, workers=3) as supervisor,
         ThreadPoolExecutor() as pool,
@@ -232,3 +240,7 @@ def test_each_output_is_downloaded_once(site: Deployment) -> None:
     downloads = {job.key: site.provider.downloads(job.provider_task_id) for job in site.jobs}
 
     assert set(downloads.values()) == {1}, downloads
+
+
+def test_no_job_is_checked_sooner_than_the_interval_says(site: Deployment) -> None:
+    assert shortest_wait(site.provider) > 0.99 * POLL_INTERVAL

@@ -12,7 +12,10 @@ from videojobs.testing import Script, SimulatedProvider
 
 from .celery_versions import NEWEST, OLDEST, path_of
 from .deployment import Deployment, deployed
+from .pace import shortest_wait
 from .supervisor import Supervisor
+
+POLL_INTERVAL = 2.5
 
 
 @pytest.fixture(scope="module", params=[OLDEST, NEWEST])
@@ -35,8 +38,8 @@ def site(
             provider=provider,
             app="tests.acceptance.impatient",
             python_path=path_of(request.param),
-            POLL_INTERVAL=2.5,
-            MAX_POLL_INTERVAL=2.5,
+            POLL_INTERVAL=POLL_INTERVAL,
+            MAX_POLL_INTERVAL=POLL_INTERVAL,
             SWEEP_GRACE=10,
         ) as site,
         Supervisor(site, workers=2) as supervisor,
@@ -62,3 +65,7 @@ def test_redelivery_multiplies_no_check_and_no_create_call(site: Deployment) -> 
     assert ends == [("completed", "stored", 2)] * 4
     assert [site.provider.checks(task) for task in site.provider.tasks] == [2] * 4
     assert len(site.provider.creates) == len(site.files()) == 4
+
+
+def test_no_job_is_checked_sooner_than_the_interval_says(site: Deployment) -> None:
+    assert shortest_wait(site.provider) > 0.99 * POLL_INTERVAL

@@ -20,10 +20,15 @@ from videojobs.testing import Script, SimulatedProvider, sample
 
 from .celery_versions import NEWEST, OLDEST, path_of
 from .deployment import Deployment, deployed
+from .pace import shortest_wait
 from .supervisor import Supervisor
+
+# The first test of a site waits for all that happens to it.
+pytestmark = pytest.mark.timeout(400)
 
 JOBS = 6
 STEPS = ("queued", "processing", "processing", "completed")
+POLL_INTERVAL = 0.5
 AWAY_SECONDS = 3.0
 
 
@@ -194,6 +199,7 @@ def site(
             database_url=database_url,
             broker_url=server.url,
             provider=provider,
+            POLL_INTERVAL=POLL_INTERVAL,
             python_path=path_of(version),
             SWEEP_GRACE=1,
         ) as site,
@@ -278,3 +284,7 @@ def test_the_workers_run_the_celery_that_is_meant(run: Run, version: str) -> Non
     (log, *_) = sorted(run.site.directory.glob("worker*.log"))
 
     assert re.search(r"@localhost v(\S+)", log.read_text()).group(1) == version  # type: ignore[union-attr]
+
+
+def test_no_job_is_checked_sooner_than_the_interval_says(run: Run) -> None:
+    assert shortest_wait(run.site.provider) > 0.99 * POLL_INTERVAL

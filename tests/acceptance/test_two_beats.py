@@ -17,9 +17,11 @@ from tests.servers import Redis, obtain
 from videojobs.testing import Script, SimulatedProvider, sample
 
 from .deployment import Deployment, deployed
+from .pace import shortest_wait
 
 JOBS = 8
 STEPS = ("queued", "processing", "completed")
+POLL_INTERVAL = 0.5
 
 
 class Run:
@@ -53,6 +55,7 @@ def run(database_url: str, directory: Path, django_db_blocker: DjangoDbBlocker) 
             database_url=database_url,
             broker_url=server.url,
             provider=provider,
+            POLL_INTERVAL=POLL_INTERVAL,
             app="tests.acceptance.purging",
             PURGE_AFTER=30,
         ) as site,
@@ -115,3 +118,7 @@ def test_both_beats_asked_for_it(run: Run, task: str) -> None:
 
     assert all(f"Sending due task videojobs-{task}" in log for log in run.log("beat"))
     assert len(re.findall(rf"videojobs\.{task}\[\S+\] succeeded", workers)) > 1
+
+
+def test_no_job_is_checked_sooner_than_the_interval_says(run: Run) -> None:
+    assert shortest_wait(run.site.provider) > 0.99 * POLL_INTERVAL
