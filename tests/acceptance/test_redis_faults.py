@@ -89,8 +89,10 @@ class Run:
 
     def succeeded(self) -> set[str]:
         """The ids of the messages that some worker is done with."""
-        logs = "".join(log.read_text() for log in self.site.directory.glob("worker*.log"))
-        return set(re.findall(r"Task videojobs\.\w+\[(\S+)\] succeeded", logs))
+        return set(re.findall(r"Task videojobs\.\w+\[(\S+)\] succeeded", self.workers_log()))
+
+    def workers_log(self) -> str:
+        return "".join(log.read_text() for log in self.site.directory.glob("worker*.log"))
 
 
 def nothing(run: Run) -> None:
@@ -102,7 +104,21 @@ def emptied(run: Run) -> None:
     run.flush()
 
 
+def hold_a_message(run: Run) -> None:
+    """Return when a worker holds a message that waits: those of the newest exit over it."""
+    message = run.site.run(
+        """
+        from project.celery import app
+        job = VideoJob.objects.first()
+        stale = app.signature("videojobs.poll", (str(job.pk), 0), immutable=True)
+        out = str(stale.apply_async(countdown=3600, queue="videojobs"))
+        """
+    )
+    run.site.wait_until(lambda: f"[{message}] received" in run.workers_log())
+
+
 def restarted_empty(run: Run) -> None:
+    hold_a_message(run)
     run.submit_and_wait_for_a_check("restarted empty")
     run.server.kill()
     run.server.start()
