@@ -1,0 +1,254 @@
+"""One run: jobs submitted, workers at them, disturbed or not, and what is there afterwards."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from django.db import DatabaseError, connections
+from django.utils import timezone
+
+from tests.acceptance.deployment import ALIAS, Deployment, deployed
+from tests.servers import Postgres, Server
+from videojobs.testing import Script, SimulatedProvider, sample
+from videojobs.testing.wire import Reply, Request
+
+from . import setup
+from .evidence import Evidence, Job, Task
+from .faults import Crew, Faults, Recoveries
+
+TICK = 0.1
+#: How much longer than its undisturbed minimum a run may take before it is broken off, in seconds.
+PATIENCE = 300.0
+
+_SUBMIT = """
+import time
+for number in range({first}, {beyond}):
+    VideoJob.objects.submit(f"clip {{number}}", duration=5, key=f"clip-{{number}}")
+    time.sleep({pause})
+"""
+_DECIDE = """
+from videojobs import operations
+from django.utils import timezone
+out = []
+for pk, task_id in {decisions!r}:
+    job = VideoJob.objects.filter(pk=pk, status="unconfirmed").first()
+    if job is None:
+        continue
+    now = timezone.now()
+    if task_id:
+        change = {{"status": "queued", "provider_task_id": task_id, "submitted_at": now}}
+    else:
+        change = {{"status": "pending"}}
+    if VideoJob.objects.transition(job, due_at=now, actor="a person", **change):
+        out.append(bool(task_id))
+"""
+
+
+class UnhurriedProvider(SimulatedProvider):
+    """It takes its time, as a real one does, so that a kill finds calls under way."""
+
+    def receive(self, request: Request) -> tuple[int, Reply]:
+        time.sleep(setup.LATENCY / 2)
+        return super().receive(request)
+
+    def answered(self, number: int, status: int) -> None:
+        super().answered(number, status)
+        time.sleep(setup.LATENCY / 2)
+
+
+class Person:
+    """Decides, in the site's own process, about create calls that nobody knows the fate of."""
+
+    def __init__(self, site: Deployment, helpers: Executor) -> None:
+        self.attached = self.not_created = 0
+        self._site, self._helpers = site, helpers
+        self._under_way: Future[list[bool]] | None = None
+
+    def look(self) -> None:
+        if self._under_way:
+            if self._under_way.done():
+                self._count(self._under_way)
+                self._under_way = None
+            return
+        since = timezone.now() - timedelta(seconds=setup.PERSON_WAITS)
+        waiting = self._site.jobs.filter(status="unconfirmed").exclude(
+            events__new="unconfirmed", events__created_at__gt=since
+        )
+        if rows := list(waiting.values_list("pk", "prompt")):
+            made = {task.prompt: task.id for task in self._site.provider.tasks.values()}
+            decisions = [(str(pk), made.get(prompt)) for pk, prompt in rows]
+            code = _DECIDE.format(decisions=decisions)
+            self._under_way = self._helpers.submit(self._site.run, code)
+
+    def _count(self, done: Future[list[bool]]) -> None:
+        try:
+            decided = done.result()
+        except AssertionError:  # The database was away: the jobs are still there to be decided.
+            return
+        self.attached += sum(decided)
+        self.not_created += len(decided) - sum(decided)
+
+
+def carry_out(
+    jobs: int,
+    *,
+    broker: Server,
+    directory: Path,
+    rough: bool,
+    seed: int,
+    say: Callable[[str], None],
+) -> Evidence:
+    """One run on a fresh database and fresh files; the broker has to be started and empty.
+
+    Raises `TimeoutError` when the jobs do not end; the logs stay in the directory.
+    """
+    with (
+        Postgres.found(own=True) as postgres,
+        postgres.database() as database_url,
+        UnhurriedProvider(script=_script) as provider,
+        deployed(
+            directory,
+            database_url=database_url,
+            broker_url=broker.url,
+            provider=provider,
+            **setup.SETTINGS,
+        ) as site,
+        _helpers() as helpers,
+    ):
+        site.environment |= {"DJANGO_DEBUG": "0", "DJANGO_SECRET_KEY": "for a moment only"}
+        crew, person = Crew(site), Person(site, helpers)
+        recoveries = Recoveries(lambda: site.jobs)
+        faults = None
+        if rough:
+            faults = Faults(crew, broker, postgres, recoveries, helpers, seed=seed, say=say)
+        submitting = helpers.submit(_submit, site, jobs)
+        deadline = time.monotonic() + PATIENCE + jobs / setup.PACE
+        finished, said_at = 0, 0.0
+        while True:
+            crew.revive()
+            if faults:
+                faults.go_on(finished / jobs)
+            try:
+                recoveries.look()
+                person.look()
+                finished = site.jobs.filter(mirror_status="stored").count()
+                unfinished = site.jobs.exclude(mirror_status="stored").count()
+                over = submitting.done() and not unfinished
+            except DatabaseError:
+                connections[ALIAS].close()
+                over = False
+            if over or time.monotonic() > deadline:
+                break
+            if time.monotonic() > said_at + 5:
+                said_at = time.monotonic()
+                kills = f", {faults.kills} kills" if faults else ""
+                say(f"{finished + unfinished} jobs submitted, {finished} finished{kills}")
+            time.sleep(TICK)
+        if not over:
+            say(f"not over in time: {_unfinished(site)}")
+        submitting.result()
+        evidence = Evidence(
+            submitted=jobs,
+            jobs=list(_jobs(site)),
+            tasks=list(_tasks(provider)),
+            files=_files(site),
+            seconds=_seconds(site),
+            wake_ups=_wake_ups(directory),
+            attached=person.attached,
+            not_created=person.not_created,
+            kills=faults.kills if faults else 0,
+            broker_faults=faults.broker_faults if faults else 0,
+            database_restarts=faults.database_restarts if faults else 0,
+            ended_by_themselves=crew.ended_by_themselves,
+            recoveries=recoveries.seen,
+        )
+    return evidence
+
+
+@contextmanager
+def _helpers() -> Iterator[ThreadPoolExecutor]:
+    """Threads for the site's own processes and for slow servers; none reads the database."""
+    with ThreadPoolExecutor(3) as helpers:
+        yield helpers
+
+
+def _script(prompt: str) -> Script:
+    return Script(setup.STEPS, output=sample(prompt))
+
+
+def _submit(site: Deployment, jobs: int) -> None:
+    """Submit at an even pace. Who is turned away by a restart repeats it, with the same key."""
+    for first in range(0, jobs, setup.BATCH):
+        beyond = min(first + setup.BATCH, jobs)
+        code = _SUBMIT.format(first=first, beyond=beyond, pause=1 / setup.PACE)
+        for _attempt in range(20):
+            try:
+                site.run(code)
+                break
+            except AssertionError as error:
+                failure = error
+        else:
+            raise failure
+
+
+def _unfinished(site: Deployment) -> list[str]:
+    rows = site.jobs.exclude(mirror_status="stored")[:10]
+    return [
+        f"{job.pk} {job.prompt!r} {job.status}/{job.mirror_status} turn={job.turn} "
+        f"due={job.due_at} claimed={job.claimed_until} "
+        f"{[(event.new, event.reason) for event in job.events.all()]}"
+        for job in rows
+    ]
+
+
+def _jobs(site: Deployment) -> Iterator[Job]:
+    for job in site.jobs.prefetch_related("events"):
+        yield Job(
+            prompt=job.prompt,
+            status=job.status,
+            mirror_status=job.mirror_status,
+            task_id=job.provider_task_id or "",
+            output=str(job.output),
+            checks=job.check_count,
+            events=[(event.kind, event.old, event.new) for event in job.events.all()],
+        )
+
+
+def _tasks(provider: SimulatedProvider) -> Iterator[Task]:
+    checked_at = defaultdict(list)
+    for call in provider.calls:
+        if call.kind == "check" and call.authorized:
+            checked_at[call.task_id].append(call.at)
+    for task in provider.tasks.values():
+        sha256 = provider.sha256(task.id)
+        yield Task(task.id, task.prompt, sha256, checked_at[task.id], task.downloads)
+
+
+def _files(site: Deployment) -> dict[str, str]:
+    return {
+        str(path.relative_to(site.media)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in site.files()
+    }
+
+
+def _seconds(site: Deployment) -> float:
+    """From the first submission to the last file in storage, by the rows."""
+    times: Iterable[Any] = site.jobs.values_list("created_at", "mirrored_at")
+    begun, ended = zip(*((a, b or a) for a, b in times))
+    return float((max(ended) - min(begun)).total_seconds())
+
+
+def _wake_ups(directory: Path) -> int:
+    """Messages that workers have received, the sweep's own ones left out."""
+    received = re.compile(r"Task videojobs\.(?:submit|poll|mirror)\[\S+\] received")
+    logs = directory.glob("worker*.log")
+    return sum(len(received.findall(log.read_text(errors="replace"))) for log in logs)
