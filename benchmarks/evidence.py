@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
@@ -62,7 +62,8 @@ class Evidence:
     broker_faults: int = 0
     database_restarts: int = 0
     ended_by_themselves: int = 0
-    recoveries: Sequence[Recovery] = field(default=())
+    recoveries: Sequence[Recovery] = ()
+    database: str = ""
 
     @property
     def lost(self) -> int:

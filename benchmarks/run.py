@@ -170,6 +170,7 @@ def carry_out(
             database_restarts=faults.database_restarts if faults else 0,
             ended_by_themselves=crew.ended_by_themselves,
             recoveries=recoveries.seen,
+            database=f"PostgreSQL {_database_version()}",
         )
     return evidence
 
@@ -245,6 +246,12 @@ def _seconds(site: Deployment) -> float:
     times: Iterable[Any] = site.jobs.values_list("created_at", "mirrored_at")
     begun, ended = zip(*((a, b or a) for a, b in times))
     return float((max(ended) - min(begun)).total_seconds())
+
+
+def _database_version() -> str:
+    with connections[ALIAS].cursor() as cursor:
+        cursor.execute("SHOW server_version")
+        return str(cursor.fetchone()[0]).split()[0]
 
 
 def _wake_ups(directory: Path) -> int:
