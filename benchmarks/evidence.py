@@ -48,12 +48,16 @@ class Recovery:
 
 @dataclass(frozen=True)
 class Evidence:
-    """One run: `submitted` prompts, and all that is there at its end. `files`: path → SHA-256."""
+    """One run: `submitted` prompts, and all that is there at its end.
+
+    `files`: path → SHA-256. `signals`: the prompt of each `output_stored` that was received.
+    """
 
     submitted: int
     jobs: Sequence[Job]
     tasks: Sequence[Task]
     files: Mapping[str, str]
+    signals: Sequence[str]
     seconds: float
     wake_ups: int = 0
     attached: int = 0
@@ -115,13 +119,17 @@ class Evidence:
 
     @property
     def repeated_events(self) -> int:
-        """Transitions that a job's history has twice. A person's acts may repeat one."""
-        return sum(
-            count - 1
-            for job in self.jobs
-            for (kind, _old, new), count in Counter(job.events).items()
-            if kind != "note" and new not in ("pending", "submitting", "unconfirmed", "queued")
-        )
+        """Transitions that a job's history has twice, and that no person asked for."""
+        return sum(_repeated(job) for job in self.jobs)
+
+    @property
+    def lost_signals(self) -> int:
+        """Jobs whose `output_stored` no receiver got."""
+        return self.submitted - len(set(self.signals))
+
+    @property
+    def repeated_signals(self) -> int:
+        return len(self.signals) - len(set(self.signals))
 
     @property
     def extra_downloads(self) -> int:
@@ -135,6 +143,14 @@ class Evidence:
     @property
     def other_recovery_times(self) -> list[float]:
         return [recovery.seconds for recovery in self.recoveries if recovery.meanwhile]
+
+
+def _repeated(job: Job) -> int:
+    # A person who says that a create call did not arrive has it sent again.
+    again = {"pending", "submitting", "unconfirmed", "queued"}
+    allowed = again if ("status", "unconfirmed", "pending") in job.events else set()
+    counts = Counter(event for event in job.events if event[0] in ("status", "mirror"))
+    return sum(count - 1 for (_, _, new), count in counts.items() if new not in allowed)
 
 
 @dataclass(frozen=True)
@@ -214,6 +230,8 @@ ROWS = (
     _zero("**files with other bytes than the provider's**", lambda seen: seen.damaged),
     _zero("**create calls beyond one per job**", lambda seen: seen.extra_creates),
     _zero("**transitions recorded twice**", lambda seen: seen.repeated_events),
+    _zero("**`output_stored` never received**", lambda seen: seen.lost_signals),
+    Row("`output_stored` received again", lambda run: str(run.rough.repeated_signals)),
     Row(
         "**polls more than undisturbed**",
         lambda run: f"{run.more_polls:.1%}",

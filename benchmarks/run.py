@@ -18,6 +18,7 @@ from django.utils import timezone
 
 from tests.acceptance.deployment import ALIAS, Deployment, deployed
 from tests.servers import Postgres, Server
+from videojobs.models import JobEvent
 from videojobs.testing import Script, SimulatedProvider, sample
 from videojobs.testing.wire import Reply, Request
 
@@ -37,18 +38,14 @@ for number in range({first}, {beyond}):
 """
 _DECIDE = """
 from videojobs import operations
-from django.utils import timezone
 out = []
 for pk, task_id in {decisions!r}:
-    job = VideoJob.objects.filter(pk=pk, status="unconfirmed").first()
-    if job is None:
-        continue
-    now = timezone.now()
+    job = VideoJob.objects.get(pk=pk)
     if task_id:
-        change = {{"status": "queued", "provider_task_id": task_id, "submitted_at": now}}
+        decided = operations.attach(job, task_id, actor="a person")
     else:
-        change = {{"status": "pending"}}
-    if VideoJob.objects.transition(job, due_at=now, actor="a person", **change):
+        decided = operations.not_created(job, actor="a person")
+    if decided:
         out.append(bool(task_id))
 """
 
@@ -120,11 +117,17 @@ def carry_out(
             database_url=database_url,
             broker_url=broker.url,
             provider=provider,
+            app="benchmarks.witness",
             **setup.SETTINGS,
         ) as site,
         _helpers() as helpers,
     ):
-        site.environment |= {"DJANGO_DEBUG": "0", "DJANGO_SECRET_KEY": "for a moment only"}
+        notes = directory / "notes"
+        site.environment |= {
+            "DJANGO_DEBUG": "0",
+            "DJANGO_SECRET_KEY": "for a moment only",
+            "CHAOS_NOTES": str(notes),
+        }
         crew, person = Crew(site), Person(site, helpers)
         recoveries = Recoveries(lambda: site.jobs)
         faults = None
@@ -142,7 +145,8 @@ def carry_out(
                 person.look()
                 finished = site.jobs.filter(mirror_status="stored").count()
                 unfinished = site.jobs.exclude(mirror_status="stored").count()
-                over = submitting.done() and not unfinished
+                unsent = JobEvent.objects.using(ALIAS).filter(signal_due_at__isnull=False).count()
+                over = submitting.done() and not unfinished and not unsent
             except DatabaseError:
                 connections[ALIAS].close()
                 over = False
@@ -161,6 +165,7 @@ def carry_out(
             jobs=list(_jobs(site)),
             tasks=list(_tasks(provider)),
             files=_files(site),
+            signals=notes.read_text().splitlines() if notes.exists() else [],
             seconds=_seconds(site),
             wake_ups=_wake_ups(directory),
             attached=person.attached,

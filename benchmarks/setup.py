@@ -24,8 +24,8 @@ LATENCY = 0.1
 STEPS = ("queued", "processing", "processing", "completed")
 
 #: Jobs submitted in a second, and how many by one process of the site.
-PACE = 8.0
-BATCH = 50
+PACE = 10.0
+BATCH = 100
 
 #: Seconds from one SIGKILL to the next.
 KILL_EVERY = (4.0, 5.0)

@@ -27,6 +27,7 @@ CALM = Evidence(
     jobs=JOBS,
     tasks=TASKS,
     files={f"{n}.mp4": f"sha-{n}" for n in range(3)},
+    signals=["clip 0", "clip 1", "clip 2"],
     seconds=60.0,
 )
 ROUGH = replace(
@@ -68,6 +69,7 @@ def test_a_run_that_lost_nothing_meets_all_targets() -> None:
         ({"jobs": changed(JOBS, checks=1)}, "polls more", "16.7%"),
         ({"tasks": changed(TASKS, checked_at=(10.0, 11.0))}, "polls sooner", "1"),
         ({"recoveries": [Recovery(12.5, False)]}, "recovery", "1 jobs: median 12.5 s"),
+        ({"signals": ["clip 0", "clip 0", "clip 1"]}, "`output_stored` never", "1"),
         ({"kills": 0}, "workers killed", "0"),
         ({"broker_faults": 1}, "broker emptied", "1"),
         ({"database_restarts": 0}, "PostgreSQL", "0"),
