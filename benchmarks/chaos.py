@@ -19,10 +19,10 @@ import django
 import redis
 from kombu import Connection
 
-from tests import servers
 from tests.servers import NotFound, Redis, Server
 
 from .evidence import Run, missed, table
+from .rabbitmq import RabbitMQ
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "reliability.md"
 
@@ -87,8 +87,7 @@ def _run(options: argparse.Namespace, *, seed: int) -> Run:
 
 def _broker(broker: str) -> Server:
     """One of our own by its name, or the one at an address."""
-    # A part of the tests that can be missing in an older copy of them.
-    kind: type[Server] = Redis if broker.startswith("redis") else servers.RabbitMQ
+    kind: type[Server] = Redis if broker.startswith("redis") else RabbitMQ
     return kind(address=broker) if "://" in broker else kind.found(own=True)
 
 

@@ -60,7 +60,7 @@ class _Kill:
 class Recoveries:
     """Finds the jobs that a killed worker was at, and when they moved on."""
 
-    jobs: Callable[[], Any]
+    site: Deployment
     #: Spans, in the wall clock's seconds, in which something else was disturbed.
     others: list[tuple[float, float]] = field(default_factory=list)
     seen: list[Recovery] = field(default_factory=list)
@@ -75,7 +75,7 @@ class Recoveries:
             if kill.claimed is None:
                 kill.claimed = self._claimed_at(kill.at)
                 continue
-            turns = dict(self.jobs().filter(pk__in=kill.claimed).values_list("pk", "turn"))
+            turns = dict(self.site.jobs.filter(pk__in=kill.claimed).values_list("pk", "turn"))
             now = time.time()
             for pk in [pk for pk, turn in kill.claimed.items() if turns.get(pk) != turn]:
                 del kill.claimed[pk]
@@ -89,7 +89,7 @@ class Recoveries:
     def _claimed_at(self, at: float) -> dict[Any, int]:
         """The jobs that are claimed, and were so at that time, also when asked later."""
         latest = datetime.fromtimestamp(at, UTC) + timedelta(seconds=setup.LEASE)
-        rows = self.jobs().filter(claimed_until__lte=latest)
+        rows = self.site.jobs.filter(claimed_until__lte=latest)
         return dict(rows.values_list("pk", "turn"))
 
 
@@ -117,6 +117,11 @@ class Faults:
         if not broker.address:
             self._waiting += [(part, self._disturb_broker) for part in setup.BROKER_AT]
         self._waiting.sort(key=lambda waiting: waiting[0])
+
+    @property
+    def are_left(self) -> bool:
+        """Whether something is still to be done, or under way."""
+        return bool(self._waiting) or self._under_way is not None
 
     def go_on(self, finished: float) -> None:
         """Do what is due; `finished` is the part of the jobs that are."""

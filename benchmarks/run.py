@@ -8,7 +8,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -27,8 +26,8 @@ from .evidence import Evidence, Job, Task
 from .faults import Crew, Faults, Recoveries
 
 TICK = 0.1
-#: How much longer than its undisturbed minimum a run may take before it is broken off, in seconds.
-PATIENCE = 300.0
+#: A run in which no job has finished for so long is broken off: what is left by then is lost.
+PATIENCE = 90.0
 
 _SUBMIT = """
 import time
@@ -95,6 +94,38 @@ class Person:
         self.not_created += len(decided) - sum(decided)
 
 
+class Progress:
+    """How far the jobs are, and whether anything still moves."""
+
+    def __init__(self, site: Deployment, jobs: int, say: Callable[[str], None]) -> None:
+        self.finished = self.unfinished = 0
+        self._site, self._jobs, self._say = site, jobs, say
+        self._moved_at = self._said_at = time.monotonic()
+
+    @property
+    def part(self) -> float:
+        """The part of the jobs that is finished."""
+        return self.finished / self._jobs
+
+    @property
+    def is_stuck(self) -> bool:
+        return time.monotonic() > self._moved_at + PATIENCE
+
+    def look(self) -> bool:
+        """True when each job has its video, and nobody waits for a signal."""
+        before = self.finished
+        self.finished = self._site.jobs.filter(mirror_status="stored").count()
+        self.unfinished = self._site.jobs.exclude(mirror_status="stored").count()
+        if self.finished > before:
+            self._moved_at = time.monotonic()
+        if time.monotonic() > self._said_at + 5:
+            self._said_at = time.monotonic()
+            submitted = self.finished + self.unfinished
+            self._say(f"{submitted} jobs submitted, {self.finished} finished")
+        unsent = JobEvent.objects.using(ALIAS).filter(signal_due_at__isnull=False)
+        return self.finished == self._jobs and not unsent.exists()
+
+
 def carry_out(
     jobs: int,
     *,
@@ -104,10 +135,8 @@ def carry_out(
     seed: int,
     say: Callable[[str], None],
 ) -> Evidence:
-    """One run on a fresh database and fresh files; the broker has to be started and empty.
-
-    Raises `TimeoutError` when the jobs do not end; the logs stay in the directory.
-    """
+    """One run on a fresh database and fresh files; the broker has to be started and empty."""
+    notes = directory / "notes"
     with (
         Postgres.found(own=True) as postgres,
         postgres.database() as database_url,
@@ -120,47 +149,33 @@ def carry_out(
             app="benchmarks.witness",
             **setup.SETTINGS,
         ) as site,
-        _helpers() as helpers,
+        ThreadPoolExecutor(3) as helpers,  # None of them reads the database.
     ):
-        notes = directory / "notes"
+        # Without debug, as in production.
         site.environment |= {
             "DJANGO_DEBUG": "0",
             "DJANGO_SECRET_KEY": "for a moment only",
             "CHAOS_NOTES": str(notes),
         }
-        crew, person = Crew(site), Person(site, helpers)
-        recoveries = Recoveries(lambda: site.jobs)
-        faults = None
-        if rough:
-            faults = Faults(crew, broker, postgres, recoveries, helpers, seed=seed, say=say)
+        crew, person, recoveries = Crew(site), Person(site, helpers), Recoveries(site)
+        faults = Faults(crew, broker, postgres, recoveries, helpers, seed=seed, say=say)
         submitting = helpers.submit(_submit, site, jobs)
-        deadline = time.monotonic() + PATIENCE + jobs / setup.PACE
-        finished, said_at = 0, 0.0
-        while True:
+        progress, over = Progress(site, jobs, say), False
+        while not over and not progress.is_stuck:
+            time.sleep(TICK)
             crew.revive()
-            if faults:
-                faults.go_on(finished / jobs)
+            if rough:
+                faults.go_on(progress.part)
             try:
                 recoveries.look()
                 person.look()
-                finished = site.jobs.filter(mirror_status="stored").count()
-                unfinished = site.jobs.exclude(mirror_status="stored").count()
-                unsent = JobEvent.objects.using(ALIAS).filter(signal_due_at__isnull=False).count()
-                over = submitting.done() and not unfinished and not unsent
+                over = progress.look() and not (rough and faults.are_left)
             except DatabaseError:
                 connections[ALIAS].close()
-                over = False
-            if over or time.monotonic() > deadline:
-                break
-            if time.monotonic() > said_at + 5:
-                said_at = time.monotonic()
-                kills = f", {faults.kills} kills" if faults else ""
-                say(f"{finished + unfinished} jobs submitted, {finished} finished{kills}")
-            time.sleep(TICK)
         if not over:
-            say(f"not over in time: {_unfinished(site)}")
+            say(f"broken off, nothing has finished for {PATIENCE:.0f} s: {_unfinished(site)}")
         submitting.result()
-        evidence = Evidence(
+        return Evidence(
             submitted=jobs,
             jobs=list(_jobs(site)),
             tasks=list(_tasks(provider)),
@@ -170,21 +185,13 @@ def carry_out(
             wake_ups=_wake_ups(directory),
             attached=person.attached,
             not_created=person.not_created,
-            kills=faults.kills if faults else 0,
-            broker_faults=faults.broker_faults if faults else 0,
-            database_restarts=faults.database_restarts if faults else 0,
+            kills=faults.kills,
+            broker_faults=faults.broker_faults,
+            database_restarts=faults.database_restarts,
             ended_by_themselves=crew.ended_by_themselves,
             recoveries=recoveries.seen,
             database=f"PostgreSQL {_database_version()}",
         )
-    return evidence
-
-
-@contextmanager
-def _helpers() -> Iterator[ThreadPoolExecutor]:
-    """Threads for the site's own processes and for slow servers; none reads the database."""
-    with ThreadPoolExecutor(3) as helpers:
-        yield helpers
 
 
 def _script(prompt: str) -> Script:

@@ -67,6 +67,14 @@ def test_a_run_that_lost_nothing_meets_all_targets() -> None:
         ({"jobs": changed(JOBS, events=[*EVENTS, EVENTS[-1]])}, "transitions", "1"),
         ({"tasks": changed(TASKS, checked_at=(1, 9, 20))}, "polls more", "16.7%"),
         ({"jobs": changed(JOBS, checks=1)}, "polls more", "16.7%"),
+        (
+            {
+                "tasks": changed(TASKS, checked_at=(1, 9, 20)),
+                "jobs": changed(JOBS, checks=3),
+            },
+            "polls more",
+            "16.7%",
+        ),
         ({"tasks": changed(TASKS, checked_at=(10.0, 11.0))}, "polls sooner", "1"),
         ({"recoveries": [Recovery(12.5, False)]}, "recovery", "1 jobs: median 12.5 s"),
         ({"signals": ["clip 0", "clip 0", "clip 1"]}, "`output_stored` never", "1"),
