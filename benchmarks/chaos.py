@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -30,6 +31,8 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "reliability.md"
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 0 when each run meets each target."""
     options = _parser().parse_args(arguments)
+    # So that workers, beat and servers end with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     named = "://" in options.broker
     if options.write and named:
         sys.exit("dev chaos: --write is for the brokers that the benchmark disturbs")

@@ -17,14 +17,14 @@ SWEEP_INTERVAL = SETTINGS["SWEEP_INTERVAL"]
 LEASE = SETTINGS["CONNECT_TIMEOUT"] + SETTINGS["READ_TIMEOUT"] + SETTINGS["LEASE_MARGIN"]
 
 WORKERS = 2
-THREADS = 8
+THREADS = 16
 #: Seconds that the provider takes for an answer: half before the call counts, half afterwards.
 LATENCY = 0.1
 #: What the checks of each task answer.
 STEPS = ("queued", "processing", "processing", "completed")
 
 #: Jobs submitted in a second, and how many by one process of the site.
-PACE = 10.0
+PACE = 8.0
 BATCH = 100
 
 #: Seconds from one SIGKILL to the next.
