@@ -25,7 +25,9 @@ from . import setup
 from .evidence import Evidence, Job, Task
 from .faults import Crew, Faults, Recoveries
 
+#: Seconds between two looks at the jobs of killed workers, and at everything else.
 TICK = 0.1
+LOOK = 1.0
 #: A run in which no job has finished for so long is broken off: what is left by then is lost.
 PATIENCE = 90.0
 
@@ -160,7 +162,7 @@ def carry_out(
         crew, person, recoveries = Crew(site), Person(site, helpers), Recoveries(site)
         faults = Faults(crew, broker, postgres, recoveries, helpers, seed=seed, say=say)
         submitting = helpers.submit(_submit, site, jobs)
-        progress, over = Progress(site, jobs, say), False
+        progress, over, looked_at = Progress(site, jobs, say), False, 0.0
         while not over and not progress.is_stuck:
             time.sleep(TICK)
             crew.revive()
@@ -168,8 +170,10 @@ def carry_out(
                 faults.go_on(progress.part)
             try:
                 recoveries.look()
-                person.look()
-                over = progress.look() and not (rough and faults.are_left)
+                if time.monotonic() > looked_at + LOOK:
+                    looked_at = time.monotonic()
+                    person.look()
+                    over = progress.look() and not (rough and faults.are_left)
             except DatabaseError:
                 connections[ALIAS].close()
         if not over:
