@@ -37,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.write and named:
         sys.exit("dev chaos: --write is for the brokers that the benchmark disturbs")
     django.setup()
+    if os.getloadavg()[0] > (os.cpu_count() or 1):
+        _say("the machine is busy with something else, and the figures will show it")
     runs = []
     for number in range(1, options.runs + 1):
         _say(f"run {number} of {options.runs}")
