@@ -10,11 +10,10 @@ import pytest
 from pytest_django import DjangoDbBlocker
 
 from tests.servers import Redis
-from videojobs.testing import Script, SimulatedProvider, sample
-from videojobs.testing.crashes import POINTS, deaths, variables
-from videojobs.testing.workers import Supervisor
+from videojobs.testing import Script, SimulatedProvider, Supervisor, sample
+from videojobs.testing.crashes import POINTS, deaths, is_over, variables
 
-from .deployment import ROOT, Deployment, deployed
+from .deployment import ALIAS, ROOT, Deployment, deployed
 
 # On a machine that is busy, starting some dozen workers takes its time.
 pytestmark = pytest.mark.timeout(420)
@@ -27,8 +26,8 @@ PADDING = "." * 600_000
 WORKERS = 3
 # Seconds that a step has to end when its worker is told to.
 SOFTLY = {"CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT": "1"}
-# A process that leaves a soft shutdown says that it was told to end.
-RETURNCODES = {"KILL": -signal.SIGKILL, "TERM": 1}
+# A worker whose soft shutdown ended well says so.
+RETURNCODES = {"KILL": -signal.SIGKILL, "TERM": 0}
 
 
 @dataclass(frozen=True)
@@ -90,16 +89,12 @@ def matrix(
         for _ in range(WORKERS):
             supervisor.start_worker("-I", "videojobs.testing.mortal,tests.acceptance.receivers")
 
-        def is_over() -> bool:
-            return (
-                len(deaths(marks)) == len(POINTS)
-                and site.all_finished()
-                and not site.jobs.filter(events__signal_due_at__isnull=False).exists()
-                and set(deaths(marks).values()) <= {end.pid for end in supervisor.endings}
-            )
+        def is_quiet() -> bool:
+            ended = {ending.pid for ending in supervisor.endings}
+            return is_over(marks, using=ALIAS) and set(deaths(marks).values()) <= ended
 
         try:
-            supervisor.wait_until(is_over, seconds=300)
+            supervisor.wait_until(is_quiet, seconds=300)
         except AssertionError as error:
             missing = set(POINTS) - set(deaths(marks))
             raise AssertionError(f"not reached: {missing}\n{site.story()}") from error
@@ -119,6 +114,13 @@ def test_a_worker_died_at_each_point_as_it_was_meant_to(matrix: Matrix) -> None:
     assert matrix.deaths.keys() == POINTS.keys()
     assert len(set(matrix.deaths.values())) == len(POINTS)
     assert {ended.get(pid) for pid in matrix.deaths.values()} == {RETURNCODES[matrix.how]}
+
+
+def test_what_a_sigterm_begins_is_a_soft_shutdown(matrix: Matrix) -> None:
+    logs = [log.read_text() for log in matrix.site.directory.glob("supervised-worker*.log")]
+
+    begun = sum(log.count("Initiating Soft Shutdown") for log in logs)
+    assert begun == (len(POINTS) if matrix.how == "TERM" else 0)
 
 
 def test_nothing_else_died(matrix: Matrix) -> None:

@@ -131,6 +131,21 @@ def deaths(marks: Path) -> dict[str, int]:
     return {point: int(read[_file(point)]) for point in POINTS if read.get(_file(point))}
 
 
+def is_over(marks: Path, *, using: str = "default") -> bool:
+    """Whether a worker has died at each point, and no job or signal has anything left to do.
+
+    `using` is the alias of the database that the workers work on.
+    """
+    from django.apps import apps
+
+    jobs = apps.get_model("videojobs", "VideoJob")._default_manager.using(using)
+    return (
+        deaths(marks).keys() == POINTS.keys()
+        and not jobs.filter(due_at__isnull=False).exists()
+        and not jobs.filter(events__signal_due_at__isnull=False).exists()
+    )
+
+
 def arm(marks: Path, how: str, points: Iterable[str] = POINTS) -> ExitStack:
     """Wrap the app's functions, so that this process dies at `points`; closing it undoes that.
 

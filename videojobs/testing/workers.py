@@ -64,6 +64,10 @@ class Supervisor:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Kill all processes; none is started again."""
         self._stopped.set()
         self._watcher.join()
         for _arguments, process in self._processes.values():
@@ -87,6 +91,11 @@ class Supervisor:
         name = f"supervised-beat{len(self._processes)}"
         schedule = str(self.directory / f"{name}.schedule")
         return self._add(name, ["beat", "--schedule", schedule, *arguments])
+
+    def pid(self, name: str) -> int:
+        """The process that has this name now."""
+        with self._lock:
+            return self._processes[name][1].pid
 
     @property
     def restarts(self) -> int:
