@@ -98,6 +98,7 @@ def test_the_example_of_a_test_passes(simulated_provider: SimulatedProvider) -> 
 @pytest.mark.timeout(300)
 def test_the_example_of_a_crash_matrix_passes(
     shared_database: None,
+    simulated_provider: SimulatedProvider,
     redis_server: Redis,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -108,21 +109,20 @@ def test_the_example_of_a_crash_matrix_passes(
     (tmp_path / "mysite.py").write_text("from project.celery import app as app")
     impatient = ("POLL_INTERVAL", "READ_TIMEOUT", "LEASE_MARGIN", "SWEEP_GRACE", "SWEEP_INTERVAL")
     names = block("from videojobs.testing import Supervisor")
-    with SimulatedProvider() as provider:
-        environment = {
-            **{f"VIDEOJOBS_{name}": "1" for name in impatient},
-            "VIDEOJOBS_BASE_URL": provider.base_url,
-            "VIDEOJOBS_API_KEY": provider.api_key,
-            "VIDEOJOBS_ALLOWED_PRIVATE_NETWORKS": "127.0.0.0/8",
-            "PATH": os.environ["PATH"],
-            "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)]),
-            "DJANGO_DEBUG": "1",
-            "DATABASE_URL": f"sqlite:///{connection.settings_dict['NAME']}",
-            "CELERY_BROKER_URL": redis_server.url,
-            "MEDIA_ROOT": str(tmp_path / "media"),
-        }
+    environment = {
+        **{f"VIDEOJOBS_{name}": "1" for name in impatient},
+        "VIDEOJOBS_BASE_URL": simulated_provider.base_url,
+        "VIDEOJOBS_API_KEY": simulated_provider.api_key,
+        "VIDEOJOBS_ALLOWED_PRIVATE_NETWORKS": "127.0.0.0/8",
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)]),
+        "DJANGO_DEBUG": "1",
+        "DATABASE_URL": f"sqlite:///{connection.settings_dict['NAME']}",
+        "CELERY_BROKER_URL": redis_server.url,
+        "MEDIA_ROOT": str(tmp_path / "media"),
+    }
 
-        names["test_no_job_is_lost_with_a_worker"](environment, tmp_path, None)
+    names["test_no_job_is_lost_with_a_worker"](simulated_provider, environment, tmp_path, None)
 
 
 def test_every_signal_is_in_the_table() -> None:
