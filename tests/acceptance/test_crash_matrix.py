@@ -74,6 +74,8 @@ def matrix(
             provider=provider,
             # So that a dead worker's sweep does not find work before the next one is up.
             SWEEP_GRACE=3,
+            # On a busy machine, a step may stand still for a while.
+            LEASE_MARGIN=3,
             TEST_SIGNALS=told,
         ) as site,
         Supervisor(
@@ -83,6 +85,8 @@ def matrix(
             cwd=ROOT,
         ) as supervisor,
     ):
+        # The jobs of the other way to die, on the same database.
+        site.manage("flush", "--no-input", "--verbosity", "0")
         points = list(POINTS)
         site.run(f"for point in {points!r}: VideoJob.objects.submit(point, duration=5, key=point)")
         supervisor.start_beat()

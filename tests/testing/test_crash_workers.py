@@ -3,13 +3,14 @@
 import importlib
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.processes import processes
+from tests.processes import processes, wait_for_end_of
 from tests.servers import Redis
 from videojobs.testing import Ending, Supervisor, crashes
 
@@ -59,7 +60,25 @@ def test_nothing_is_left_running(supervisor: Supervisor) -> None:
     supervisor.stop()
 
     assert not pids & {pid for pid, _parent in processes()}
-    assert supervisor.endings == []
+    assert not supervisor.endings
+
+
+def test_nothing_is_left_running_when_the_test_process_itself_is_killed(tmp_path: Path) -> None:
+    program = f"""
+import os, pathlib, signal
+from videojobs.testing import Supervisor
+environment = {{"DJANGO_DEBUG": "1", "CELERY_BROKER_URL": "redis://127.0.0.1:1/0"}}
+path = pathlib.Path({str(tmp_path)!r})
+with Supervisor("project", environment=environment, directory=path) as supervisor:
+    print(supervisor.pid(supervisor.start_beat()), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    killed = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+
+    assert killed.returncode == -signal.SIGKILL
+    wait_for_end_of([int(killed.stdout)])
 
 
 def test_what_does_not_come_true_is_told_with_the_logs(tmp_path: Path) -> None:

@@ -17,6 +17,14 @@ from types import TracebackType
 #: Seconds between two looks at whether all processes are still there.
 _INTERVAL = 0.05
 
+# Waits for the end of the test process, which even SIGKILL announces by closing the pipe, and ends
+# what was last named in it.
+_WATCHDOG = """
+trap '' HUP INT TERM
+while read -r pids; do running=$pids; done
+for pid in $running; do kill -s KILL -- "-$pid"; done 2>/dev/null
+"""
+
 
 @dataclass(frozen=True)
 class Ending:
@@ -31,7 +39,7 @@ class Supervisor:
     """Starts workers and beat of a Celery app, and starts each again whenever it ends.
 
     `environment` is all that they get; their logs are `<name>.log` in `directory`. Leaving the
-    context kills them: nothing is left running.
+    context kills them: nothing is left running, not even if this very process is killed.
     """
 
     def __init__(
@@ -55,6 +63,9 @@ class Supervisor:
 
     def __enter__(self) -> Supervisor:
         self.directory.mkdir(parents=True, exist_ok=True)
+        self._watchdog = subprocess.Popen(
+            ["/bin/sh", "-c", _WATCHDOG], stdin=subprocess.PIPE, start_new_session=True
+        )
         self._watcher.start()
         return self
 
@@ -68,12 +79,17 @@ class Supervisor:
 
     def stop(self) -> None:
         """Kill all processes; none is started again."""
+        if self._stopped.is_set():
+            return
         self._stopped.set()
         self._watcher.join()
         for _arguments, process in self._processes.values():
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+        self._processes.clear()
+        self._tell_watchdog()
+        self._watchdog.communicate()
 
     def start_worker(self, *arguments: str) -> str:
         """Start a worker with one thread, so that no other step dies with the one that is meant.
@@ -120,6 +136,7 @@ class Supervisor:
         arguments = [*arguments[:1], "--loglevel", "INFO", *arguments[1:]]
         with self._lock:
             self._processes[name] = (arguments, self._start(name, arguments))
+            self._tell_watchdog()
         return name
 
     def _start(self, name: str, arguments: list[str]) -> subprocess.Popen[bytes]:
@@ -142,6 +159,13 @@ class Supervisor:
                         continue
                     self.endings.append(Ending(name, process.pid, process.returncode))
                     self._processes[name] = (arguments, self._start(name, arguments))
+                    self._tell_watchdog()
+
+    def _tell_watchdog(self) -> None:
+        assert self._watchdog.stdin is not None
+        pids = " ".join(str(process.pid) for _arguments, process in self._processes.values())
+        self._watchdog.stdin.write(f"{pids}\n".encode())
+        self._watchdog.stdin.flush()
 
     def _log(self, name: str) -> Path:
         return self.directory / f"{name}.log"
