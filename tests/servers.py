@@ -469,7 +469,7 @@ class RabbitMQ(Server):
     """A node that keeps durable queues and persistent messages over `restart` and `kill`.
 
     It has an epmd, which knows the nodes of a machine, and files of its own: it meets no other
-    node. `options` are lines of `rabbitmq.conf`.
+    node. `options` are settings of Erlang's application `rabbit`: not all have a name elsewhere.
     """
 
     name = "RabbitMQ"
@@ -501,8 +501,8 @@ class RabbitMQ(Server):
         return all(map(shutil.which, ("erl", "epmd"))) and binary.with_name("rabbitmq-env").exists()
 
     def _command(self) -> list[str]:
-        config = self.directory / "rabbitmq.conf"
-        config.write_text("".join(f"{line}\n" for line in self._options))
+        config = self.directory / "advanced.config"
+        config.write_text(f"[{{rabbit, [{', '.join(self._options)}]}}].\n")
         variables: dict[str, object] = {
             "HOME": self.directory,  # Of the cookie by which nodes know each other.
             "ERL_EPMD_ADDRESS": "127.0.0.1",
@@ -514,7 +514,8 @@ class RabbitMQ(Server):
             "RABBITMQ_MNESIA_BASE": self.directory / "mnesia",
             "RABBITMQ_LOG_BASE": self.directory,
             "RABBITMQ_LOGS": "-",
-            "RABBITMQ_CONFIG_FILE": config,
+            "RABBITMQ_ADVANCED_CONFIG_FILE": config,
+            "RABBITMQ_CONFIG_FILE": self.directory / "none.conf",
             "RABBITMQ_CONF_ENV_FILE": self.directory / "none.conf",
             "RABBITMQ_ENABLED_PLUGINS_FILE": self.directory / "none",
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (

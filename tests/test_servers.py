@@ -97,7 +97,7 @@ def receive_message(url: str) -> object:
 
 @pytest.fixture(scope="module")
 def own_rabbitmq() -> Iterator[RabbitMQ]:
-    with servers.obtain(RabbitMQ, own=True, options=("channel_max = 77",)) as server:
+    with servers.obtain(RabbitMQ, own=True, options=("{channel_max, 77}",)) as server:
         yield server
 
 
@@ -299,7 +299,7 @@ def test_the_epmd_of_the_machine_does_not_know_a_rabbitmq_of_ours(own_rabbitmq: 
     assert f"videojobs{own_rabbitmq.port}" not in known.stdout
 
 
-def test_the_options_of_a_rabbitmq_are_lines_of_its_configuration(own_rabbitmq: RabbitMQ) -> None:
+def test_the_options_of_a_rabbitmq_are_settings_of_its_application(own_rabbitmq: RabbitMQ) -> None:
     with Connection(own_rabbitmq.url) as connection:
         assert connection.connection.channel_max == 77
 
