@@ -9,6 +9,7 @@ import signal
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -81,12 +82,17 @@ def killed_worker(site: Deployment, broker: RabbitMQ) -> Workers:
 
 
 def impatient_broker(site: Deployment, broker: RabbitMQ) -> Workers:
-    """The broker takes back, again and again, what a worker holds for longer than it allows."""
-    workers = [site.start_worker(), site.start_worker()]
+    """The broker takes waiting checks back from a worker that holds them for longer than it allows,
+    and from one that is frozen, which believes afterwards that they are still its own."""
+    frozen = site.start_worker()
+    submit_and_wait_until_all_are_waiting(site)
+    frozen.send_signal(signal.SIGSTOP)
+    worker = site.start_worker()
     site.start_beat()
-    submit(site, "first")
-    site.wait_until(lambda: broker.log().count("acknowledgement on channel") >= 2)
-    return workers
+    site.wait_until(lambda: all(job.check_count for job in site.jobs))
+    frozen.send_signal(signal.SIGCONT)
+    assert "delivery acknowledgement on channel" in broker.log()
+    return [frozen, worker]
 
 
 PATIENCE = ("{consumer_timeout, 3000}", "{channel_tick_interval, 1000}")
@@ -139,6 +145,15 @@ def test_each_check_is_sent_once(site: Deployment) -> None:
     checks = {(job.check_count, site.provider.checks(job.provider_task_id)) for job in site.jobs}
 
     assert checks == {(len(STEPS), len(STEPS))}
+
+
+def test_no_check_is_sent_before_its_time(site: Deployment) -> None:
+    calls = [call for call in site.provider.calls if call.kind == "check"]
+    times = [[c.at for c in calls if c.task_id == job.provider_task_id] for job in site.jobs]
+
+    waits = [later - earlier for of_job in times for earlier, later in pairwise(of_job)]
+    # Less a little: timers are not exact.
+    assert min(waits) > 0.9 * float(site.environment["VIDEOJOBS_POLL_INTERVAL"])
 
 
 def test_each_job_stores_one_file_with_the_hash_that_the_provider_served(site: Deployment) -> None:
