@@ -1,4 +1,4 @@
-"""Real servers for tests: a Redis and a PostgreSQL of our own, or those that an address names.
+"""Real servers for tests: Redis, PostgreSQL and RabbitMQ of our own, or those an address names.
 
 A server of our own runs on a free port over a private temporary directory, keeps both through
 `kill()` and `restart()`, and ends with the test process, however that one ends.
@@ -22,9 +22,11 @@ from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Self, TypeVar
 from urllib.parse import urlsplit
 
+import amqp
 import psycopg
 import pytest
 import redis
+from kombu import Connection
 from psycopg import sql
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -32,24 +34,28 @@ from redis.retry import Retry
 from tests.processes import (
     POLL_SECONDS,
     STOP_SECONDS,
-    children_of,
     copy_of_wheel,
+    descendants_of,
     free_port,
     open_to_all,
     running_as_root,
+    stop_tree,
     unprivileged_user,
     version_key,
     wait_for_end_of,
 )
 
 REQUIRE_ALL = "VIDEOJOBS_TEST_REQUIRE_ALL"
-PLACES = ("/usr/lib/postgresql/*/bin", "/usr/sbin")
+PLACES = (
+    *("/usr/lib/postgresql/*/bin", "/usr/lib/rabbitmq/bin"),
+    *("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin"),
+)
 START_SECONDS = 60.0
 ANSWER_SECONDS = 2
 
 # Waits for the end of the test process, which even SIGKILL announces by closing the pipe, then
-# ends the server last named in it and removes the directory. After a pause the children are named
-# too: they could not end as long as they are stopped.
+# ends the server last named in it and removes the directory. The children are named too: they
+# could not end as long as they are stopped, and might outlive a server that must be killed.
 WATCHDOG = """
 trap '' HUP INT TERM
 while read -r pid others; do server=$pid children=$others; done
@@ -57,7 +63,7 @@ if [ -n "$server" ]; then
     kill -s "$2" "$server"; kill -s CONT "$server" $children
     tries=100
     while kill -0 "$server" && [ "$tries" -gt 0 ]; do sleep 0.1; tries=$((tries - 1)); done
-    kill -s KILL "$server"
+    kill -s KILL "$server" && kill -s KILL $children
 fi 2>/dev/null
 rm -rf -- "$1"
 """
@@ -76,10 +82,11 @@ class Server:
     name: ClassVar[str]
     program: ClassVar[str]
     variable: ClassVar[str]
-    wheel: ClassVar[str]
+    wheel: ClassVar[str] = ""
     own_url: ClassVar[str]
     stop_signal: ClassVar[signal.Signals]
     refuses_root: ClassVar[bool] = False
+    port_taken: ClassVar[str] = "Address already in use"
 
     def __init__(
         self, binary: Path | None = None, *, address: str | None = None, options: Sequence[str] = ()
@@ -102,7 +109,7 @@ class Server:
         for binary in cls.binaries():
             if cls._runs(binary):
                 return cls(binary, options=options)
-        looked_for = [f"{cls.program} on PATH", *PLACES, cls.wheel]
+        looked_for = [f"{cls.program} on PATH", *PLACES, *([cls.wheel] if cls.wheel else [])]
         if not own:
             looked_for.insert(0, f"${cls.variable}")
         raise NotFound(f"no {cls.name} found; looked for {', '.join(looked_for)}")
@@ -127,6 +134,8 @@ class Server:
     @classmethod
     def wheel_binaries(cls) -> Iterator[Path]:
         """The binaries of the wheel, found without importing it: imports change the machine."""
+        if not cls.wheel:
+            return
         package, _, pattern = cls.wheel.partition("/")
         spec = importlib.util.find_spec(package)
         for location in (spec and spec.submodule_search_locations) or ():
@@ -221,8 +230,8 @@ class Server:
 
     def resume(self) -> None:
         self._refuse_foreign("resume")
-        self._signal_all(signal.SIGCONT)
-        self._tell_watchdog(self.pid)
+        children = self._signal_all(signal.SIGCONT)
+        self._tell_watchdog(self.pid, *children)
 
     def close(self) -> None:
         """Ends our server and removes its directory."""
@@ -238,7 +247,7 @@ class Server:
             return False
         try:
             return self._is_itself()
-        except (redis.RedisError, psycopg.Error, OSError):
+        except (redis.RedisError, psycopg.Error, amqp.AMQPError, OSError):
             return False
 
     def log(self) -> str:
@@ -296,9 +305,10 @@ class Server:
         except RuntimeError:
             exited = self._process.poll() is not None
             self.kill()
-            if exited and "Address already in use" in self.log()[log_size:]:
+            if exited and self.port_taken in self.log()[log_size:]:
                 return False
             raise
+        self._tell_watchdog(self.pid, *descendants_of(self.pid))
         return True
 
     def _wait_until_ready(self) -> None:
@@ -339,12 +349,11 @@ class Server:
         self._watchdog.stdin.flush()
 
     def _signal_all(self, signum: signal.Signals) -> list[int]:
-        """Stops the first process before its children are listed, so that none is born unseen."""
+        """Signals the server and all its descendants, and returns these."""
         if self._process is None or self._process.poll() is not None:
             return []
         pid = self._process.pid
-        os.kill(pid, signal.SIGSTOP)
-        children = children_of(pid)
+        children = stop_tree(pid)
         for target in [*children, pid]:
             with suppress(ProcessLookupError):
                 os.kill(target, signum)
@@ -456,6 +465,76 @@ class Postgres(Server):
         return bool(self.address) or row == (self._data,)
 
 
+class RabbitMQ(Server):
+    """A node that keeps durable queues and persistent messages over `restart` and `kill`.
+
+    It has an epmd, which knows the nodes of a machine, and files of its own: it meets no other
+    node. `options` are settings of Erlang's application `rabbit`: not all have a name elsewhere.
+    """
+
+    name = "RabbitMQ"
+    program = "rabbitmq-server"
+    variable = "VIDEOJOBS_TEST_RABBITMQ_URL"
+    own_url = "amqp://guest:guest@127.0.0.1:{port}//"
+    stop_signal = signal.SIGTERM
+    port_taken = "already in use"  # Also said of its port for other nodes.
+
+    # The node would leave an epmd behind that it started itself.
+    NODE = """
+        epmd -address 127.0.0.1 & epmd=$!
+        "$0" & node=$!
+        trap 'kill $node' TERM
+        while kill -0 $node; do wait $node; done 2>/dev/null
+        kill $epmd
+    """
+
+    @classmethod
+    def installed_binaries(cls) -> Iterator[Path]:
+        for link in super().installed_binaries():
+            # Debian's command on PATH is another one: it becomes a user that can't write here.
+            if (binary := link.resolve()).name == cls.program:
+                yield binary
+
+    @classmethod
+    def _runs(cls, binary: Path) -> bool:
+        # It has no --version: it would start.
+        return all(map(shutil.which, ("erl", "epmd"))) and binary.with_name("rabbitmq-env").exists()
+
+    def _command(self) -> list[str]:
+        config = self.directory / "advanced.config"
+        config.write_text(f"[{{rabbit, [{', '.join(self._options)}]}}].\n")
+        variables: dict[str, object] = {
+            "HOME": self.directory,  # Of the cookie by which nodes know each other.
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_EPMD_PORT": free_port(),
+            "RABBITMQ_DIST_PORT": free_port(),
+            "RABBITMQ_NODENAME": f"videojobs{self.port}@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": self.port,
+            "RABBITMQ_MNESIA_BASE": self.directory / "mnesia",
+            "RABBITMQ_LOG_BASE": self.directory,
+            "RABBITMQ_LOGS": "-",
+            "RABBITMQ_ADVANCED_CONFIG_FILE": config,
+            "RABBITMQ_CONFIG_FILE": self.directory / "none.conf",
+            "RABBITMQ_CONF_ENV_FILE": self.directory / "none.conf",
+            "RABBITMQ_ENABLED_PLUGINS_FILE": self.directory / "none",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
+                "-kernel inet_dist_use_interface {127,0,0,1} +S 1:1 +sbwt none"
+            ),
+            "RUNNING_UNDER_SYSTEMD": "true",  # The script becomes the node, not its parent.
+        }
+        settings = [f"{name}={value}" for name, value in variables.items()]
+        return ["env", *settings, "/bin/sh", "-c", self.NODE, str(self._binary)]
+
+    def _is_itself(self) -> bool:
+        # Not connected by kombu, which would try again and again.
+        transport = Connection(self.url, connect_timeout=ANSWER_SECONDS).transport
+        connection = transport.establish_connection()
+        name = connection.server_properties["cluster_name"]
+        transport.close_connection(connection)
+        return bool(self.address) or name.startswith(f"videojobs{self.port}@")
+
+
 def missing(reason: str) -> NoReturn:
     """Skips the test for a part that isn't there; fails it where all parts are required."""
     if os.environ.get(REQUIRE_ALL) == "1":
@@ -485,10 +564,24 @@ def postgres_server() -> Iterator[Postgres]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def rabbitmq_server() -> Iterator[RabbitMQ]:
+    """The session's RabbitMQ, shared and never emptied: use queues of your own."""
+    with obtain(RabbitMQ) as server:
+        yield server
+
+
 @pytest.fixture
 def private_redis() -> Iterator[Redis]:
     """A Redis that a test may kill."""
     with obtain(Redis, own=True) as server:
+        yield server
+
+
+@pytest.fixture
+def private_rabbitmq() -> Iterator[RabbitMQ]:
+    """A RabbitMQ that a test may kill."""
+    with obtain(RabbitMQ, own=True) as server:
         yield server
 
 

