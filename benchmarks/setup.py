@@ -5,6 +5,7 @@
 SETTINGS: dict[str, float] = {
     "SWEEP_INTERVAL": 6,
     "SWEEP_GRACE": 6,
+    "RECEIVER_TIMEOUT": 30,
     "CONNECT_TIMEOUT": 1,
     "READ_TIMEOUT": 3,
     "LEASE_MARGIN": 1,

@@ -106,6 +106,8 @@ CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 # A RabbitMQ that closes a channel over a long countdown must not end the worker.
 CELERY_BROKER_CHANNEL_ERROR_RETRY = True
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+# What a worker has fetched in advance is lost with it, and waits behind its long steps.
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 # On a deployment, running steps get this long to end before their messages go back.
 CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = _from_environment("CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT", 30.0)
 CELERY_WORKER_ENABLE_SOFT_SHUTDOWN_ON_IDLE = True

@@ -107,7 +107,8 @@ def test_the_example_of_a_crash_matrix_passes(
     few = ["submit: call sent, id not recorded", "mirror: signals sent, not ticked off"]
     monkeypatch.setattr(crashes, "POINTS", {name: crashes.POINTS[name] for name in few})
     (tmp_path / "mysite.py").write_text("from project.celery import app as app")
-    impatient = ("POLL_INTERVAL", "READ_TIMEOUT", "LEASE_MARGIN", "SWEEP_GRACE", "SWEEP_INTERVAL")
+    impatient = ["POLL_INTERVAL", "READ_TIMEOUT", "LEASE_MARGIN", "SWEEP_GRACE", "SWEEP_INTERVAL"]
+    impatient.append("RECEIVER_TIMEOUT")
     names = block("from videojobs.testing import Supervisor")
     environment = {
         **{f"VIDEOJOBS_{name}": "1" for name in impatient},

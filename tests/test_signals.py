@@ -11,6 +11,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from videojobs import operations, outbox, queue, signals
+from videojobs.conf import conf
 from videojobs.models import JobEvent, VideoJob
 from videojobs.states import TERMINAL, MirrorStatus, Status
 
@@ -296,7 +297,7 @@ def test_signals_whose_worker_died_before_it_sent_them_are_sent_by_a_sweep(
         VideoJob.objects.transition(job, **{"due_at": timezone.now(), **changes})
     assert received == []
 
-    with time_machine.travel(timezone.now() + timedelta(seconds=outbox.PATIENCE + 1)):
+    with time_machine.travel(timezone.now() + timedelta(seconds=conf.RECEIVER_TIMEOUT + 1)):
         operations.sweep()
         operations.sweep()
 
@@ -318,7 +319,9 @@ def test_a_sender_that_comes_late_leaves_the_signals_to_who_took_them_over(
         VideoJob.objects.transition(job, status=Status.PROCESSING, due_at=timezone.now())
         # As long as a transaction of the caller's own can last.
         JobEvent.objects.update(signal_due_at=timezone.now() + timedelta(seconds=30))
-        traveller = time_machine.travel(timezone.now() + timedelta(seconds=outbox.PATIENCE + 1))
+        traveller = time_machine.travel(
+            timezone.now() + timedelta(seconds=conf.RECEIVER_TIMEOUT + 1)
+        )
         traveller.start()
     traveller.stop()
 
@@ -333,13 +336,13 @@ def test_receivers_that_take_their_time_are_not_run_again_by_every_sweep(
 
         def slow(**_: Any) -> None:
             if len(received) < 10:
-                clock.shift(outbox.PATIENCE + 10)
+                clock.shift(conf.RECEIVER_TIMEOUT + 10)
                 operations.sweep()
 
         signals.job_failed.connect(slow)
         try:
             VideoJob.objects.transition(job, status=Status.FAILED, due_at=None)
-            clock.shift(outbox.PATIENCE + 10)
+            clock.shift(conf.RECEIVER_TIMEOUT + 10)
             operations.sweep()
         finally:
             signals.job_failed.disconnect(slow)

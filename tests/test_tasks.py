@@ -1,7 +1,7 @@
 """Celery's door: names, and one call behind each."""
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from project import celery_app
 from videojobs import operations, queue, services, tasks
+from videojobs.conf import conf
 from videojobs.models import VideoJob
 from videojobs.states import MirrorStatus, Status
 from videojobs.testing import SAMPLE, Script, SimulatedProvider
@@ -151,3 +152,20 @@ def test_sweep_and_purge_do_their_work(settings: Any) -> None:
     tasks.purge.apply()
 
     assert VideoJob.objects.get().turn == late.turn + 1
+
+
+def test_a_worker_that_starts_sweeps_at_once_and_when_its_predecessor_s_leases_have_ended() -> None:
+    sent: list[tuple[str, Any]] = []
+
+    def note(sender: str, headers: Any, **_: Any) -> None:
+        sent.append((sender, headers["eta"]))
+
+    before_task_publish.connect(note)
+    try:
+        tasks.sweep_at_start()
+    finally:
+        before_task_publish.disconnect(note)
+
+    assert [name for name, _ in sent] == ["videojobs.sweep"] * 2
+    eta = datetime.fromisoformat(sent[1][1])
+    assert conf.lease < (eta - timezone.now()).total_seconds() + 1 < conf.lease + 3

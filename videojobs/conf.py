@@ -90,6 +90,8 @@ class Settings:
     # A job that is late by more than this, and that nobody is at, has lost its wake-up.
     SWEEP_GRACE = Setting(60.0)
     SWEEP_BATCH = Setting(500)
+    # The longest that receivers of a signal take; then their worker counts as lost.
+    RECEIVER_TIMEOUT = Setting(300.0)
     # Days after which `videojobs.purge` deletes finished jobs and their files; None: never.
     PURGE_AFTER = Setting[float | None](None)
 

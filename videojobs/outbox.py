@@ -3,7 +3,7 @@
 An event that has signals is committed together with a mark that they are still to be sent. They
 are sent after the commit and ticked off. If the process dies in between, the mark stays, and a
 sweep sends them: so they go out once, and again only if their sender died while receivers ran, or
-if these take longer than `PATIENCE`.
+if these take longer than `RECEIVER_TIMEOUT`.
 """
 
 from datetime import datetime, timedelta
@@ -13,20 +13,18 @@ from django.db import router
 from django.utils import timezone
 
 from . import signals
+from .conf import conf
 from .states import MirrorStatus, Status
 
 if TYPE_CHECKING:
     from .models import JobEvent, VideoJob
-
-#: Seconds that receivers have before another process takes their sender for dead.
-PATIENCE = 300.0
 
 
 def due_at(event: "JobEvent") -> datetime | None:
     """Until when the process that commits an event has it to itself; None without signals."""
     mirrored = event.kind == "mirror" and event.new in (MirrorStatus.STORED, MirrorStatus.FAILED)
     if mirrored or event.kind in ("status", "overdue"):
-        return timezone.now() + timedelta(seconds=PATIENCE)
+        return timezone.now() + timedelta(seconds=conf.RECEIVER_TIMEOUT)
     return None
 
 

@@ -7,8 +7,10 @@ worker is found by the sweep, and a message that kills its worker must not come 
 from typing import Any
 
 from celery import shared_task
+from celery.signals import worker_ready
 
 from . import operations, services
+from .conf import conf
 
 # Said here, so that a site's own default of late acknowledgement doesn't apply to them.
 _OPTIONS: dict[str, Any] = {"ignore_result": True, "acks_late": False}
@@ -36,6 +38,16 @@ def mirror(job_id: str, turn: int) -> None:
 def sweep() -> None:
     """Wake up again whatever lost its wake-up or its worker. For beat, once a minute."""
     operations.sweep()
+
+
+@worker_ready.connect
+def sweep_at_start(**_: Any) -> None:
+    """A worker often starts because another one died: look for what that one left.
+
+    At once, and when the leases that it may have held have ended. No beat is needed for it.
+    """
+    for countdown in (0.0, conf.lease + 1.0):
+        sweep.apply_async(queue="videojobs", countdown=countdown, expires=countdown + conf.lease)
 
 
 @shared_task(name="videojobs.purge", **_OPTIONS)

@@ -56,6 +56,7 @@ class Deployment:
             "LEASE_MARGIN": 1,
             "DOWNLOAD_TIMEOUT": 5,
             "SWEEP_GRACE": 2,
+            "RECEIVER_TIMEOUT": 4,
             "SWEEP_INTERVAL": 1,
             **settings,
         }

@@ -6,7 +6,7 @@ import pytest
 from pytest_django import DjangoDbBlocker
 
 from tests.servers import Redis
-from videojobs.testing import Script, SimulatedProvider
+from videojobs.testing import Hang, Script, SimulatedProvider
 
 from .deployment import deployed
 
@@ -51,3 +51,29 @@ def test_commands_work_while_the_broker_is_away(
         job = site.manage("videojobs_submit", "A kitten", "--duration", "5").strip()
 
         assert job in site.manage(*commands)
+
+
+def test_a_worker_that_starts_takes_up_what_a_dead_one_left_also_without_beat(
+    redis_server: Redis, tmp_path: Path, django_db_blocker: DjangoDbBlocker
+) -> None:
+    with (
+        django_db_blocker.unblock(),
+        SimulatedProvider(script=Script([Hang(60), "completed"])) as provider,
+        deployed(
+            tmp_path,
+            database_url=f"sqlite:///{tmp_path / 'db.sqlite3'}",
+            broker_url=redis_server.url,
+            provider=provider,
+            READ_TIMEOUT=5,
+        ) as site,
+    ):
+        site.run("VideoJob.objects.submit('A kitten', duration=5)")
+        worker = site.start_worker()
+        provider.wait_for(lambda seen: any(call.kind == "check" for call in seen.calls), 30)
+        worker.kill()
+        worker.wait()
+
+        site.start_worker()
+
+        site.wait_until(site.all_finished)
+        assert site.jobs.get().mirror_status == "stored"
