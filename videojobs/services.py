@@ -144,7 +144,7 @@ def _patiently(job: VideoJob, write: Callable[[], bool]) -> bool:
 def _probes(step: str, job_id: UUID | str, turn: int) -> list[ProviderHold] | None:
     """The holds that this step is to find out about, mostly none; None if it has to wait for them.
 
-    Then it is put off. So is, without being looked at, nobody whose step calls nobody.
+    Then it is put off. A step that needs no call with the present key does not wait.
     """
     held = holds.active(step)
     if not held:
