@@ -7,6 +7,7 @@ import pwd
 import random
 import re
 import shutil
+import signal
 import socket
 import stat
 import subprocess
@@ -69,6 +70,27 @@ def free_port() -> int:
 
 def children_of(pid: int) -> list[int]:
     return [child for child, parent in processes() if parent == pid]
+
+
+def descendants_of(pid: int) -> list[int]:
+    """Its children, their children, and so on, the nearest first."""
+    family = [pid]
+    for member in family:  # It grows meanwhile.
+        family += children_of(member)
+    return family[1:]
+
+
+def stop_tree(pid: int) -> list[int]:
+    """Stops a process and its descendants, and returns these, the nearest first.
+
+    Each is stopped before its children are listed, so that none is born unseen.
+    """
+    family = [pid]
+    for member in family:  # It grows meanwhile.
+        with suppress(ProcessLookupError):
+            os.kill(member, signal.SIGSTOP)
+        family += children_of(member)
+    return family[1:]
 
 
 def processes() -> Iterator[tuple[int, int]]:

