@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 # The tools that the script uses, and no Python: each test says which Pythons there are.
-TOOLS = ["sh", "cat", "cksum", "dirname", "env", "readlink", "rm", "sed", "uname"]
+TOOLS = ["sh", "cat", "cksum", "dirname", "env", "mkdir", "readlink", "rm", "sed", "uname"]
 MANAGE = """
 import os, sys
 print("managed", sys.argv[1:], os.getcwd(), os.environ.get("DJANGO_DEBUG"))
@@ -315,6 +315,32 @@ def test_lint_runs_every_tool_and_fails_when_one_does(copy: Copy) -> None:
     assert ["ruff check", "FAILED"] in reported
     assert ["makemigrations", "ok"] in reported
     assert ["manage.py check", "ok"] in reported
+
+
+def test_test_puts_the_newest_celery_beside_the_environment_once(copy: Copy) -> None:
+    newest = copy.root / "requirements-newest.txt"
+    newest.write_text("")
+    copy.run("test")
+    copy.add_program("uv", 'echo "uv $*" >>"$CALLS"')
+
+    copy.run("test")
+    assert "uv" not in copy.pythons_called
+
+    newest.write_text("# said differently\n")
+    copy.run("test")
+    assert ".venv-newest" in copy.pythons_called
+
+
+def test_test_goes_on_without_the_newest_celery_where_it_cannot_be_installed(copy: Copy) -> None:
+    (copy.root / "requirements-newest.txt").write_text("./nowhere.whl\n")
+    copy.run("demo")
+    copy.add_program("uv", '[ "$1" = --version ] || { echo no such file >&2; exit 2; }')
+
+    run = copy.run("test")
+
+    assert "no such file" in run.stderr
+    assert "going on without the newest Celery" in run.stderr
+    assert run.stderr.endswith("No module named pytest\n")
 
 
 def test_lock_without_uv_says_what_is_missing(bare: Copy) -> None:

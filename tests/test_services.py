@@ -404,6 +404,33 @@ def test_a_verdict_is_recorded_though_the_database_was_away(provider: MeddledPro
     assert (job.status, job.check_count, job.error_count) == (Status.COMPLETED, 1, 0)
 
 
+def test_a_create_call_is_sent_though_the_database_was_away_after_the_claim(
+    provider: MeddledProvider,
+) -> None:
+    def go_away() -> None:
+        raise OperationalError("could not serialize access due to concurrent update")
+
+    with before_the_record(go_away, nth=2, times=2):
+        job = run(submitted())
+
+    assert (job.status, len(provider.creates)) == (Status.QUEUED, 1)
+
+
+def test_a_file_is_stored_though_the_database_was_away_after_its_download(
+    provider: MeddledProvider,
+) -> None:
+    job = run(tracked(provider, Script(["completed"])))
+
+    def go_away() -> None:
+        raise OperationalError("the database is restarting")
+
+    with before_the_record(go_away, nth=2, times=2):
+        job = run(job)
+
+    assert (job.mirror_status, job.mirror_attempts) == (MirrorStatus.STORED, 1)
+    assert provider.downloads(str(job.provider_task_id)) == 1
+
+
 def test_a_refusal_that_came_after_the_lease_is_recorded(provider: MeddledProvider) -> None:
     provider.expect("kitten", Script(create=Answer(200, {"code": "1001", "msg": "no"})))
     provider.meanwhile = lose_the_worker

@@ -7,6 +7,7 @@ mistake, not even one of ours, can lose a job.
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -55,7 +56,7 @@ def submit(job_id: UUID | str, turn: int) -> None:
         return
     job = VideoJob.objects.claim("submit", job_id, turn)
     # Receivers have run since the claim, for as long as they liked: is it still ours?
-    if job is None or not VideoJob.objects.renew(job):
+    if job is None or not _still_ours(job):
         return
     body = {"model": job.model, "prompt": job.prompt, "duration": job.duration, **job.params}
     body = {name: value for name, value in body.items() if value not in (None, "")}
@@ -109,14 +110,21 @@ def mirror(job_id: UUID | str, turn: int) -> None:
 
 
 def _record(job: VideoJob, **changes: Any) -> bool:
-    """`transition`, tried again while the database is away or in conflict, for as long as a lease.
+    """`transition`, with patience: what was learnt or paid for must not be lost with a restart."""
+    return _patiently(job, lambda: VideoJob.objects.transition(job, **changes))
 
-    What was learnt from the provider, or paid for, must not be lost with a restart of a database.
-    """
+
+def _still_ours(job: VideoJob) -> bool:
+    """Renew a claim, with patience: a create call not sent, or a file, must not be lost either."""
+    return _patiently(job, lambda: VideoJob.objects.renew(job))
+
+
+def _patiently(job: VideoJob, write: Callable[[], bool]) -> bool:
+    """Try to write again while the database is away or in conflict, for as long as a lease."""
     until = time.monotonic() + conf.lease
     while True:
         try:
-            return VideoJob.objects.transition(job, **changes)
+            return write()
         except (OperationalError, InterfaceError) as error:
             connection = connections[router.db_for_write(VideoJob)]
             if time.monotonic() >= until or connection.in_atomic_block:
@@ -319,7 +327,7 @@ def _keep(job: VideoJob, hold: ProviderHold | None) -> dict[str, Any]:
         KeptClaim(job, seconds=longest) as claim,
         mirroring.download(_output_url(job, hold), storage, stem, progress=claim.check) as done,
     ):
-        if not VideoJob.objects.renew(job):
+        if not _still_ours(job):
             raise ClaimLost
         return {
             "output": mirroring.store(done, storage, stem + done.extension),

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,10 @@ ALIAS = "deployment"
 
 
 class Deployment:
-    """A site with its own database, broker, files and provider; `app` is what workers run."""
+    """A site with its own database, broker, files and provider; `app` is what workers run.
+
+    Packages in `python_path` are taken before those of the environment.
+    """
 
     def __init__(
         self,
@@ -34,6 +37,7 @@ class Deployment:
         broker_url: str,
         provider: SimulatedProvider,
         app: str = "project",
+        python_path: Sequence[Path] = (),
         **settings: object,
     ) -> None:
         self.directory = directory
@@ -66,7 +70,7 @@ class Deployment:
             "DATABASE_URL": database_url,
             "CELERY_BROKER_URL": broker_url,
             "MEDIA_ROOT": str(self.media),
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.pathsep.join(map(str, [*python_path, ROOT])),
             "PYTHONWARNINGS": "ignore",
         }
         self.environment |= {f"VIDEOJOBS_{name}": str(value) for name, value in values.items()}

@@ -79,10 +79,20 @@ def test_a_demo_that_nobody_reads_to_the_end_leaves_no_job_behind(
 
 
 @contextmanager
+def heeding_ctrl_c() -> Iterator[None]:
+    """Start processes that heed SIGINT, also from tests that a shell's `&` keeps from it."""
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, inherited)
+
+
+@contextmanager
 def served(environment: dict[str, str], log: Path) -> Iterator[str]:
     """The site under `serve`; gives its address, and ends it as Ctrl-C does."""
     command = [sys.executable, "-u", "manage.py", "serve", "--port", str(free_port())]
-    with log.open("w") as output:
+    with log.open("w") as output, heeding_ctrl_c():
         process = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
         )
