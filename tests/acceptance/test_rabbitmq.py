@@ -98,6 +98,11 @@ class Run:
     def log_of(self, worker: int) -> str:
         return (self.site.directory / f"worker{worker}.log").read_text()
 
+    def held_by(self, worker: int, *, since: int) -> set[str]:
+        """The wake-ups for a check that a worker was given, and is not done with."""
+        log = self.log_of(worker)[since:]
+        return checks(log, "received") - checks(log, "succeeded")
+
     def finish(self, fault: str) -> None:
         self.site.wait_until(lambda: not self.jobs(fault).filter(due_at__isnull=False).exists())
         self.exits[fault] = [worker.poll() for worker in self.workers]
@@ -127,14 +132,18 @@ def frozen(run: Run) -> None:
 
 
 def worker_killed(run: Run) -> None:
-    fault, before = "worker killed", len(run.log_of(0))
+    fault, (killed, other) = "worker killed", [len(run.log_of(worker)) for worker in (0, 1)]
     run.submit_and_wait_for_countdowns(fault)
-    run.site.wait_until(lambda: run.all_wait(fault))
+
+    def each_job_waits() -> bool:
+        run.held = run.held_by(0, since=killed)
+        all_held = run.held | run.held_by(1, since=other)
+        return bool(run.held) and len(all_held) == JOBS and run.all_wait(fault)
+
+    run.site.wait_until(each_job_waits)
     worker = run.workers.pop(0)
     worker.send_signal(signal.SIGKILL)
     worker.wait()
-    log = run.log_of(0)[before:]
-    run.held = checks(log, "received") - checks(log, "succeeded")
 
 
 FAULTS: dict[str, Callable[[Run], None]] = {
