@@ -243,9 +243,9 @@ MUTANTS = [
     Mutant(
         "I10",
         "services.py",
-        "        with holds.observed(job, hold):\n            answer",
+        "        with holds.asking(job, probed):\n            answer",
         "        from django.db import transaction\n"
-        "        with transaction.atomic(), holds.observed(job, hold):\n            answer",
+        "        with transaction.atomic(), holds.asking(job, probed):\n            answer",
         "test_services.py::test_no_call_and_no_file_copy_happens_inside_a_transaction",
     ),
 ]

@@ -88,6 +88,7 @@ def make_hold(kind: str) -> ProviderHold:
     """A hold of the provider, since two minutes and for four more."""
     reason = {"rejected": "HTTP 401", "limited": "HTTP 429", "unreachable": "refused"}[kind]
     return ProviderHold.objects.create(
+        scope="creates" if kind == "unreachable" else "everything",
         key_digest=holds._key_digest(),
         kind=kind,
         reason=reason,

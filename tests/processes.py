@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pwd
 import random
@@ -22,6 +23,9 @@ POLL_SECONDS = 0.02
 # Below the range that systems hand out to clients: there, a client that keeps trying a killed
 # server's port can get that very port as its own, and the server can't come back.
 PORTS = range(20_000, 32_000)
+
+# Of /proc/*/stat: where the number of threads stands, counted from behind the parent.
+THREADS = 15
 
 
 def running_as_root() -> bool:
@@ -68,29 +72,31 @@ def free_port() -> int:
             return port
 
 
-def children_of(pid: int) -> list[int]:
-    return [child for child, parent in processes() if parent == pid]
-
-
 def descendants_of(pid: int) -> list[int]:
-    """Its children, their children, and so on, the nearest first."""
-    family = [pid]
-    for member in family:  # It grows meanwhile.
-        family += children_of(member)
-    return family[1:]
+    """Its children, theirs, and so on; the nearest first."""
+    return list(itertools.chain.from_iterable(_generations(pid)))
 
 
 def stop_tree(pid: int) -> list[int]:
-    """Stops a process and its descendants, and returns these, the nearest first.
+    """Stops the process and its descendants, and returns these.
 
-    Each is stopped before its children are listed, so that none is born unseen.
+    Each one is stopped before its children are listed, so that none is born unseen.
     """
-    family = [pid]
-    for member in family:  # It grows meanwhile.
-        with suppress(ProcessLookupError):
-            os.kill(member, signal.SIGSTOP)
-        family += children_of(member)
-    return family[1:]
+    os.kill(pid, signal.SIGSTOP)
+    stopped = []
+    for generation in _generations(pid):
+        for child in generation:
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGSTOP)
+        stopped += generation
+    return stopped
+
+
+def _generations(pid: int) -> Iterator[list[int]]:
+    """The children, their children, and so on, each listed when it is asked for."""
+    parents = [pid]
+    while parents := [child for child, parent in processes() if parent in parents]:
+        yield parents
 
 
 def processes() -> Iterator[tuple[int, int]]:
@@ -109,8 +115,11 @@ def processes() -> Iterator[tuple[int, int]]:
 def process_files() -> Iterator[str]:
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):  # It ended meanwhile.
-            after_name = path.read_text(errors="replace").rpartition(")")[2]
-            yield f"{path.parent.name} {after_name}"
+            state, parent, *others = path.read_text(errors="replace").rpartition(")")[2].split()
+            # Dead is the first thread only: the others may still hold the ports.
+            if state == "Z" and int(others[THREADS]) > 1:
+                state = "X"
+            yield f"{path.parent.name} {state} {parent}"
 
 
 def wait_for_end_of(pids: Sequence[int]) -> None:

@@ -1,4 +1,4 @@
-"""Real servers for tests: Redis, RabbitMQ, PostgreSQL of our own, or those that addresses name.
+"""Real servers for tests: Redis, PostgreSQL and RabbitMQ of our own, or those an address names.
 
 A server of our own runs on a free port over a private temporary directory, keeps both through
 `kill()` and `restart()`, and ends with the test process, however that one ends.
@@ -16,17 +16,17 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Self, TypeVar
 from urllib.parse import urlsplit
 
 import amqp
-import kombu
 import psycopg
 import pytest
 import redis
+from kombu import Connection
 from psycopg import sql
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -35,6 +35,7 @@ from tests.processes import (
     POLL_SECONDS,
     STOP_SECONDS,
     copy_of_wheel,
+    descendants_of,
     free_port,
     open_to_all,
     running_as_root,
@@ -45,16 +46,16 @@ from tests.processes import (
 )
 
 REQUIRE_ALL = "VIDEOJOBS_TEST_REQUIRE_ALL"
-PLACES = ("/usr/lib/postgresql/*/bin", "/usr/lib/rabbitmq/bin", "/usr/sbin")
-# Variables by which a shell would steer the servers.
-STEERING = ("PG", "RABBITMQ_", "ERL_", "NOTIFY_SOCKET")
+PLACES = (
+    *("/usr/lib/postgresql/*/bin", "/usr/lib/rabbitmq/bin"),
+    *("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin"),
+)
 START_SECONDS = 60.0
 ANSWER_SECONDS = 2
 
 # Waits for the end of the test process, which even SIGKILL announces by closing the pipe, then
-# ends the server last named in it and removes the directory. After a pause its descendants are
-# named too: they could not end as long as they are stopped. What is left of the server's process
-# group ends with it.
+# ends the server last named in it and removes the directory. The children are named too: they
+# could not end as long as they are stopped, and might outlive a server that must be killed.
 WATCHDOG = """
 trap '' HUP INT TERM
 while read -r pid others; do server=$pid children=$others; done
@@ -62,7 +63,7 @@ if [ -n "$server" ]; then
     kill -s "$2" "$server"; kill -s CONT "$server" $children
     tries=100
     while kill -0 "$server" && [ "$tries" -gt 0 ]; do sleep 0.1; tries=$((tries - 1)); done
-    kill -s KILL -- "-$server"
+    kill -s KILL "$server" && kill -s KILL $children
 fi 2>/dev/null
 rm -rf -- "$1"
 """
@@ -108,7 +109,7 @@ class Server:
         for binary in cls.binaries():
             if cls._runs(binary):
                 return cls(binary, options=options)
-        looked_for = [f"{cls.program} on PATH", *PLACES, *filter(None, [cls.wheel])]
+        looked_for = [f"{cls.program} on PATH", *PLACES, *([cls.wheel] if cls.wheel else [])]
         if not own:
             looked_for.insert(0, f"${cls.variable}")
         raise NotFound(f"no {cls.name} found; looked for {', '.join(looked_for)}")
@@ -210,10 +211,10 @@ class Server:
         self._refuse_foreign("kill")
         if self._process is None:
             return
-        descendants = self._signal_all(signal.SIGKILL)
+        children = self._signal_all(signal.SIGKILL)
         self._process.wait(STOP_SECONDS)
         self._forget_process()
-        wait_for_end_of(descendants)
+        wait_for_end_of(children)
 
     def restart(self) -> None:
         """Ends our server in order if it runs, and starts it on the same port and data."""
@@ -224,13 +225,13 @@ class Server:
     def pause(self) -> None:
         """Freezes our server: connections open and nothing answers."""
         self._refuse_foreign("pause")
-        descendants = self._signal_all(signal.SIGSTOP)
-        self._tell_watchdog(self.pid, *descendants)
+        children = self._signal_all(signal.SIGSTOP)
+        self._tell_watchdog(self.pid, *children)
 
     def resume(self) -> None:
         self._refuse_foreign("resume")
-        self._signal_all(signal.SIGCONT)
-        self._tell_watchdog(self.pid)
+        children = self._signal_all(signal.SIGCONT)
+        self._tell_watchdog(self.pid, *children)
 
     def close(self) -> None:
         """Ends our server and removes its directory."""
@@ -263,10 +264,6 @@ class Server:
 
     def _command(self) -> list[str]:
         raise NotImplementedError
-
-    def _variables(self) -> Mapping[str, object]:
-        """What the server's environment must say."""
-        return {}
 
     def _is_itself(self) -> bool:
         """Asks whoever answers at the URL; raises where nobody does."""
@@ -311,6 +308,7 @@ class Server:
             if exited and self.port_taken in self.log()[log_size:]:
                 return False
             raise
+        self._tell_watchdog(self.pid, *descendants_of(self.pid))
         return True
 
     def _wait_until_ready(self) -> None:
@@ -330,9 +328,8 @@ class Server:
             stdin=subprocess.DEVNULL,
             cwd=self.directory,
             env={
-                **{k: v for k, v in os.environ.items() if not k.startswith(STEERING)},
+                **{k: v for k, v in os.environ.items() if not k.startswith("PG")},
                 "LC_ALL": "C",  # The log is read for messages.
-                **{k: str(v) for k, v in self._variables().items()},
             },
             user=user,
             group=pwd.getpwnam(user).pw_gid if user else None,
@@ -342,10 +339,6 @@ class Server:
         )
 
     def _forget_process(self) -> None:
-        """To be called when the process has ended; what it left of its group ends too."""
-        assert self._process is not None
-        with suppress(ProcessLookupError, PermissionError):  # Nothing is left. macOS: the latter.
-            os.killpg(self._process.pid, signal.SIGKILL)
         self._process = None
         self._tell_watchdog()
 
@@ -356,15 +349,15 @@ class Server:
         self._watchdog.stdin.flush()
 
     def _signal_all(self, signum: signal.Signals) -> list[int]:
-        """Signals the server's descendants, the farthest first, and itself; returns them."""
+        """Signals the server and all its descendants, and returns these."""
         if self._process is None or self._process.poll() is not None:
             return []
         pid = self._process.pid
-        descendants = stop_tree(pid)
-        for target in [*reversed(descendants), pid]:
+        children = stop_tree(pid)
+        for target in [*children, pid]:
             with suppress(ProcessLookupError):
                 os.kill(target, signum)
-        return descendants
+        return children
 
 
 S = TypeVar("S", bound=Server)
@@ -475,8 +468,8 @@ class Postgres(Server):
 class RabbitMQ(Server):
     """A node that keeps durable queues and persistent messages over `restart` and `kill`.
 
-    It meets no other node: its cookie, and the epmd through which nodes find each other, are its
-    own. `options` are lines of its `rabbitmq.conf`.
+    It has an epmd, which knows the nodes of a machine, and files of its own: it meets no other
+    node. `options` are settings of Erlang's application `rabbit`: not all have a name elsewhere.
     """
 
     name = "RabbitMQ"
@@ -484,77 +477,62 @@ class RabbitMQ(Server):
     variable = "VIDEOJOBS_TEST_RABBITMQ_URL"
     own_url = "amqp://guest:guest@127.0.0.1:{port}//"
     stop_signal = signal.SIGTERM
-    port_taken = "already in use"
+    port_taken = "already in use"  # Also said of its port for other nodes.
 
-    # A node would start an epmd by itself and leave it behind. This one is a child of the node that
-    # the shell becomes, and in its process group.
-    become_node = """
+    # The node would leave an epmd behind that it started itself.
+    NODE = """
         epmd -address 127.0.0.1 & epmd=$!
-        until epmd -names >/dev/null 2>&1; do kill -0 $epmd || exit 1; sleep 0.05; done
-        exec "$0"
+        "$0" & node=$!
+        trap 'kill $node' TERM
+        while kill -0 $node; do wait $node; done 2>/dev/null
+        kill $epmd
     """
 
     @classmethod
     def installed_binaries(cls) -> Iterator[Path]:
-        for binary in super().installed_binaries():
-            # Debian's command on PATH is none: it becomes another user and writes to /var/log.
-            if binary.with_name("rabbitmq-env").exists():
+        for link in super().installed_binaries():
+            # Debian's command on PATH is another one: it becomes a user that can't write here.
+            if (binary := link.resolve()).name == cls.program:
                 yield binary
 
     @classmethod
     def _runs(cls, binary: Path) -> bool:
-        return all(shutil.which(needed) for needed in ("erl", "epmd"))  # --version would start it.
+        # It has no --version: it would start.
+        return all(map(shutil.which, ("erl", "epmd"))) and binary.with_name("rabbitmq-env").exists()
 
     def _command(self) -> list[str]:
-        return ["/bin/sh", "-c", self.become_node, str(self._binary)]
-
-    def _variables(self) -> Mapping[str, object]:
-        config = self.directory / "rabbitmq.conf"
-        defaults = ("disk_free_limit.absolute = 1MB", "log.console.level = warning")
-        config.write_text("".join(f"{line}\n" for line in (*defaults, *self._options)))
-        return {
-            "HOME": self.directory,  # There the cookie lies.
-            "ERL_CRASH_DUMP_SECONDS": 0,
+        config = self.directory / "advanced.config"
+        config.write_text(f"[{{rabbit, [{', '.join(self._options)}]}}].\n")
+        variables: dict[str, object] = {
+            "HOME": self.directory,  # Of the cookie by which nodes know each other.
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "ERL_EPMD_PORT": free_port(),
-            "ERL_FLAGS": "-start_epmd false -kernel inet_dist_use_interface {127,0,0,1}",
-            "RABBITMQ_CONFIG_FILE": config,
-            "RABBITMQ_CONF_ENV_FILE": self.directory / "none",
             "RABBITMQ_DIST_PORT": free_port(),
-            "RABBITMQ_ENABLED_PLUGINS_FILE": self.directory / "none",
-            "RABBITMQ_LOGS": "-",
-            "RABBITMQ_LOG_BASE": self.directory,
-            "RABBITMQ_MNESIA_BASE": self.directory / "data",
-            "RABBITMQ_NODENAME": f"{self.directory.name}@localhost",
+            "RABBITMQ_NODENAME": f"videojobs{self.port}@localhost",
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODE_PORT": self.port,
+            "RABBITMQ_MNESIA_BASE": self.directory / "mnesia",
+            "RABBITMQ_LOG_BASE": self.directory,
+            "RABBITMQ_LOGS": "-",
+            "RABBITMQ_ADVANCED_CONFIG_FILE": config,
+            "RABBITMQ_CONFIG_FILE": self.directory / "none.conf",
+            "RABBITMQ_CONF_ENV_FILE": self.directory / "none.conf",
+            "RABBITMQ_ENABLED_PLUGINS_FILE": self.directory / "none",
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
-                # One scheduler, which doesn't spin while it waits.
-                "+S 1:1 +sbwt none +sbwtdcpu none +sbwtdio none"
-                # `consumer_timeout` is looked after each second, instead of each minute.
-                " -rabbit channel_tick_interval 1000"
+                "-kernel inet_dist_use_interface {127,0,0,1} +S 1:1 +sbwt none"
             ),
-            "RUNNING_UNDER_SYSTEMD": "1",  # The script becomes the node, and not its parent.
+            "RUNNING_UNDER_SYSTEMD": "true",  # The script becomes the node, not its parent.
         }
+        settings = [f"{name}={value}" for name, value in variables.items()]
+        return ["env", *settings, "/bin/sh", "-c", self.NODE, str(self._binary)]
 
     def _is_itself(self) -> bool:
-        at = kombu.Connection(self.url)
-        connection = amqp.Connection(
-            at.host,
-            userid=at.userid or "",
-            password=at.password or "",
-            virtual_host=at.virtual_host,
-            connect_timeout=ANSWER_SECONDS,
-            read_timeout=ANSWER_SECONDS,
-            write_timeout=ANSWER_SECONDS,
-        )
-        try:
-            connection.connect()
-            cluster: str = connection.server_properties["cluster_name"]  # type: ignore[attr-defined]
-            connection.close()
-        finally:
-            connection.collect()  # Where it didn't come so far, the socket is still open.
-        return bool(self.address) or cluster.startswith(f"{self.directory.name}@")
+        # Not connected by kombu, which would try again and again.
+        transport = Connection(self.url, connect_timeout=ANSWER_SECONDS).transport
+        connection = transport.establish_connection()
+        name = connection.server_properties["cluster_name"]
+        transport.close_connection(connection)
+        return bool(self.address) or name.startswith(f"videojobs{self.port}@")
 
 
 def missing(reason: str) -> NoReturn:

@@ -422,14 +422,14 @@ def test_who_may_not_resolve_sees_no_way_out_and_has_none(staff: Client) -> None
     job = jobs.make("unconfirmed")
 
     assert "Attach this id" not in read(staff, page(job))
-    assert staff.post(resolve(job), {"answer": "not-created"}).status_code == 403
+    assert staff.post(resolve(job), {"answer": "not-created", "turn": "0"}).status_code == 403
     assert VideoJob.objects.get().status == "unconfirmed"
 
 
 def test_the_providers_id_is_attached_by_the_person_who_is_logged_in(resolver: Client) -> None:
     job = jobs.make("unconfirmed")
 
-    response = resolver.post(resolve(job), {"task_id": " proj_77 "}, follow=True)
+    response = resolver.post(resolve(job), {"task_id": " proj_77 ", "turn": "0"}, follow=True)
 
     job.refresh_from_db()
     assert (job.status, job.provider_task_id) == ("queued", "proj_77")
@@ -440,7 +440,7 @@ def test_the_providers_id_is_attached_by_the_person_who_is_logged_in(resolver: C
 def test_what_was_not_created_is_sent_again(resolver: Client) -> None:
     job = jobs.make("unconfirmed")
 
-    resolver.post(resolve(job), {"answer": "not-created"})
+    resolver.post(resolve(job), {"answer": "not-created", "turn": "0"})
 
     assert VideoJob.objects.get().status == "pending"
 
@@ -450,7 +450,7 @@ def test_an_id_that_can_not_be_attached_says_why(task_id: str, resolver: Client)
     jobs.make("queued")  # proj_0
     job = jobs.make("unconfirmed")
 
-    response = resolver.post(resolve(job), {"task_id": task_id}, follow=True)
+    response = resolver.post(resolve(job), {"task_id": task_id, "turn": "0"}, follow=True)
 
     assert re.search("belongs to job|must be printable text", response.content.decode())
     assert VideoJob.objects.get(pk=job.pk).status == "unconfirmed"
@@ -459,9 +459,24 @@ def test_an_id_that_can_not_be_attached_says_why(task_id: str, resolver: Client)
 def test_who_comes_second_is_told(resolver: Client) -> None:
     job = jobs.make("queued")
 
-    response = resolver.post(resolve(job), {"answer": "not-created"}, follow=True)
+    response = resolver.post(resolve(job), {"answer": "not-created", "turn": "0"}, follow=True)
 
     assert "not unconfirmed any more" in response.content.decode()
+
+
+def test_an_old_page_resolves_no_later_submission(resolver: Client) -> None:
+    job = jobs.make("unconfirmed", turn=3)  # the page was opened at turn 0
+
+    response = resolver.post(resolve(job), {"answer": "not-created", "turn": "0"}, follow=True)
+
+    assert "changed meanwhile" in response.content.decode()
+    assert VideoJob.objects.get().status == "unconfirmed"
+
+
+def test_the_page_names_the_turn_that_it_shows(resolver: Client) -> None:
+    text = read(resolver, page(jobs.make("unconfirmed", turn=1234)))
+
+    assert text.count('name="turn" value="1234"') == 2
 
 
 def test_a_link_resolves_nothing(resolver: Client) -> None:
@@ -473,7 +488,7 @@ def test_a_forged_form_resolves_nothing(resolver: Client) -> None:
     strict = Client(enforce_csrf_checks=True)
     strict.cookies = resolver.cookies
 
-    assert strict.post(resolve(job), {"answer": "not-created"}).status_code == 403
+    assert strict.post(resolve(job), {"answer": "not-created", "turn": "0"}).status_code == 403
     assert VideoJob.objects.get().status == "unconfirmed"
 
 
@@ -482,7 +497,7 @@ def test_a_job_that_is_gone_is_not_found(resolver: Client) -> None:
     url = resolve(job)
     job.delete()
 
-    assert resolver.post(url, {"answer": "not-created"}).status_code == 404
+    assert resolver.post(url, {"answer": "not-created", "turn": "0"}).status_code == 404
 
 
 @pytest.mark.parametrize("place", ["list", "job"])

@@ -319,6 +319,16 @@ def test_a_sweep_leaves_signals_alone_whose_sender_may_be_at_it(
     assert received == []
 
 
+def test_signals_that_nobody_survives_are_not_tried_for_ever(
+    now: datetime, received: list[Any]
+) -> None:
+    an_event(now - timedelta(minutes=10), created_at=now - timedelta(hours=25))
+
+    operations.sweep()
+
+    assert received == []
+
+
 def test_two_sweeps_side_by_side_send_a_lost_signal_once(
     now: datetime, received: list[Any]
 ) -> None:

@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 from django.core.management import get_commands
+from django.db import connection
 from django.test import RequestFactory
 from kombu import Queue
 
+from tests.servers import Redis
 from videojobs import signals, tasks
 from videojobs.conf import DEFAULTS
 from videojobs.models import VideoJob
 from videojobs.queue import TASKS
-from videojobs.testing import SimulatedProvider
+from videojobs.testing import SimulatedProvider, crashes
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -91,6 +93,36 @@ def test_the_example_of_a_test_passes(simulated_provider: SimulatedProvider) -> 
     names = block("pytest_plugins")
 
     names["test_a_video_is_ordered_once"](simulated_provider, None)
+
+
+@pytest.mark.timeout(300)
+def test_the_example_of_a_crash_matrix_passes(
+    shared_database: None,
+    simulated_provider: SimulatedProvider,
+    redis_server: Redis,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # The whole matrix has its own test; these are one of each kind.
+    few = ["submit: call sent, id not recorded", "mirror: signals sent, not ticked off"]
+    monkeypatch.setattr(crashes, "POINTS", {name: crashes.POINTS[name] for name in few})
+    (tmp_path / "mysite.py").write_text("from project.celery import app as app")
+    impatient = ("POLL_INTERVAL", "READ_TIMEOUT", "LEASE_MARGIN", "SWEEP_GRACE", "SWEEP_INTERVAL")
+    names = block("from videojobs.testing import Supervisor")
+    environment = {
+        **{f"VIDEOJOBS_{name}": "1" for name in impatient},
+        "VIDEOJOBS_BASE_URL": simulated_provider.base_url,
+        "VIDEOJOBS_API_KEY": simulated_provider.api_key,
+        "VIDEOJOBS_ALLOWED_PRIVATE_NETWORKS": "127.0.0.0/8",
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)]),
+        "DJANGO_DEBUG": "1",
+        "DATABASE_URL": f"sqlite:///{connection.settings_dict['NAME']}",
+        "CELERY_BROKER_URL": redis_server.url,
+        "MEDIA_ROOT": str(tmp_path / "media"),
+    }
+
+    names["test_no_job_is_lost_with_a_worker"](simulated_provider, environment, tmp_path, None)
 
 
 def test_every_signal_is_in_the_table() -> None:

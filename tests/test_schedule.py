@@ -58,7 +58,13 @@ def test_when_the_provider_is_asked_again(
     waits = [
         seconds(
             now,
-            Policy(draw=draw).next_poll(now, DEADLINE, error_count=errors, retry_after=retry_after),
+            Policy(draw=draw).next_poll(
+                now,
+                DEADLINE,
+                error_count=errors,
+                last_checked_at=now - timedelta(seconds=600),
+                retry_after=retry_after,
+            ),
         )
         for draw in (LOW, HIGH)
     ]
@@ -80,31 +86,55 @@ def test_when_a_create_call_that_never_left_is_tried_again(
 
 
 @pytest.mark.parametrize(
-    ("count", "rejected", "retry_after", "at_least", "at_most"),
+    ("count", "rejected", "costly", "retry_after", "at_least", "at_most"),
     [
-        (1, False, None, 30, 36),
-        (2, False, None, 50, 60),
-        (50, False, None, 50, 60),
-        (1, False, 100, 100, 120),
-        (1, False, 10**9, 1800, 2160),
-        (1, True, None, 300, 360),
-        (50, True, None, 300, 360),
-        (1, True, 1000, 1000, 1200),
+        (1, False, False, None, 30, 36),
+        (2, False, False, None, 50, 60),
+        (50, False, False, None, 50, 60),
+        (1, False, False, 100, 100, 120),
+        (1, False, False, 10**9, 1800, 2160),
+        (1, True, False, None, 300, 360),
+        (50, True, False, None, 300, 360),
+        (1, True, False, 1000, 1000, 1200),
+        # A create call that is turned away leaves a job to a person.
+        (1, False, True, None, 30, 36),
+        (4, False, True, None, 240, 288),
+        (50, False, True, None, 1500, 1800),
+        (2, True, True, None, 600, 720),
     ],
 )
 def test_how_long_a_provider_that_wants_it_is_left_alone(
-    count: int, rejected: bool, retry_after: float | None, at_least: float, at_most: float
+    count: int,
+    rejected: bool,
+    costly: bool,
+    retry_after: float | None,
+    at_least: float,
+    at_most: float,
 ) -> None:
     waits = [
         seconds(
             STARTED,
             Policy(draw=draw).hold_until(
-                STARTED, count=count, rejected=rejected, retry_after=retry_after
+                STARTED,
+                count=count,
+                rejected=rejected,
+                costly=costly,
+                retry_after=retry_after,
             ),
         )
         for draw in (LOW, HIGH)
     ]
     assert waits == pytest.approx([at_least, at_most])
+
+
+@pytest.mark.parametrize("last_checked_at", [None, STARTED + timedelta(seconds=TOO_LATE - 1201)])
+def test_a_job_that_was_not_asked_for_lately_is_asked_for_once_more(last_checked_at: Any) -> None:
+    now = STARTED + timedelta(seconds=TOO_LATE)
+
+    at = Policy(draw=LOW).next_poll(now, DEADLINE, last_checked_at=last_checked_at)
+
+    assert at is not None
+    assert seconds(now, at) == pytest.approx(600)
 
 
 def test_jobs_that_waited_together_go_on_one_after_the_other() -> None:

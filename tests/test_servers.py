@@ -13,13 +13,13 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
-import kombu
 import psycopg
 import pytest
 import redis
+from kombu import Connection
 
 from tests import processes, servers
 from tests.servers import NotFound, Postgres, RabbitMQ, Redis, Server
@@ -81,42 +81,29 @@ def read_row(url: str) -> object:
         return connection.execute("SELECT answer FROM kept").fetchone()
 
 
-def send(url: str, text: str) -> None:
-    """Returns when the server has it: a durable queue, a persistent message, confirmed."""
-    options = {"confirm_publish": True}
-    with (
-        kombu.Connection(url, transport_options=options) as connection,
-        connection.SimpleQueue("kept") as queue,
-    ):
-        queue.put(text)
+def send_message(url: str) -> None:
+    """Returns when the broker has it on its disk."""
+    confirmed = Connection(url, transport_options={"confirm_publish": True})
+    with confirmed as connection, connection.SimpleQueue("kept") as queue:
+        queue.put("42")
 
 
-def receive(url: str) -> object:
-    with kombu.Connection(url) as connection, connection.SimpleQueue("kept") as queue:
+def receive_message(url: str) -> object:
+    with Connection(url) as connection, connection.SimpleQueue("kept") as queue:
         message = queue.get(timeout=20)
         message.ack()
         return message.payload
 
 
-def processes_that_know(directory: Path) -> list[int]:
-    """Whoever has the directory in its environment, whatever has become of its parent."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        with suppress(OSError):  # It ended meanwhile, or is somebody else's.
-            if str(directory).encode() in path.read_bytes():
-                found.append(int(path.parent.name))
-    return found
+@pytest.fixture(scope="module")
+def own_rabbitmq() -> Iterator[RabbitMQ]:
+    with servers.obtain(RabbitMQ, own=True, options=("{channel_max, 77}",)) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
 def own_postgres() -> Iterator[Postgres]:
     with servers.obtain(Postgres, own=True) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def own_rabbitmq() -> Iterator[RabbitMQ]:
-    with servers.obtain(RabbitMQ, own=True) as server:
         yield server
 
 
@@ -126,13 +113,11 @@ def test_each_binary_on_this_machine_starts_and_answers_and_leaves_nothing(
 ) -> None:
     with kind(binary) as server:
         port, directory = server.port, server.directory
-        pids = {server.pid, *processes.descendants_of(server.pid)}
 
         assert server.answers()
 
     assert not server.answers()
     assert not has_listener(port)
-    assert eventually(lambda: not pids & {alive for alive, _ in processes.processes()})
     assert not directory.exists()
 
 
@@ -185,18 +170,6 @@ def test_a_binary_that_cannot_run_is_passed_over(
 
     with pytest.raises(NotFound):
         Redis.found()
-
-
-def test_a_command_that_only_looks_like_rabbitmq_is_passed_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for program in ("rabbitmq-server", "erl", "epmd"):
-        fake_program(tmp_path / program)
-    hide_everything(monkeypatch)
-    monkeypatch.setenv("PATH", str(tmp_path))
-
-    with pytest.raises(NotFound):
-        RabbitMQ.found()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root runs servers as somebody else")
@@ -291,51 +264,44 @@ def test_a_restarted_postgresql_drops_its_clients_and_keeps_its_data(
         assert read_row(url) == (42,)
 
 
-def test_a_killed_rabbitmq_comes_back_on_its_port_with_its_messages(
+def test_a_killed_rabbitmq_leaves_no_process_and_comes_back_on_its_port_with_its_messages(
     own_rabbitmq: RabbitMQ,
 ) -> None:
-    port, family = own_rabbitmq.port, processes_that_know(own_rabbitmq.directory)
-    send(own_rabbitmq.url, "A kitten")
+    port, pids = own_rabbitmq.port, processes.descendants_of(own_rabbitmq.pid)
+    send_message(own_rabbitmq.url)
 
     own_rabbitmq.kill()
 
     assert not has_listener(port)
-    assert not set(family) & {alive for alive, _ in processes.processes()}
+    assert not set(pids) & {alive for alive, _ in processes.processes()}
     own_rabbitmq.restart()
     assert own_rabbitmq.port == port
-    assert receive(own_rabbitmq.url) == "A kitten"
+    assert receive_message(own_rabbitmq.url) == "42"
 
 
-def test_a_stopped_rabbitmq_leaves_no_process_and_keeps_its_messages(
+def test_a_restarted_rabbitmq_drops_its_clients_and_keeps_its_messages(
     own_rabbitmq: RabbitMQ,
 ) -> None:
-    send(own_rabbitmq.url, "A puppy")
+    send_message(own_rabbitmq.url)
+    with Connection(own_rabbitmq.url) as connection:
+        connection.connect()
 
-    own_rabbitmq.stop()
+        own_rabbitmq.restart()
 
-    assert eventually(lambda: not processes_that_know(own_rabbitmq.directory))
-    own_rabbitmq.start()
-    assert receive(own_rabbitmq.url) == "A puppy"
-
-
-def test_a_paused_rabbitmq_does_not_answer_until_it_is_resumed(own_rabbitmq: RabbitMQ) -> None:
-    own_rabbitmq.pause()
-    frozen = not own_rabbitmq.answers()
-    own_rabbitmq.resume()
-
-    assert frozen
-    assert eventually(own_rabbitmq.answers)
+        with pytest.raises(connection.connection_errors):
+            connection.drain_events(timeout=20)
+    assert receive_message(own_rabbitmq.url) == "42"
 
 
-def test_a_rabbitmq_is_steered_by_its_options_and_not_by_the_shell(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("RABBITMQ_NODE_ONLY", "1")  # Nothing would answer.
-    with (
-        servers.obtain(RabbitMQ, own=True, options=("heartbeat = 7",)) as server,
-        kombu.Connection(server.url) as client,
-    ):
-        assert client.connection.server_heartbeat == 7
+def test_the_epmd_of_the_machine_does_not_know_a_rabbitmq_of_ours(own_rabbitmq: RabbitMQ) -> None:
+    known = subprocess.run(["epmd", "-port", "4369", "-names"], capture_output=True, text=True)
+
+    assert f"videojobs{own_rabbitmq.port}" not in known.stdout
+
+
+def test_the_options_of_a_rabbitmq_are_settings_of_its_application(own_rabbitmq: RabbitMQ) -> None:
+    with Connection(own_rabbitmq.url) as connection:
+        assert connection.connection.channel_max == 77
 
 
 def test_a_paused_redis_does_not_answer_until_it_is_resumed(private_redis: Redis) -> None:
@@ -345,6 +311,15 @@ def test_a_paused_redis_does_not_answer_until_it_is_resumed(private_redis: Redis
 
     assert frozen
     assert eventually(private_redis.answers)
+
+
+def test_a_paused_rabbitmq_does_not_answer_until_it_is_resumed(own_rabbitmq: RabbitMQ) -> None:
+    own_rabbitmq.pause()
+    frozen = not own_rabbitmq.answers()
+    own_rabbitmq.resume()
+
+    assert frozen
+    assert eventually(own_rabbitmq.answers)
 
 
 def test_a_paused_postgresql_holds_the_queries_of_open_connections(own_postgres: Postgres) -> None:

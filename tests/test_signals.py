@@ -11,7 +11,6 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from videojobs import operations, outbox, queue, signals
-from videojobs.conf import conf
 from videojobs.models import JobEvent, VideoJob
 from videojobs.states import TERMINAL, MirrorStatus, Status
 
@@ -297,7 +296,7 @@ def test_signals_whose_worker_died_before_it_sent_them_are_sent_by_a_sweep(
         VideoJob.objects.transition(job, **{"due_at": timezone.now(), **changes})
     assert received == []
 
-    with time_machine.travel(timezone.now() + timedelta(seconds=conf.lease + 1)):
+    with time_machine.travel(timezone.now() + timedelta(seconds=outbox.PATIENCE + 1)):
         operations.sweep()
         operations.sweep()
 
@@ -319,11 +318,46 @@ def test_a_sender_that_comes_late_leaves_the_signals_to_who_took_them_over(
         VideoJob.objects.transition(job, status=Status.PROCESSING, due_at=timezone.now())
         # As long as a transaction of the caller's own can last.
         JobEvent.objects.update(signal_due_at=timezone.now() + timedelta(seconds=30))
-        traveller = time_machine.travel(timezone.now() + timedelta(seconds=conf.lease + 1))
+        traveller = time_machine.travel(timezone.now() + timedelta(seconds=outbox.PATIENCE + 1))
         traveller.start()
     traveller.stop()
 
     assert received == []
+
+
+def test_receivers_that_take_their_time_are_not_run_again_by_every_sweep(
+    received: list[Received],
+) -> None:
+    job = a_job(Status.QUEUED)
+    with time_machine.travel(timezone.now(), tick=False) as clock:
+
+        def slow(**_: Any) -> None:
+            if len(received) < 10:
+                clock.shift(outbox.PATIENCE + 10)
+                operations.sweep()
+
+        signals.job_failed.connect(slow)
+        try:
+            VideoJob.objects.transition(job, status=Status.FAILED, due_at=None)
+            clock.shift(outbox.PATIENCE + 10)
+            operations.sweep()
+        finally:
+            signals.job_failed.disconnect(slow)
+
+    assert JobEvent.objects.get().signal_due_at is None
+
+
+def test_a_slow_receiver_s_sender_ticks_off_what_another_one_took_over() -> None:
+    job = a_job(Status.QUEUED)
+    due = timezone.now() + timedelta(seconds=9)
+    event = JobEvent.objects.create(
+        job=job, kind="status", old="queued", new="failed", signal_due_at=due
+    )
+    JobEvent.objects.update(signal_due_at=due + timedelta(seconds=60))
+
+    outbox.tick_off(event)
+
+    assert JobEvent.objects.get().signal_due_at is None
 
 
 def test_a_new_job_is_no_change_of_a_status(received: list[Received]) -> None:

@@ -120,6 +120,30 @@ def test_a_submission_that_is_rolled_back_leaves_its_place(settings: Any) -> Non
     submit()
 
 
+def test_a_double_click_at_the_last_place_gets_its_job(
+    shared_database: None, settings: Any
+) -> None:
+    limit(settings, MAX_ACTIVE_JOBS=1)
+    inserted, found = threading.Event(), []
+
+    def click_again() -> None:
+        inserted.wait(10)
+        try:
+            found.append(submit(key="order-42").pk)
+        finally:
+            connection.close()
+
+    second = threading.Thread(target=click_again)
+    second.start()
+    with transaction.atomic():
+        first = submit(key="order-42")
+        inserted.set()
+        second.join(0.5)  # it waits for its turn
+    second.join(30)
+
+    assert found == [first.pk]
+
+
 def test_concurrent_submitters_never_exceed_a_limit(shared_database: None, settings: Any) -> None:
     limit(settings, MAX_ACTIVE_JOBS=5)
     start = threading.Barrier(8)

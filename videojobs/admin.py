@@ -151,6 +151,10 @@ class VideoJobAdmin(admin.ModelAdmin):
         if job is None:
             raise Http404
         actor = request.user.get_username()
+        if request.POST.get("turn") != str(job.turn):
+            # The page may be about an earlier submission, that was resolved and sent again since.
+            messages.warning(request, _("The job has changed meanwhile: look again, then decide."))
+            return self._back_to(job)
         try:
             if request.POST.get("answer") == "not-created":
                 resolved = operations.not_created(job, actor=actor)
@@ -164,7 +168,12 @@ class VideoJobAdmin(admin.ModelAdmin):
                 messages.success(request, _("Resolved: the job goes on."))
             else:
                 messages.warning(request, _("The job is not unconfirmed any more."))
-        return HttpResponseRedirect(reverse("admin:videojobs_videojob_change", args=[job.pk]))
+        return self._back_to(job)
+
+    def _back_to(self, job: VideoJob) -> HttpResponse:
+        page = "admin:videojobs_videojob_change"
+        url = reverse(page, args=[job.pk], current_app=self.admin_site.name)
+        return HttpResponseRedirect(url)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

@@ -20,7 +20,7 @@ from django.utils import timezone
 
 from . import outbox, queue, rules, spending
 from .conf import conf
-from .exceptions import InvalidTransition
+from .exceptions import InvalidTransition, SpendLimitReached
 from .schedule import Policy
 from .states import MIRROR_TRANSITIONS, TERMINAL, TRANSITIONS, MirrorStatus, Status
 
@@ -46,7 +46,7 @@ class VideoJobQuerySet(models.QuerySet["VideoJob"]):
         for count in range(_MAX_DOUBLINGS + 1):
             late = now - timedelta(seconds=grace * 2**count)
             patience |= Q(wake_count=count, due_at__lt=late)
-        late = now - timedelta(seconds=grace)
+        late = now - timedelta(seconds=grace)  # for the index: each of the others implies it
         return self.filter(patience, due_at__lt=late, claimed_until__isnull=True)
 
     def stuck(self, now: datetime) -> "VideoJobQuerySet":
@@ -247,7 +247,8 @@ class VideoJobQuerySet(models.QuerySet["VideoJob"]):
                 job = self.create(due_at=now, created_at=now, **fields)
                 job.events.create(kind="status", new=job.status, actor=actor)
                 self._wake(job)
-        except IntegrityError:
+        except (IntegrityError, SpendLimitReached):
+            # Another caller has inserted it meanwhile, at the last place perhaps.
             if known := find():
                 return known
             raise

@@ -230,10 +230,15 @@ class ProviderHold(models.Model):
         LIMITED = "limited", _("rate limit")
         # It takes no call with this key (HTTP 401, 403).
         REJECTED = "rejected", _("key rejected")
-        # No connection stands. Only create calls wait: checks have a back-off of their own.
+        # No connection stands.
         UNREACHABLE = "unreachable", _("unreachable")
 
-    key_digest = models.CharField(primary_key=True, max_length=64, editable=False)
+    class Scope(models.TextChoices):
+        EVERYTHING = "everything", _("everything")
+        CREATES = "creates", _("create calls")
+
+    key_digest = models.CharField(max_length=64, editable=False)
+    scope = models.CharField(max_length=10, choices=Scope)
     kind = models.CharField(max_length=11, choices=Kind)
     reason = models.TextField()
     since = models.DateTimeField()
@@ -244,6 +249,9 @@ class ProviderHold(models.Model):
     class Meta:
         verbose_name = _("provider hold")
         verbose_name_plural = _("provider holds")
+        constraints = [
+            models.UniqueConstraint(fields=["key_digest", "scope"], name="providerhold_key_scope")
+        ]
 
     def __str__(self) -> str:
         return f"{self.get_kind_display()}: {self.reason}"

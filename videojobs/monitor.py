@@ -108,27 +108,31 @@ def next_step(job: VideoJob, now: datetime | None = None) -> str:
 
 
 def hold_notice(now: datetime | None = None) -> str:
-    """What a person has to know of a hold of the provider, in a few sentences; "" without one."""
-    hold = holds.current()
-    if hold is None:
-        return ""
+    """What a person has to know of holds of the provider, in a few sentences; "" without one."""
     now = now or timezone.now()
+    return " ".join(_told(hold, now) for hold in holds.active("submit"))
+
+
+def _told(hold: ProviderHold, now: datetime) -> str:
+    held = {"age": age(hold.since, now), "reason": hold.reason}
+    everything = hold.scope == ProviderHold.Scope.EVERYTHING
+    if hold.kind == ProviderHold.Kind.UNREACHABLE:
+        told = gettext("The provider has been out of reach for %(age)s (%(reason)s).")
+    elif hold.kind == ProviderHold.Kind.LIMITED:
+        told = gettext("The provider has asked for fewer calls for %(age)s (%(reason)s).")
+    elif everything:
+        told = gettext("The provider has rejected the API key for %(age)s (%(reason)s).")
+    else:
+        told = gettext("The provider has rejected new requests for %(age)s (%(reason)s).")
+    waits = (
+        gettext("All jobs wait; none fails for it.") if everything else gettext("New jobs wait.")
+    )
     left = (hold.until - now).total_seconds()
-    told = {
-        ProviderHold.Kind.REJECTED: gettext(
-            "The provider has rejected the API key for %(age)s (%(reason)s). No job is asked for "
-            "or sent, and none fails for it. Put the key right, or find out at the provider."
-        ),
-        ProviderHold.Kind.LIMITED: gettext(
-            "The provider has asked for fewer calls for %(age)s (%(reason)s). All jobs wait."
-        ),
-        ProviderHold.Kind.UNREACHABLE: gettext(
-            "The provider has been out of reach for %(age)s (%(reason)s). New jobs wait."
-        ),
-    }[ProviderHold.Kind(hold.kind)] % {"age": age(hold.since, now), "reason": hold.reason}
     if left > 0:
-        return f"{told} " + gettext("The next try: in %(time)s.") % {"time": span(left)}
-    return f"{told} " + gettext("The next job that is due tries again.")
+        again = gettext("The next try: in %(time)s.") % {"time": span(left)}
+    else:
+        again = gettext("The next job that is due tries again.")
+    return f"{told % held} {waits} {again}"
 
 
 def outlook(job: VideoJob, now: datetime | None = None) -> list[str]:

@@ -21,6 +21,8 @@ from .states import TERMINAL, MirrorStatus, Status
 
 logger = logging.getLogger("videojobs")
 
+#: For how long signals that could not be sent are tried again.
+_SIGNALS_LIVE = timedelta(days=1)
 _LOST = "the worker was lost while the create call was under way"
 
 
@@ -63,7 +65,9 @@ def sweep(*, grace: float | None = None, limit: int | None = None) -> Swept:
 
 def _send_lost_signals(now: datetime, limit: int) -> None:
     """Send the signals of events whose sender did not come back; see `outbox`."""
-    events = JobEvent.objects.filter(signal_due_at__lt=now).order_by("signal_due_at", "pk")
+    # One whose receivers kill each worker that sends it must not do so for ever.
+    recent = JobEvent.objects.filter(signal_due_at__lt=now, created_at__gt=now - _SIGNALS_LIVE)
+    events = recent.order_by("signal_due_at", "pk")
     for event in events.select_related("job")[:limit]:
         logger.warning("job=%s sends the signals of a lost worker: %s", event.job_id, event)
         outbox.deliver(event.job, event)

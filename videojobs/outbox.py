@@ -2,27 +2,31 @@
 
 An event that has signals is committed together with a mark that they are still to be sent. They
 are sent after the commit and ticked off. If the process dies in between, the mark stays, and a
-sweep sends them: so they go out once, and again only if their sender died while receivers ran.
+sweep sends them: so they go out once, and again only if their sender died while receivers ran, or
+if these take longer than `PATIENCE`.
 """
 
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from django.db import router
 from django.utils import timezone
 
 from . import signals
-from .conf import conf
 from .states import MirrorStatus, Status
 
 if TYPE_CHECKING:
     from .models import JobEvent, VideoJob
+
+#: Seconds that receivers have before another process takes their sender for dead.
+PATIENCE = 300.0
 
 
 def due_at(event: "JobEvent") -> datetime | None:
     """Until when the process that commits an event has it to itself; None without signals."""
     mirrored = event.kind == "mirror" and event.new in (MirrorStatus.STORED, MirrorStatus.FAILED)
     if mirrored or event.kind in ("status", "overdue"):
-        return timezone.now() + timedelta(seconds=conf.lease)
+        return timezone.now() + timedelta(seconds=PATIENCE)
     return None
 
 
@@ -56,19 +60,21 @@ def send(job: "VideoJob", event: "JobEvent") -> None:
 
 
 def tick_off(event: "JobEvent") -> None:
-    """Record that the signals of an event are sent."""
-    _mark(event, None)
+    """Record that the signals of an event are sent, whoever else is at it."""
+    _rows(event).filter(pk=event.pk).update(signal_due_at=None)
+    event.signal_due_at = None
 
 
 def _take(event: "JobEvent") -> bool:
     """Take over an event whose sender did not come back; False if another process was quicker."""
-    return _mark(event, due_at(event))
-
-
-def _mark(event: "JobEvent", until: datetime | None) -> bool:
-    rows = type(event)._base_manager.using(event._state.db)
-    mine = rows.filter(pk=event.pk, signal_due_at=event.signal_due_at)
+    mine = _rows(event).filter(pk=event.pk, signal_due_at=event.signal_due_at)
+    until = due_at(event)
     if not mine.update(signal_due_at=until):
         return False
     event.signal_due_at = until
     return True
+
+
+def _rows(event: "JobEvent") -> Any:
+    alias = router.db_for_write(type(event), instance=event)
+    return type(event)._base_manager.using(alias)

@@ -57,16 +57,19 @@ class Policy:
         deadline_at: datetime,
         *,
         error_count: int = 0,
+        last_checked_at: datetime | None = None,
         retry_after: float | None = None,
         slowly: bool = False,
     ) -> datetime | None:
         """When to ask the provider again after an answer without a verdict, or after an error.
 
-        None: give up. `error_count` is the number of errors in a row, `retry_after` the seconds
+        None: give up; but not on a job that was not asked for in a while, such as during a hold or
+        without workers. `error_count` is the number of errors in a row, `retry_after` the seconds
         that the provider asked for; it is not asked earlier, up to `MAX_RETRY_AFTER`. `slowly`
         asks as rarely as for an overdue job.
         """
-        if now >= self.gives_up_at(deadline_at):
+        lately = now - timedelta(seconds=2 * self.overdue_interval)
+        if now >= self.gives_up_at(deadline_at) and last_checked_at and last_checked_at >= lately:
             return None
         base = self.poll_interval
         if slowly or now >= deadline_at:
@@ -79,14 +82,22 @@ class Policy:
         return now + self._wait(base, error_count - 1, None)
 
     def hold_until(
-        self, now: datetime, *, count: int, rejected: bool, retry_after: float | None
+        self,
+        now: datetime,
+        *,
+        count: int,
+        rejected: bool,
+        costly: bool = False,
+        retry_after: float | None = None,
     ) -> datetime:
         """When one call may find out whether the provider still wants to be left alone.
 
-        `count` is how often in a row it said so; a key that it `rejected` is tried slowly.
+        `count` is how often in a row it said so. A key that it `rejected` is tried slowly, and a
+        call that is `costly`, which leaves a job to a person, more and more rarely.
         """
         base = self.key_retry_interval if rejected else self.poll_interval
-        return now + self._wait(base, count - 1, retry_after)
+        cap = MAX_RETRY_AFTER if costly else self.max_poll_interval
+        return now + self._wait(base, count - 1, retry_after, cap)
 
     def after(self, until: datetime) -> datetime:
         """When a job goes on that waited for `until`: not all of them at the same moment."""
@@ -107,12 +118,15 @@ class Policy:
             return None
         return now + self._wait(self.poll_interval, attempts - 1, retry_after)
 
-    def _wait(self, base: float, doublings: int, retry_after: float | None) -> timedelta:
+    def _wait(
+        self, base: float, doublings: int, retry_after: float | None, cap: float | None = None
+    ) -> timedelta:
         """`base`, doubled for each error, with jitter that only ever adds.
 
-        The cap is kept with its jitter, unless `base` or the provider asks for more.
+        The cap, `max_poll_interval` if none is given, is kept with its jitter, unless `base` or
+        the provider asks for more.
         """
-        cap = self.max_poll_interval / (1 + self.poll_jitter)
+        cap = (cap or self.max_poll_interval) / (1 + self.poll_jitter)
         seconds = max(base, min(cap, base * 2.0 ** min(doublings, 16)))
         seconds = max(seconds, min(retry_after or 0.0, MAX_RETRY_AFTER))
         return timedelta(seconds=seconds * (1 + self.poll_jitter * self.draw()))

@@ -8,10 +8,18 @@ mistake, not even one of ours, can lose a job.
 import logging
 import time
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from django.db import IntegrityError, InterfaceError, OperationalError, connections, router
+from django.db import (
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    connections,
+    router,
+    transaction,
+)
 from django.db.models import Q
 from django.utils import timezone
 
@@ -42,8 +50,6 @@ logger = logging.getLogger("videojobs")
 
 #: Seconds between two tries to record something in a database that is away.
 _PATIENCE = 0.25
-#: What is asked for to find out whether the provider answers this key; no task has this id.
-_NO_TASK = "videojobs-probe"
 
 
 def submit(job_id: UUID | str, turn: int) -> None:
@@ -52,7 +58,8 @@ def submit(job_id: UUID | str, turn: int) -> None:
     If the call surely never left, the job is pending again. If it was accepted or refused, that
     is recorded. After anything else nobody knows, and a person decides.
     """
-    if not _may_send(job_id, turn):
+    probed = _probes("submit", job_id, turn)
+    if probed is None:
         return
     job = VideoJob.objects.claim("submit", job_id, turn)
     # Receivers have run since the claim, for as long as they liked: is it still ours?
@@ -61,7 +68,7 @@ def submit(job_id: UUID | str, turn: int) -> None:
     body = {"model": job.model, "prompt": job.prompt, "duration": job.duration, **job.params}
     body = {name: value for name, value in body.items() if value not in (None, "")}
     try:
-        with holds.observed(job, None):
+        with holds.creating(probed):
             task_id = client.submit(job.endpoint, body)
     except NotSent as error:
         _not_sent(job, error)
@@ -75,14 +82,14 @@ def submit(job_id: UUID | str, turn: int) -> None:
 
 def poll(job_id: UUID | str, turn: int) -> None:
     """Check a job once at the provider, record what it says, and schedule the next step."""
-    hold = holds.current()
-    if hold and _waits("poll", hold, job_id, turn):
+    probed = _probes("poll", job_id, turn)
+    if probed is None:
         return
     job = VideoJob.objects.claim("poll", job_id, turn)
     if job is None:
         return
     try:
-        with holds.observed(job, hold):
+        with holds.asking(job, probed):
             answer = client.fetch(job.endpoint, job.provider_task_id or "")
         _poll_answered(job, answer)
     except Exception as error:
@@ -91,8 +98,8 @@ def poll(job_id: UUID | str, turn: int) -> None:
 
 def mirror(job_id: UUID | str, turn: int) -> None:
     """Bring a completed job's output into storage; a failure never changes what was completed."""
-    hold = holds.current()
-    if hold and _waits("mirror", hold, job_id, turn):
+    probed = _probes("mirror", job_id, turn)
+    if probed is None:
         return
     job = VideoJob.objects.claim("mirror", job_id, turn)
     if job is None:
@@ -100,7 +107,7 @@ def mirror(job_id: UUID | str, turn: int) -> None:
     try:
         if job.mirror_attempts > conf.MIRROR_ATTEMPTS:
             raise OutputRefused("all attempts are used up; the last one was lost with its worker")
-        stored = _keep(job, hold)
+        stored = _keep(job, probed)
     except ClaimLost:
         logger.info("job=%s was taken over during its download", job.pk)
     except Exception as error:
@@ -134,41 +141,42 @@ def _patiently(job: VideoJob, write: Callable[[], bool]) -> bool:
             time.sleep(_PATIENCE)
 
 
-def _may_send(job_id: UUID | str, turn: int) -> bool:
-    """Whether a create call may go out now.
+def _probes(step: str, job_id: UUID | str, turn: int) -> list[ProviderHold] | None:
+    """The holds that this step is to find out about, mostly none; None if it has to wait for them.
 
-    While there is a hold, a harmless call goes first: it costs nothing, and a create call that is
-    turned away may have been paid for.
+    Then it is put off. So is, without being looked at, nobody whose step calls nobody.
     """
-    hold = holds.current()
-    if hold is None:
-        return True
-    job = VideoJob.objects.filter(pk=job_id, turn=turn).first()
-    if job is None or _waits("submit", hold, job_id, turn):
-        return False
+    held = holds.active(step)
+    if not held:
+        return []
+    job = VideoJob.objects.filter(pk=job_id, turn=turn, claimed_until=None).first()
+    if job is None or job.step != step or not holds.concerns(job):
+        return []
+    if step == "mirror" and (_has_fresh_url(job) or job.mirror_attempts >= conf.MIRROR_ATTEMPTS):
+        return []
+    with transaction.atomic(durable=True):
+        pass  # A step that runs inside a transaction is refused before it calls anybody.
+    if holds.take_probe(held) and (step != "submit" or _is_answered(job, held)):
+        return held
+    _put_off(job, max(hold.until for hold in held))
+    return None
+
+
+def _is_answered(job: VideoJob, probed: list[ProviderHold]) -> bool:
+    """Whether a harmless call is answered: it goes before a create call that ends a hold.
+
+    It costs nothing, and a create call that is turned away may have been paid for.
+    """
     try:
-        with holds.observed(job, hold):
-            client.fetch(job.endpoint, _NO_TASK)
-    except (NotSent, KeyRejected, RateLimited):
-        _record(job, due_at=Policy.current().after(hold.until))
+        holds.probe(job, probed)
+    except (ProviderError, TransportError) as error:
+        logger.info("job=%s is not sent yet: %s", job.pk, clean(str(error)))
         return False
-    except (ProviderError, TransportError):
-        pass
     return True
 
 
-def _waits(step: str, hold: ProviderHold, job_id: UUID | str, turn: int) -> bool:
-    """Put a step off until a hold is over, unless it is the one that finds out."""
-    if not holds.applies_to(hold, step):
-        return False
-    job = VideoJob.objects.filter(pk=job_id, turn=turn, claimed_until=None).first()
-    if job is None or job.step != step:
-        return False
-    if step == "mirror" and _has_fresh_url(job):
-        return False
-    if holds.take_probe(hold):
-        return False
-    return _record(job, due_at=Policy.current().after(hold.until))
+def _put_off(job: VideoJob, until: datetime) -> None:
+    _record(job, due_at=Policy.current().after(until), wake_count=0)
 
 
 def _not_sent(job: VideoJob, error: NotSent) -> None:
@@ -261,8 +269,6 @@ def _poll_answered(job: VideoJob, answer: client.Answer) -> None:
 
 def _poll_failed(job: VideoJob, error: Exception) -> None:
     errors = job.error_count + 1
-    # The first, second, fourth, … error in a row: an outage of a day is a dozen events.
-    noteworthy = errors & (errors - 1) == 0
     changes: dict[str, Any] = {"error_count": errors}
     unknown_for = 0.0
     if isinstance(error, TaskNotFound):
@@ -274,7 +280,7 @@ def _poll_failed(job: VideoJob, error: Exception) -> None:
         job,
         changes,
         reason=_describe(job, error),
-        noteworthy=noteworthy,
+        noteworthy=_is_noteworthy(errors),
         retry_after=getattr(error, "retry_after", None),
         slowly=unknown_for > NOT_FOUND_GRACE,
     )
@@ -292,12 +298,14 @@ def _record_poll(
     """Record one check. Without a verdict it decides when to ask again, or that it is enough."""
     now, policy = timezone.now(), Policy.current()
     deadline_at = job.deadline_at or policy.deadline(now)
-    became_overdue = False
     if "due_at" not in changes:
+        errors = changes["error_count"]
         due_at = policy.next_poll(
             now,
             deadline_at,
-            error_count=changes["error_count"],
+            error_count=errors,
+            # The first answer after errors, of a rejected key perhaps, is not the last word.
+            last_checked_at=job.last_checked_at if errors or not job.error_count else None,
             retry_after=retry_after,
             slowly=slowly,
         )
@@ -305,8 +313,11 @@ def _record_poll(
         if due_at is None:
             changes |= {"status": Status.EXPIRED, "finished_at": now}
             reason = reason or "no verdict before the time to give up"
-        elif deadline_at <= now:
-            became_overdue = job.last_checked_at is None or job.last_checked_at < deadline_at
+    became_overdue = (
+        changes.get("status", job.status) in POLLED
+        and deadline_at <= now
+        and (job.last_checked_at is None or job.last_checked_at < deadline_at)
+    )
     _record(
         job,
         check_count=job.check_count + 1,
@@ -318,14 +329,14 @@ def _record_poll(
     )
 
 
-def _keep(job: VideoJob, hold: ProviderHold | None) -> dict[str, Any]:
+def _keep(job: VideoJob, probed: list[ProviderHold]) -> dict[str, Any]:
     """Download, verify and store; return what is to be recorded of the file."""
     storage, stem = job.output.storage, job.output_stem
     # To ask for the URL and to fetch; and to store, which may take as long, as an upload.
     longest = conf.exchange_timeout + 2 * conf.DOWNLOAD_TIMEOUT
     with (
         KeptClaim(job, seconds=longest) as claim,
-        mirroring.download(_output_url(job, hold), storage, stem, progress=claim.check) as done,
+        mirroring.download(_output_url(job, probed), storage, stem, progress=claim.check) as done,
     ):
         if not _still_ours(job):
             raise ClaimLost
@@ -342,11 +353,11 @@ def _has_fresh_url(job: VideoJob) -> bool:
     return job.mirror_attempts == 0 and bool(job.video_url)
 
 
-def _output_url(job: VideoJob, hold: ProviderHold | None) -> str:
+def _output_url(job: VideoJob, probed: list[ProviderHold]) -> str:
     """The URL that came with the verdict, once; every later attempt asks for a fresh one."""
     if job.mirror_attempts == 1 and job.video_url:
         return job.video_url
-    with holds.observed(job, hold):
+    with holds.asking(job, probed):
         answer = client.fetch(job.endpoint, job.provider_task_id or "")
     if answer.status != Status.COMPLETED or not answer.video_url:
         raise OutputExpired("the provider names no URL for the output")
@@ -391,8 +402,13 @@ def _mirror_failed(job: VideoJob, error: Exception) -> None:
         error_count=job.error_count + 1,
         due_at=retry_at,
         reason=_describe(job, error),
-        noteworthy=True,
+        noteworthy=_is_noteworthy(job.error_count + 1),
     )
+
+
+def _is_noteworthy(errors: int) -> bool:
+    """The first, second, fourth, … error in a row: an outage of a day is a dozen events."""
+    return errors & (errors - 1) == 0
 
 
 def _describe(job: VideoJob, error: Exception) -> str:

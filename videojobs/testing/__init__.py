@@ -1,5 +1,6 @@
-"""A stand-in for the provider, for tests and for trying a site without paying."""
+"""A stand-in for the provider, to test and try a site without paying, and workers that die."""
 
+from . import crashes
 from .provider import Call, SimulatedProvider
 from .script import (
     SAMPLE,
@@ -13,18 +14,22 @@ from .script import (
     Truncate,
     sample,
 )
+from .workers import Ending, Supervisor
 
 __all__ = [
     "SAMPLE",
     "Answer",
     "Call",
     "Drop",
+    "Ending",
     "Hang",
     "Reset",
     "Script",
     "SimulatedProvider",
     "Slow",
+    "Supervisor",
     "Task",
     "Truncate",
+    "crashes",
     "sample",
 ]

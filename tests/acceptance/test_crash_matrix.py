@@ -1,0 +1,192 @@
+"""A real worker dies at each point of the matrix; afterwards every job ends as it should."""
+
+import hashlib
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+from pytest_django import DjangoDbBlocker
+
+from tests.servers import Redis
+from videojobs.testing import Script, SimulatedProvider, Supervisor, sample
+from videojobs.testing.crashes import POINTS, deaths, is_over, variables
+
+from .deployment import ALIAS, ROOT, Deployment, deployed
+
+# On a machine that is busy, starting some dozen workers takes its time.
+pytestmark = pytest.mark.timeout(420)
+
+STEPS = ("queued", "processing", "completed")
+FINAL = {"output_stored", "mirror_failed", "job_failed", "submission_unconfirmed"}
+# Several pieces, so that there is a middle of the download.
+PADDING = "." * 600_000
+# One thread each: a death takes one step with it.
+WORKERS = 3
+# Seconds that a step has to end when its worker is told to.
+SOFTLY = {"CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT": "1"}
+# A worker whose soft shutdown ended well says so.
+RETURNCODES = {"KILL": -signal.SIGKILL, "TERM": 0}
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """What is left when a worker has died at each point, and all jobs have ended."""
+
+    how: str
+    site: Deployment
+    supervisor: Supervisor
+    deaths: dict[str, int]
+    told: Counter[tuple[str, str, str]]
+
+    def is_unconfirmed(self, point: str) -> bool:
+        """A step that a SIGTERM meets goes on to its end."""
+        return self.how == "KILL" and POINTS[point].unconfirmed
+
+    def signals(self, point: str) -> dict[tuple[str, str], int]:
+        return {(name, new): n for (key, name, new), n in self.told.items() if key == point}
+
+
+@pytest.fixture(scope="module", params=["KILL", "TERM"])
+def how(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def matrix(
+    how: str,
+    database_url: str,
+    redis_server: Redis,
+    tmp_path_factory: pytest.TempPathFactory,
+    django_db_blocker: DjangoDbBlocker,
+) -> Iterator[Matrix]:
+    directory = tmp_path_factory.mktemp("matrix")
+    marks, told = directory / "marks", directory / "signals"
+    with (
+        SimulatedProvider(
+            script=lambda prompt: Script(STEPS, output=sample(prompt + PADDING))
+        ) as provider,
+        deployed(
+            directory,
+            database_url=database_url,
+            broker_url=redis_server.url,
+            provider=provider,
+            # So that a dead worker's sweep does not find work before the next one is up.
+            SWEEP_GRACE=3,
+            # On a busy machine, a step may stand still for a while.
+            LEASE_MARGIN=3,
+            TEST_SIGNALS=told,
+        ) as site,
+        Supervisor(
+            "project",
+            environment=site.environment | variables(marks, how) | SOFTLY,
+            directory=directory,
+            cwd=ROOT,
+        ) as supervisor,
+    ):
+        # The jobs of the other way to die, on the same database.
+        site.manage("flush", "--no-input", "--verbosity", "0")
+        points = list(POINTS)
+        site.run(f"for point in {points!r}: VideoJob.objects.submit(point, duration=5, key=point)")
+        supervisor.start_beat()
+        for _ in range(WORKERS):
+            supervisor.start_worker("-I", "videojobs.testing.mortal,tests.acceptance.receivers")
+
+        def is_quiet() -> bool:
+            ended = {ending.pid for ending in supervisor.endings}
+            return is_over(marks, using=ALIAS) and set(deaths(marks).values()) <= ended
+
+        try:
+            supervisor.wait_until(is_quiet, seconds=300)
+        except AssertionError as error:
+            missing = set(POINTS) - set(deaths(marks))
+            raise AssertionError(f"not reached: {missing}\n{site.story()}") from error
+        lines = told.read_text().splitlines()
+        yield Matrix(
+            how,
+            site,
+            supervisor,
+            deaths(marks),
+            Counter((key, name, new) for key, name, new in (line.split("\t") for line in lines)),
+        )
+
+
+def test_a_worker_died_at_each_point_as_it_was_meant_to(matrix: Matrix) -> None:
+    ended = {ending.pid: ending.returncode for ending in matrix.supervisor.endings}
+
+    assert matrix.deaths.keys() == POINTS.keys()
+    assert len(set(matrix.deaths.values())) == len(POINTS)
+    assert {ended.get(pid) for pid in matrix.deaths.values()} == {RETURNCODES[matrix.how]}
+
+
+def test_what_a_sigterm_begins_is_a_soft_shutdown(matrix: Matrix) -> None:
+    logs = [log.read_text() for log in matrix.site.directory.glob("supervised-worker*.log")]
+
+    begun = sum(log.count("Initiating Soft Shutdown") for log in logs)
+    assert begun == (len(POINTS) if matrix.how == "TERM" else 0)
+
+
+def test_nothing_else_died(matrix: Matrix) -> None:
+    assert {end.pid for end in matrix.supervisor.endings} == set(matrix.deaths.values())
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_the_job_ends_as_it_should(matrix: Matrix, point: str) -> None:
+    job = matrix.site.jobs.get(key=point)
+
+    expected = ("unconfirmed", "none") if matrix.is_unconfirmed(point) else ("completed", "stored")
+    assert (job.status, job.mirror_status) == expected
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_at_most_one_create_call_is_sent(matrix: Matrix, point: str) -> None:
+    prompts = [task.prompt for task in matrix.site.provider.tasks.values()]
+
+    assert prompts.count(point) == (POINTS[point].creates if matrix.is_unconfirmed(point) else 1)
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_exactly_one_whole_file_is_stored(matrix: Matrix, point: str) -> None:
+    job = matrix.site.jobs.get(key=point)
+
+    files = [path for path in matrix.site.files() if str(job.pk) in path.name]
+    digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    if matrix.is_unconfirmed(point):
+        assert digests == []
+    else:
+        assert digests == [job.output_sha256]
+        assert job.output_sha256 == matrix.site.provider.sha256(job.provider_task_id)
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_each_transition_is_recorded_once(matrix: Matrix, point: str) -> None:
+    events = matrix.site.jobs.get(key=point).events.exclude(kind="note")
+
+    seen = [(event.kind, event.old, event.new) for event in events]
+    assert len(seen) == len(set(seen))
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_one_final_signal_is_sent(matrix: Matrix, point: str) -> None:
+    final = {name: n for (name, _), n in matrix.signals(point).items() if name in FINAL}
+
+    expected = "submission_unconfirmed" if matrix.is_unconfirmed(point) else "output_stored"
+    assert final.keys() == {expected}
+    # What was sent by a worker that could not tick it off any more is sent again.
+    again = matrix.how == "KILL" and POINTS[point].repeats
+    assert final[expected] == 1 or (again and final[expected] > 1)
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_every_other_signal_is_sent_once_too(matrix: Matrix, point: str) -> None:
+    events = matrix.site.jobs.get(key=point).events.filter(kind="status").exclude(old="")
+
+    changed = {("status_changed", event.new): 1 for event in events}
+    sent = {key: n for key, n in matrix.signals(point).items() if key[0] not in FINAL}
+    completed = {} if matrix.is_unconfirmed(point) else {("job_completed", ""): 1}
+    assert sent == changed | completed
+
+
+def test_no_part_of_a_download_is_left(matrix: Matrix) -> None:
+    assert not [path for path in matrix.site.files() if path.suffix != ".mp4"]

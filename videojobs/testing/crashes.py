@@ -1,0 +1,295 @@
+"""Points between two steps at which a worker can die, and what must come of a job that it has.
+
+A job whose `key` is the name of a point kills the worker that brings it there, once. The app knows
+nothing of it: `arm` wraps its functions in the process that is to die. `mortal` calls it for
+`celery -A mysite worker -I videojobs.testing.mortal`.
+"""
+
+from __future__ import annotations
+
+import os
+import pkgutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+from unittest import mock
+
+#: The two environment variables that `mortal` reads: the directory of the marks, and the signal.
+MARKS = "VIDEOJOBS_TEST_MARKS"
+SIGNAL = "VIDEOJOBS_TEST_SIGNAL"
+#: By SIGKILL at once, or by SIGTERM: then the step goes on while its worker shuts down.
+SIGNALS = ("KILL", "TERM")
+
+#: The longest that a step waits for its worker to notice a SIGTERM, in seconds.
+_PATIENCE = 30.0
+
+#: Use case → the function that does it, for one job or (the sweep) for many.
+USE_CASES: Mapping[str, str] = MappingProxyType(
+    {
+        "submit": "videojobs.services:submit",
+        "poll": "videojobs.services:poll",
+        "mirror": "videojobs.services:mirror",
+        "sweep": "videojobs.operations:sweep",
+    }
+)
+
+
+class PlaceNotFound(LookupError):
+    """A point names a function that isn't there: the app and this module don't fit together."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A place in the app, and what SIGKILL there means for a job. SIGTERM lets its step end.
+
+    The worker dies `when` (before or after) the function at `place` is called for the job, within
+    `use_case`. `about` narrows it to a call that has this status, or is for this step.
+    """
+
+    use_case: str
+    when: Literal["before", "after"]
+    place: str
+    about: str = ""
+    #: Nobody can know whether the create call arrived: the job ends as `unconfirmed`.
+    unconfirmed: bool = False
+    #: Receivers have run, and nobody knows: they run again.
+    repeats: bool = False
+    #: How many create calls reach the provider.
+    creates: int = 1
+
+
+_CLAIM = "videojobs.managers:VideoJobQuerySet.claim"
+_REARM = "videojobs.managers:VideoJobQuerySet.rearm"
+_CREATE = "videojobs.client:submit"
+_FETCH = "videojobs.client:fetch"
+_SEND = "videojobs.queue:_send"
+_TELL = "videojobs.outbox:send"
+_TICK = "videojobs.outbox:tick_off"
+_STORE = "videojobs.mirror:store"
+
+POINTS: Mapping[str, Point] = MappingProxyType(
+    {
+        "submit: before the claim": Point("submit", "before", _CLAIM),
+        "submit: claimed, signals not sent": Point(
+            "submit", "before", _TELL, "submitting", unconfirmed=True, creates=0
+        ),
+        "submit: claimed, call not sent": Point(
+            "submit", "before", _CREATE, unconfirmed=True, creates=0
+        ),
+        "submit: call sent, id not recorded": Point("submit", "after", _CREATE, unconfirmed=True),
+        "submit: recorded, wake-up not sent": Point("submit", "before", _SEND, "poll"),
+        "submit: wake-up sent": Point("submit", "after", _SEND, "poll"),
+        "poll: before the claim": Point("poll", "before", _CLAIM),
+        "poll: claimed, not asked": Point("poll", "before", _FETCH),
+        "poll: answered, not recorded": Point("poll", "after", _FETCH),
+        "poll: recorded, wake-up not sent": Point("poll", "before", _SEND, "poll"),
+        "poll: wake-up sent": Point("poll", "after", _SEND, "poll"),
+        "poll: verdict not recorded": Point("poll", "after", _FETCH, "completed"),
+        "poll: verdict recorded, signals not sent": Point("poll", "before", _TELL, "completed"),
+        "poll: verdict recorded, wake-up not sent": Point("poll", "before", _SEND, "mirror"),
+        "mirror: before the claim": Point("mirror", "before", _CLAIM),
+        "mirror: claimed, nothing fetched": Point("mirror", "before", "videojobs.mirror:download"),
+        "mirror: in the middle of the download": Point(
+            "mirror", "after", "videojobs.lease:KeptClaim.check"
+        ),
+        "mirror: downloaded, not stored": Point("mirror", "before", _STORE),
+        "mirror: stored, not recorded": Point("mirror", "after", _STORE),
+        "mirror: recorded, signals not sent": Point("mirror", "before", _TELL),
+        "mirror: signals sent, not ticked off": Point("mirror", "before", _TICK, repeats=True),
+        "mirror: recorded": Point("mirror", "after", "videojobs.services:_mirror_stored"),
+        # The first wake-up of these jobs is lost, or there were nothing to sweep.
+        "sweep: found, not woken up": Point("sweep", "before", _REARM),
+        "sweep: recorded, wake-up not sent": Point("sweep", "before", _SEND),
+        "sweep: in the middle": Point("sweep", "after", _REARM),
+    }
+)
+
+
+def variables(marks: Path, how: str) -> dict[str, str]:
+    """The environment of a worker that `mortal` arms; `marks` is a directory, `how` a signal.
+
+    A SIGTERM then is the start of Celery's soft shutdown.
+    """
+    if how not in SIGNALS:
+        raise ValueError(f"a worker dies by {' or '.join(SIGNALS)}, not by {how!r}")
+    environment = {MARKS: str(marks), SIGNAL: how}
+    return environment | ({"REMAP_SIGTERM": "SIGQUIT"} if how == "TERM" else {})
+
+
+def deaths(marks: Path) -> dict[str, int]:
+    """The points that were reached, each with the id of the process that died there."""
+    read = {mark.name: mark.read_text() for mark in marks.glob("*")}
+    # A mark without an id is about to be written.
+    return {point: int(read[_file(point)]) for point in POINTS if read.get(_file(point))}
+
+
+def is_over(marks: Path, *, using: str = "default") -> bool:
+    """Whether a worker has died at each point, and no job or signal has anything left to do.
+
+    `using` is the alias of the database that the workers work on.
+    """
+    from django.apps import apps
+
+    jobs = apps.get_model("videojobs", "VideoJob")._default_manager.using(using)
+    return (
+        deaths(marks).keys() == POINTS.keys()
+        and not jobs.filter(due_at__isnull=False).exists()
+        and not jobs.filter(events__signal_due_at__isnull=False).exists()
+    )
+
+
+def arm(marks: Path, how: str, points: Iterable[str] = POINTS) -> ExitStack:
+    """Wrap the app's functions, so that this process dies at `points`; closing it undoes that.
+
+    `marks` is a directory that all workers share: each point kills once. `how` is one of
+    `SIGNALS`. Raises `PlaceNotFound` where the app has changed, and KeyError for a point that
+    there isn't. Django must be set up.
+    """
+    executioner = _Executioner(marks, variables(marks, how)[SIGNAL])
+    marks.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as patches:
+        for name in points:
+            point = POINTS[name]
+            _wrap(patches, point.place, executioner.stationed_at(name, point))
+        for use_case, place in USE_CASES.items():
+            _wrap(patches, place, executioner.announced(use_case))
+        return patches.pop_all()
+
+
+def resolve(place: str) -> tuple[Any, str]:
+    """The module or class that a place is in, and its name there; `PlaceNotFound` if it is not."""
+    module, _, path = place.partition(":")
+    owner, _, name = path.rpartition(".")
+    try:
+        holder = pkgutil.resolve_name(f"{module}:{owner}")
+        if callable(getattr(holder, name)):
+            return holder, name
+    except (ImportError, AttributeError) as error:
+        raise PlaceNotFound(f"{place} does not exist (any more): {error}") from error
+    raise PlaceNotFound(f"{place} is nothing that can be called")
+
+
+def _wrap(patches: ExitStack, place: str, wrapper: Callable[[Any], Any]) -> None:
+    owner, name = resolve(place)
+    patches.enter_context(mock.patch.object(owner, name, wrapper(getattr(owner, name))))
+
+
+def _file(point: str) -> str:
+    return point.replace(" ", "_")
+
+
+#: The use case that runs in this thread, and the key of the job that it is for.
+_current: ContextVar[tuple[str, str | None]] = ContextVar("current", default=("", None))
+
+
+class _Executioner:
+    def __init__(self, marks: Path, how: str) -> None:
+        self._marks = marks
+        self._signal = signal.Signals[f"SIG{how}"]
+        self._dying = threading.Event()
+
+    def stationed_at(self, name: str, point: Point) -> Callable[[Any], Any]:
+        """Die before or after a function, where it is called for the job of this point."""
+
+        def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+            def look(*values: Any) -> None:
+                use_case, key = _current.get()
+                if use_case != point.use_case:
+                    return
+                if name != (_key_in(values) if use_case == "sweep" else key):
+                    return
+                if not point.about or any(_is_about(value, point.about) for value in values):
+                    self._die_once(name)
+
+            @wraps(function)
+            def wrapper(*args: Any, **kwargs: Any) -> Any:
+                if point.when == "before":
+                    look(*args, *kwargs.values())
+                result = function(*args, **kwargs)
+                if point.when == "after":
+                    look(*args, *kwargs.values(), result)
+                return result
+
+            return wrapper
+
+        return decorate
+
+    def announced(self, use_case: str) -> Callable[[Any], Any]:
+        """Note which use case runs, and for which job."""
+
+        def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+            @wraps(function)
+            def wrapper(*args: Any, **kwargs: Any) -> Any:
+                key = _key_of(args[0]) if args else None
+                if self._is_lost(use_case, key):
+                    return None
+                token = _current.set((use_case, key))
+                try:
+                    return function(*args, **kwargs)
+                finally:
+                    _current.reset(token)
+
+            return wrapper
+
+        return decorate
+
+    def _is_lost(self, use_case: str, key: str | None) -> bool:
+        """Whether a wake-up comes to nothing; a sweep brings it again.
+
+        A worker that was told to end goes on with what is in its pool. What would bring a job to
+        its point there is left to a worker that can still die of it.
+        """
+        if use_case == "sweep":
+            return self._dying.is_set()
+        if key is None or key not in POINTS or self._mark(key).exists():
+            return False
+        point = POINTS[key]
+        return point.use_case == "sweep" or (self._dying.is_set() and point.use_case == use_case)
+
+    def _die_once(self, name: str) -> None:
+        if self._dying.is_set():  # a sweep that goes on comes by other jobs' points
+            return
+        try:
+            with self._mark(name).open("x") as mark:
+                mark.write(str(os.getpid()))
+        except FileExistsError:
+            return
+        self._dying.set()
+        shutdown = signal.getsignal(self._signal)
+        os.kill(os.getpid(), self._signal)
+        # Celery answers its first signal by putting another handler in its place.
+        until = time.monotonic() + _PATIENCE
+        while signal.getsignal(self._signal) is shutdown and time.monotonic() < until:
+            time.sleep(0.01)
+
+    def _mark(self, name: str) -> Path:
+        return self._marks / _file(name)
+
+
+def _key_of(job_id: Any) -> str | None:
+    from django.apps import apps
+
+    jobs = apps.get_model("videojobs", "VideoJob")._default_manager
+    return jobs.filter(pk=job_id).values_list("key", flat=True).first()
+
+
+def _key_in(values: Iterable[Any]) -> str | None:
+    """The key of the job that is among a call's arguments."""
+    for value in values:
+        if hasattr(value, "key"):
+            return str(value.key)
+        if hasattr(value, "job_id"):
+            return _key_of(value.job_id)
+    return None
+
+
+def _is_about(value: Any, word: str) -> bool:
+    return word in (getattr(value, "status", None), getattr(value, "step", None))
