@@ -1,7 +1,6 @@
 """RabbitMQ freezes while jobs wait and more are submitted: it is there, and nothing answers."""
 
 import hashlib
-import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +17,6 @@ from .pace import shortest_wait
 JOBS = 4
 STEPS = ("queued", "processing", "completed")
 POLL_INTERVAL = 2.5
-FROZEN_SECONDS = 4.0
 
 
 @dataclass(frozen=True)
@@ -71,10 +69,9 @@ def frozen(
         submit(site, "before")
         site.wait_until(lambda: not site.jobs.filter(check_count=0).exists())
         server.pause()
-        ends_at = time.monotonic() + FROZEN_SECONDS
         slowest = submit(site, "meanwhile")
         rows = site.jobs.count()
-        time.sleep(max(0.0, ends_at - time.monotonic()))
+        assert not server.answers()
         server.resume()
         site.wait_until(lambda: site.all_finished() or any(worker.poll() for worker in workers))
         assert [worker.poll() for worker in workers] == [None, None], site.story()
@@ -84,7 +81,7 @@ def frozen(
 def test_submit_does_not_wait_for_a_frozen_rabbitmq(frozen: Frozen) -> None:
     connection_timeout = 4.0  # Celery's default, in seconds
 
-    assert frozen.slowest < connection_timeout
+    assert frozen.slowest < 0.75 * connection_timeout
 
 
 def test_a_job_submitted_to_a_frozen_rabbitmq_is_in_the_database_at_once(frozen: Frozen) -> None:
