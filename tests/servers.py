@@ -50,6 +50,8 @@ PLACES = (
     *("/usr/lib/postgresql/*/bin", "/usr/lib/rabbitmq/bin"),
     *("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin"),
 )
+# Variables by which a shell would steer the servers.
+STEERING = ("PG", "RABBITMQ_", "ERL_", "NOTIFY_SOCKET")
 START_SECONDS = 60.0
 ANSWER_SECONDS = 2
 
@@ -328,7 +330,7 @@ class Server:
             stdin=subprocess.DEVNULL,
             cwd=self.directory,
             env={
-                **{k: v for k, v in os.environ.items() if not k.startswith("PG")},
+                **{k: v for k, v in os.environ.items() if not k.startswith(STEERING)},
                 "LC_ALL": "C",  # The log is read for messages.
             },
             user=user,
@@ -479,9 +481,10 @@ class RabbitMQ(Server):
     stop_signal = signal.SIGTERM
     port_taken = "already in use"  # Also said of its port for other nodes.
 
-    # The node would leave an epmd behind that it started itself.
+    # The node would leave an epmd behind that it started itself, as it does where none answers.
     NODE = """
         epmd -address 127.0.0.1 & epmd=$!
+        until epmd -names >/dev/null 2>&1; do kill -0 $epmd || exit 1; sleep 0.05; done
         "$0" & node=$!
         trap 'kill $node' TERM
         while kill -0 $node; do wait $node; done 2>/dev/null
@@ -507,6 +510,7 @@ class RabbitMQ(Server):
             "HOME": self.directory,  # Of the cookie by which nodes know each other.
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "ERL_EPMD_PORT": free_port(),
+            "ERL_FLAGS": "-start_epmd false",
             "RABBITMQ_DIST_PORT": free_port(),
             "RABBITMQ_NODENAME": f"videojobs{self.port}@localhost",
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",

@@ -13,7 +13,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import psycopg
@@ -93,6 +93,16 @@ def receive_message(url: str) -> object:
         message = queue.get(timeout=20)
         message.ack()
         return message.payload
+
+
+def processes_that_know(directory: Path) -> list[int]:
+    """Whoever has the directory in its environment, whatever has become of its parent."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):  # It ended meanwhile, or is somebody else's.
+            if str(directory).encode() in path.read_bytes():
+                found.append(int(path.parent.name))
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -297,6 +307,29 @@ def test_the_epmd_of_the_machine_does_not_know_a_rabbitmq_of_ours(own_rabbitmq: 
     known = subprocess.run(["epmd", "-port", "4369", "-names"], capture_output=True, text=True)
 
     assert f"videojobs{own_rabbitmq.port}" not in known.stdout
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks into /proc")
+def test_a_rabbitmq_starts_no_epmd_that_outlives_it_however_late_its_own_one_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = tmp_path / "epmd"
+    late.write_text(f'#!/bin/sh\n[ "$1" = -names ] || sleep 5\nexec {shutil.which("epmd")} "$@"\n')
+    late.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+
+    with servers.obtain(RabbitMQ, own=True) as server:
+        directory = server.directory
+        assert processes_that_know(directory)
+
+    assert eventually(lambda: not processes_that_know(directory))
+
+
+def test_a_rabbitmq_is_not_steered_by_the_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RABBITMQ_NODE_ONLY", "1")  # Nothing would answer.
+
+    with servers.obtain(RabbitMQ, own=True) as server:
+        assert server.answers()
 
 
 def test_the_options_of_a_rabbitmq_are_settings_of_its_application(own_rabbitmq: RabbitMQ) -> None:
