@@ -374,3 +374,12 @@ def test_longer_countdowns_need_a_longer_visibility_timeout(broker: Callable[...
     broker("sentinel://localhost:26379/0")
 
     assert [code for code, *_ in found(OVERDUE_INTERVAL=3000)] == ["videojobs.W004"]
+
+
+@pytest.mark.parametrize("hosts", ["cdn.example.com", [5], [""], ["https://cdn.example.com"], None])
+def test_output_hosts_must_be_domains(hosts: Any) -> None:
+    assert [code for code, *_ in found(ALLOWED_OUTPUT_HOSTS=hosts)] == ["videojobs.E013"]
+
+
+def test_output_hosts_may_be_domains() -> None:
+    assert found(ALLOWED_OUTPUT_HOSTS=["cdn.example.com", ".example.net", "localhost"]) == []

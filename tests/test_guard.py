@@ -281,3 +281,24 @@ def test_a_name_without_an_address_is_an_error(answers: Any) -> None:
 
 def test_the_inner_address_of_a_wrapper_is_its_last_32_bits() -> None:
     assert guard._unwrap(IPv6Address("::ffff:1.2.3.4")) == IPv4Address("1.2.3.4")
+
+
+@pytest.mark.parametrize(
+    ("host", "fits"),
+    [
+        ("cdn.example.com", True),
+        ("CDN.Example.com.", True),
+        ("eu.cdn.example.com", True),
+        ("example.com", False),
+        ("evilcdn.example.com", False),
+        ("cdn.example.com.evil.net", False),
+        ("cdn-example.com", False),
+    ],
+)
+def test_a_host_lies_in_a_domain_by_whole_labels(host: str, fits: bool) -> None:
+    for domain in ("cdn.example.com", ".cdn.example.com"):
+        if fits:
+            assert guard.check_url(f"https://{host}/v.mp4", insecure=False, hosts=[domain])
+        else:
+            with pytest.raises(ForbiddenAddress, match="ALLOWED_OUTPUT_HOSTS"):
+                guard.check_url(f"https://{host}/v.mp4", insecure=False, hosts=[domain])

@@ -37,10 +37,10 @@ class Renewals:
 def renewals(monkeypatch: pytest.MonkeyPatch) -> Renewals:
     seen, renew = Renewals(), VideoJobQuerySet.renew
 
-    def watched(self: VideoJobQuerySet, job: VideoJob) -> bool:
+    def watched(self: VideoJobQuerySet, job: VideoJob, *received: int | None) -> bool:
         try:
             seen.before()
-            return renew(self, job)
+            return renew(self, job, *received)
         finally:
             seen.happened()
 
@@ -100,7 +100,7 @@ def test_a_claim_that_somebody_else_took_is_found_to_be_lost(
         kept._thread.join(10)
 
         with pytest.raises(ClaimLost):
-            kept.check()
+            kept.progress(1, None)
     assert VideoJob.objects.get().claimed_until is None
 
 
@@ -108,7 +108,32 @@ def test_a_claim_that_is_still_ours_passes_the_check(claimed: VideoJob, renewals
     with KeptClaim(claimed, seconds=10) as kept:
         renewals.wait_for_next()
 
-        kept.check()
+        kept.progress(1, None)
+
+
+def test_how_far_a_download_is_can_be_seen_while_it_moves(
+    claimed: VideoJob, renewals: Renewals
+) -> None:
+    with KeptClaim(claimed, seconds=10) as kept:
+        kept.progress(5_000, 20_000)
+        renewals.wait_for_next()
+        renewals.wait_for_next()
+
+        job = VideoJob.objects.get()
+
+    assert (job.received_bytes, job.announced_bytes) == (5_000, 20_000)
+
+
+def test_progress_is_noted_every_few_seconds_and_not_with_every_piece(
+    claimed: VideoJob, renewals: Renewals, settings: Any
+) -> None:
+    settings.VIDEOJOBS = {}  # a lease of 50 s
+
+    with KeptClaim(claimed, seconds=10) as kept:
+        for size in range(1000):
+            kept.progress(size, None)
+
+    assert renewals.count == 0
 
 
 def test_a_database_that_is_away_for_a_moment_does_not_lose_the_claim(
@@ -124,7 +149,7 @@ def test_a_database_that_is_away_for_a_moment_does_not_lose_the_claim(
     with KeptClaim(claimed, seconds=10) as kept:
         renewals.wait_for_next()
         renewals.wait_for_next()
-        kept.check()
+        kept.progress(1, None)
 
     assert lease(claimed) > before
 

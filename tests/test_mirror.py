@@ -60,7 +60,7 @@ def files(storage: FileSystemStorage) -> list[str]:
     return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
 
 
-def quiet(_size: int) -> None:
+def quiet(*_: int | None) -> None:
     pass
 
 
@@ -108,13 +108,23 @@ def test_a_stored_file_is_readable_for_the_web_server(storage: FileSystemStorage
 
 def test_progress_is_told_the_bytes_so_far(storage: FileSystemStorage, settings: Any) -> None:
     body = SAMPLE + bytes(600_000)
-    seen: list[int] = []
+    seen: list[tuple[int, int | None]] = []
     with (
         RawServer(answer(body)) as server,
-        mirror.download(server.url, storage, STEM, progress=seen.append),
+        mirror.download(server.url, storage, STEM, progress=lambda *so_far: seen.append(so_far)),
     ):
         pass
-    assert seen == [262_144, 524_288, len(body)]
+    assert seen == [(size, len(body)) for size in (262_144, 524_288, len(body))]
+
+
+def test_an_output_s_host_must_lie_in_the_domains_that_are_allowed(
+    storage: FileSystemStorage, settings: Any
+) -> None:
+    settings.VIDEOJOBS |= {"ALLOWED_OUTPUT_HOSTS": ["cdn.example.com"]}
+    with RawServer(answer(SAMPLE)) as server:
+        with pytest.raises(OutputRefused, match="ALLOWED_OUTPUT_HOSTS"):
+            kept(server.url, storage)
+        assert server.requests == []
 
 
 def test_storage_gets_the_sniffed_type_whatever_the_server_said(tmp_path: Path) -> None:
@@ -385,7 +395,7 @@ from videojobs import client, mirror
 import tracemalloc
 tracemalloc.start()
 storage = FileSystemStorage(sys.argv[2])
-with mirror.download(sys.argv[1], storage, "v", progress=lambda size: None) as done:
+with mirror.download(sys.argv[1], storage, "v", progress=lambda *_: None) as done:
     mirror.store(done, storage, "v.mp4")
 print(done.size, tracemalloc.get_traced_memory()[1])
 """
@@ -525,7 +535,7 @@ def test_no_part_is_left_when_progress_raises(storage: FileSystemStorage) -> Non
     class Stop(Exception):
         pass
 
-    def stop(_size: int) -> None:
+    def stop(*_: int | None) -> None:
         assert len(files(storage)) == 1
         raise Stop
 
@@ -587,7 +597,7 @@ django.setup()
 from django.core.files.storage import FileSystemStorage
 from videojobs import client, mirror
 with mirror.download(sys.argv[1], FileSystemStorage(sys.argv[2]), sys.argv[3],
-                     progress=lambda size: os.kill(os.getpid(), signal.SIGKILL)):
+                     progress=lambda *_: os.kill(os.getpid(), signal.SIGKILL)):
     pass
 """
 

@@ -71,7 +71,7 @@ def test_the_next_step_is_said_in_a_few_words(
         ("queued", {"error_count": 1}, "The last attempt failed."),
         ("queued", {"error_count": 3}, "The last 3 attempts failed."),
         ("overdue", {}, "It is overdue and asked for rarely; given up in 23 h 28 min."),
-        ("due", {"mirror_attempts": 1}, "Download the video, attempt 2 of 5: in 24 s."),
+        ("due", {"mirror_attempts": 1}, "Download the video, attempt 2 of 10: in 24 s."),
         ("stored", {}, "Nothing: the job is finished."),
         ("stopped", {}, "Tracking was stopped; the provider may still finish, and bill."),
         ("expired", {}, "No verdict came in time; the provider is not asked any more."),
@@ -88,7 +88,7 @@ def test_the_outlook_says_what_comes_next(
 def test_a_running_download_is_called_by_the_number_of_its_attempt() -> None:
     job = jobs.make("due", mirror_attempts=2, claimed_until=after(30))
 
-    assert monitor.outlook(job)[0] == "Download the video, attempt 2 of 5: under way."
+    assert monitor.outlook(job)[0] == "Download the video, attempt 2 of 10: under way."
 
 
 @pytest.mark.parametrize(("late", "lost"), [(10, False), (61, True)])

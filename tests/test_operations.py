@@ -594,3 +594,49 @@ def test_an_id_that_another_job_has_is_refused(now: datetime) -> None:
         operations.attach(job, "proj_7", actor="ann")
 
     assert VideoJob.objects.get(pk=job.pk).status == Status.UNCONFIRMED
+
+
+# mirror again
+
+
+@pytest.mark.parametrize("mirror", [MirrorStatus.FAILED, MirrorStatus.SKIPPED])
+def test_an_output_is_fetched_again_from_the_first_attempt_with_a_fresh_url(
+    mirror: MirrorStatus, woken: list[Any]
+) -> None:
+    job = a_job(
+        status=Status.COMPLETED, mirror_status=mirror, mirror_attempts=9, video_url="https://old"
+    )
+
+    assert operations.mirror_again(job, actor="ann")
+
+    job = VideoJob.objects.get()
+    assert (job.mirror_status, job.mirror_attempts, job.video_url) == (MirrorStatus.DUE, 0, "")
+    assert woken == [("videojobs.mirror", str(job.pk), 1)]
+    assert [(event.new, event.actor) for event in job.events.all()] == [("due", "ann")]
+
+
+def test_a_stored_output_can_be_fetched_again(now: datetime) -> None:
+    job = a_stored_job(now, days=1)
+
+    assert operations.mirror_again(job, actor="ann")
+
+    assert VideoJob.objects.get().mirror_status == MirrorStatus.DUE
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"status": Status.FAILED},
+        {"status": Status.UNCONFIRMED},
+        {"status": Status.QUEUED, "due_at": True},
+        {**MIRROR_DUE, "due_at": True},
+    ],
+)
+def test_without_an_output_there_is_nothing_to_fetch(fields: dict[str, Any], now: datetime) -> None:
+    if "due_at" in fields:
+        fields = {**fields, "due_at": now}
+    job = a_job(**fields)
+
+    assert not operations.mirror_again(job, actor="ann")
+
+    assert not JobEvent.objects.exists()

@@ -158,12 +158,13 @@ def test_a_task_that_the_provider_does_not_know_is_asked_for_slowly() -> None:
     ("attempts", "retry_after", "at_least", "at_most"),
     [
         (1, None, 30, 36),
-        (2, None, 50, 60),
-        (4, None, 50, 60),
+        (2, None, 60, 72),
+        (4, None, 240, 288),
+        (9, None, 1500, 1800),
         (1, 300, 300, 360),
-        (5, None, None, None),
-        (5, 300, None, None),
-        (6, None, None, None),
+        (10, None, None, None),
+        (10, 300, None, None),
+        (11, None, None, None),
     ],
 )
 def test_when_a_download_is_tried_again(

@@ -1012,7 +1012,7 @@ def test_attempts_that_are_lost_with_their_workers_are_bounded(
     provider: MeddledProvider,
 ) -> None:
     job = completed(provider)
-    for _ in range(5):
+    for _ in range(10):
         job.refresh_from_db()
         assert VideoJob.objects.claim("mirror", job.pk, job.turn)
         lose_the_worker()

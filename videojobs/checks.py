@@ -1,6 +1,7 @@
 """System checks: a wrong setting is said at start, in words, and not by a job at night."""
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
@@ -31,6 +32,7 @@ _SECONDS = [
 ]
 _COUNTS = ["MAX_OUTPUT_BYTES", "MIRROR_ATTEMPTS", "SWEEP_BATCH"]
 _LIMITS = ["MAX_ACTIVE_JOBS", "MAX_SUBMISSIONS_PER_DAY"]
+_DOMAIN = re.compile(r"\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 # Above these, arithmetic with times and what a row can hold come to their ends.
 _LONGEST = {False: 10 * 365 * 86400.0, True: 2**63}
 
@@ -214,6 +216,13 @@ def _check_models() -> Iterator[CheckMessage]:
 
 
 def _check_output() -> Iterator[CheckMessage]:
+    hosts: object = conf.ALLOWED_OUTPUT_HOSTS
+    if not _is_list_of(str, hosts) or not all(map(_DOMAIN.fullmatch, conf.ALLOWED_OUTPUT_HOSTS)):
+        yield Error(
+            "VIDEOJOBS['ALLOWED_OUTPUT_HOSTS'] must be a list of domains.",
+            hint="Such as ['cdn.example.com'], which allows its subdomains, too.",
+            id="videojobs.E013",
+        )
     pair: Any = conf.FRAME_FIELDS
     if not _is_list_of(str, pair) or len(pair) != 2 or pair[0] == pair[1]:
         yield Error("VIDEOJOBS['FRAME_FIELDS'] must be a pair of names.", id="videojobs.E008")

@@ -80,9 +80,12 @@ class Settings:
 
     DOWNLOAD_TIMEOUT = Setting(600.0)
     MAX_OUTPUT_BYTES = Setting(2 * 1024**3)
-    MIRROR_ATTEMPTS = Setting(5)
+    # With waits that double from POLL_INTERVAL to half an hour: about two hours.
+    MIRROR_ATTEMPTS = Setting(10)
     # Networks, in CIDR notation, that an output's URL may lead into although they are private.
     ALLOWED_PRIVATE_NETWORKS = Setting[Sequence[str]](())
+    # Domains that an output's URL must lie in, subdomains included; empty: any.
+    ALLOWED_OUTPUT_HOSTS = Setting[Sequence[str]](())
     STORAGE = Setting("default")
     # A directory inside the storage; strftime placeholders stand for the job's creation.
     UPLOAD_TO = Setting("videojobs/%Y/%m")

@@ -7,7 +7,7 @@ disagree. This rule gives equal verdicts on all of them.
 """
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -50,10 +50,10 @@ def networks(names: Iterable[str]) -> tuple[Network, ...]:
     return tuple(ip_network(str(name)) for name in names)
 
 
-def check_url(url: str, *, insecure: bool) -> str:
+def check_url(url: str, *, insecure: bool, hosts: Collection[str] = ()) -> str:
     """The host of a URL that may be asked; `ForbiddenAddress` says what is wrong with others.
 
-    Plain http is for `insecure` only.
+    Plain http is for `insecure` only. `hosts` are domains, one of which it must lie in; none: any.
     """
     if len(url) > _MAX_URL or not url.isprintable() or set(url) & set("\\ "):
         raise ForbiddenAddress("the URL is too long or has characters that no URL has")
@@ -66,9 +66,16 @@ def check_url(url: str, *, insecure: bool) -> str:
         raise ForbiddenAddress("the URL's scheme is not https")
     if not host or "@" in parts.netloc:
         raise ForbiddenAddress("the URL has no host, or names a user")
+    if hosts and not any(_is_within(host, domain) for domain in hosts):
+        raise ForbiddenAddress(f"{host} is not in ALLOWED_OUTPUT_HOSTS")
     if port is not None and port not in {80, 443} and port < _FIRST_FREE_PORT:
         raise ForbiddenAddress("the URL's port belongs to another protocol")
     return host
+
+
+def _is_within(host: str, domain: str) -> bool:
+    host, domain = host.rstrip(".").lower(), domain.strip(".").lower()
+    return host == domain or host.endswith(f".{domain}")
 
 
 def resolve(host: str, port: int, allowed: Iterable[Network] | None) -> list[str]:

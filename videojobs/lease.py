@@ -12,21 +12,26 @@ from .models import VideoJob
 
 logger = logging.getLogger("videojobs")
 
+#: Seconds between two notes of how far a download is.
+_PROGRESS_EVERY = 3.0
+
 
 class KeptClaim:
     """Renews the claim of a job in the background while its worker is at a long step.
 
     A thread does it, since nothing else runs while a host sends nothing or a storage uploads. So
     the lease can be short, and the job of a worker that died is soon given to another. After
-    `seconds` it stops: a step that hangs for ever must not look alive for ever.
+    `seconds` it stops: a step that hangs for ever must not look alive for ever. A renewal also
+    writes down how far a download is, every few seconds while it moves.
     """
 
     def __init__(self, job: VideoJob, *, seconds: float) -> None:
         self._job = job
         self._until = time.monotonic() + seconds
+        self._received: tuple[int | None, int | None] = (None, None)
         self._lost = threading.Event()
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._renew, name="videojobs-lease", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="videojobs-lease", daemon=True)
 
     def __enter__(self) -> "KeptClaim":
         self._thread.start()
@@ -36,18 +41,26 @@ class KeptClaim:
         self._ended.set()
         self._thread.join()
 
-    def check(self, _size: int = 0) -> None:
-        """Raise `ClaimLost` once a renewal has found that the job is somebody else's."""
+    def progress(self, received: int, announced: int | None) -> None:
+        """Note the bytes so far; raise `ClaimLost` once the job is known to be somebody else's."""
+        self._received = received, announced
         if self._lost.is_set():
             raise ClaimLost
 
-    def _renew(self) -> None:
+    def _run(self) -> None:
+        written, next_renewal = self._received, time.monotonic() + conf.lease / 4
         try:
-            while not self._ended.wait(conf.lease / 4) and time.monotonic() < self._until:
+            while not self._ended.wait(min(conf.lease / 4, _PROGRESS_EVERY)):
+                if time.monotonic() > self._until:
+                    return
+                received = self._received
+                if received == written and time.monotonic() < next_renewal:
+                    continue
                 try:
-                    if not VideoJob.objects.renew(self._job):
+                    if not VideoJob.objects.renew(self._job, *received):
                         self._lost.set()
                         return
+                    written, next_renewal = received, time.monotonic() + conf.lease / 4
                 except DatabaseError as error:  # it may be restarting: the next one may succeed
                     logger.warning("job=%s lease not renewed: %s", self._job.pk, error)
         finally:

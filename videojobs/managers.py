@@ -140,14 +140,23 @@ class VideoJobQuerySet(models.QuerySet["VideoJob"]):
             return None
         changes: dict[str, Any] = {"due_at": job.due_at, "claimed_until": _lease(), "wake_count": 0}
         if step == "mirror":
-            changes["mirror_attempts"] = job.mirror_attempts + 1
+            changes |= {"mirror_attempts": job.mirror_attempts + 1, "received_bytes": None}
         elif step == "submit":
             changes["status"] = Status.SUBMITTING
         return job if self.transition(job, durable=True, **changes) else None
 
-    def renew(self, job: "VideoJob") -> bool:
-        """Extend the lease of a claimed job; False if it was lost meanwhile."""
-        return bool(self.filter(pk=job.pk, turn=job.turn).update(claimed_until=_lease()))
+    def renew(
+        self, job: "VideoJob", received: int | None = None, announced: int | None = None
+    ) -> bool:
+        """Extend the lease of a claimed job; False if it was lost meanwhile.
+
+        With `received`, it is also noted how many bytes of its output are there, of how many that
+        were `announced`.
+        """
+        changes: dict[str, Any] = {"claimed_until": _lease()}
+        if received is not None:
+            changes |= {"received_bytes": received, "announced_bytes": announced}
+        return bool(self.filter(pk=job.pk, turn=job.turn).update(**changes))
 
     def transition(
         self,

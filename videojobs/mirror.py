@@ -89,11 +89,12 @@ def _is_whole(path: Path, size: int) -> bool:
 
 @contextlib.contextmanager
 def download(
-    url: str, storage: Storage, stem: str, *, progress: Callable[[int], None]
+    url: str, storage: Storage, stem: str, *, progress: Callable[[int, int | None], None]
 ) -> Iterator[Download]:
     """Fetch `url` into a temporary file near `stem` (a name without extension) in `storage`.
 
-    `progress` is called with the bytes so far after each piece; what it raises ends the download.
+    `progress` is called after each piece with the bytes so far and those announced, if they were;
+    what it raises ends the download.
     The file is gone when the context ends, unless `store` has moved it. Raises `DownloadError`,
     `TransportError` or the disk's own `OSError` where another try may help, `OutputRefused` where
     it won't.
@@ -106,10 +107,13 @@ def download(
                 read_timeout=conf.READ_TIMEOUT,
                 timeout=conf.DOWNLOAD_TIMEOUT,
                 allowed=guard.networks(conf.ALLOWED_PRIVATE_NETWORKS),
+                hosts=conf.ALLOWED_OUTPUT_HOSTS,
                 insecure=conf.BASE_URL.startswith("http://"),
             ) as stream:
                 announced = _announced_size(stream)
-                size, sha256, kind = _receive(stream, file, progress)
+                size, sha256, kind = _receive(
+                    stream, file, lambda received: progress(received, announced)
+                )
         except ForbiddenAddress as error:
             raise OutputRefused(str(error)) from error
         if announced is not None and size != announced:

@@ -69,6 +69,9 @@ class VideoJob(models.Model):
     check_count = models.PositiveIntegerField(_("checks"), default=0)
     error_count = models.PositiveIntegerField(_("errors in a row"), default=0)
     mirror_attempts = models.PositiveIntegerField(default=0)
+    # How far the download under way is.
+    received_bytes = models.PositiveBigIntegerField(null=True, blank=True, editable=False)
+    announced_bytes = models.PositiveBigIntegerField(null=True, blank=True, editable=False)
 
     # What the provider said.
     video_url = models.TextField(blank=True, help_text=_("Temporary and signed: never shown."))
@@ -95,7 +98,10 @@ class VideoJob(models.Model):
         verbose_name = _("video job")
         verbose_name_plural = _("video jobs")
         ordering = ["-created_at"]
-        permissions = [("resolve_videojob", "Can resolve an unconfirmed submission")]
+        permissions = [
+            ("resolve_videojob", "Can resolve an unconfirmed submission"),
+            ("mirror_videojob", "Can mirror an output again"),
+        ]
         indexes = [
             # → the sweep: due() and stuck(). Only unfinished jobs are in it.
             models.Index("due_at", name="videojob_due", condition=Q(due_at__isnull=False)),

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from django.db.models import Q
+from django.template.defaultfilters import filesizeformat
 from django.utils import timezone
 from django.utils.translation import gettext, ngettext
 
@@ -97,7 +98,9 @@ def next_step(job: VideoJob, now: datetime | None = None) -> str:
     """When the next step comes, in a few words: "in 24 s", "3 min late", "under way", "—"."""
     now = now or timezone.now()
     if job.claimed_until is not None:
-        return gettext("under way") if job.claimed_until > now else gettext("worker lost")
+        if job.claimed_until <= now:
+            return gettext("worker lost")
+        return _so_far(job) or gettext("under way")
     if job.due_at is None:
         return gettext("needs a person") if needs_a_person(job) else NOTHING
     left = (job.due_at - now).total_seconds()
@@ -133,6 +136,19 @@ def _told(hold: ProviderHold, now: datetime) -> str:
     else:
         again = gettext("The next job that is due tries again.")
     return f"{told % held} {waits} {again}"
+
+
+def _so_far(job: VideoJob) -> str:
+    """How far a download is: "3.1 MB of 12.0 MB", or "" if there is nothing to tell."""
+    if job.received_bytes is None or job.mirror_status != MirrorStatus.DUE:
+        return ""
+    received = filesizeformat(job.received_bytes)
+    if job.announced_bytes is None:
+        return received
+    return gettext("%(received)s of %(announced)s") % {
+        "received": received,
+        "announced": filesizeformat(job.announced_bytes),
+    }
 
 
 def outlook(job: VideoJob, now: datetime | None = None) -> list[str]:
@@ -200,6 +216,6 @@ def _at_rest(job: VideoJob) -> str:
     if job.mirror_status == MirrorStatus.FAILED:
         return gettext(
             "The video was generated but not stored, and nothing tries again by itself. "
-            "The provider keeps it for a while only."
+            "The provider keeps it for a while only: mirror it again before it is gone."
         )
     return gettext("Nothing: the job is finished.")

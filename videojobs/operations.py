@@ -122,6 +122,26 @@ def not_created(job: VideoJob, *, actor: str) -> bool:
     )
 
 
+def mirror_again(job: VideoJob, *, actor: str) -> bool:
+    """Fetch a completed job's output once more, with a fresh URL; nothing is generated again.
+
+    For a download that failed, one that nobody wanted, or a file that is gone from storage. False
+    if there is no output to fetch, if its download is due already, or if the job changed meanwhile.
+    """
+    if job.status != Status.COMPLETED or job.mirror_status == MirrorStatus.DUE:
+        return False
+    return VideoJob.objects.transition(
+        job,
+        mirror_status=MirrorStatus.DUE,
+        mirror_attempts=0,
+        video_url="",
+        error_count=0,
+        due_at=timezone.now(),
+        reason="to be fetched again",
+        actor=actor,
+    )
+
+
 def purge(
     *,
     older_than: timedelta | None = None,

@@ -24,7 +24,7 @@ class Policy:
     overdue_after: float = 1800.0
     overdue_interval: float = 600.0
     give_up_after: float = 86400.0
-    mirror_attempts: int = 5
+    mirror_attempts: int = 10
     key_retry_interval: float = 300.0
     draw: Callable[[], float] = random.random
 
@@ -116,7 +116,8 @@ class Policy:
         """When to try the download again after `attempts` failed ones. None: give up."""
         if attempts >= self.mirror_attempts:
             return None
-        return now + self._wait(self.poll_interval, attempts - 1, retry_after)
+        # An output lives for a day or so, and its host's outage for hours: no hurry, no giving up.
+        return now + self._wait(self.poll_interval, attempts - 1, retry_after, MAX_RETRY_AFTER)
 
     def _wait(
         self, base: float, doublings: int, retry_after: float | None, cap: float | None = None

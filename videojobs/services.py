@@ -50,6 +50,8 @@ logger = logging.getLogger("videojobs")
 
 #: Seconds between two tries to record something in a database that is away.
 _PATIENCE = 0.25
+#: After so many seconds a fresh URL is asked for before the first try.
+_URL_AGE = 600.0
 
 
 def submit(job_id: UUID | str, turn: int) -> None:
@@ -336,7 +338,7 @@ def _keep(job: VideoJob, probed: list[ProviderHold]) -> dict[str, Any]:
     longest = conf.exchange_timeout + 2 * conf.DOWNLOAD_TIMEOUT
     with (
         KeptClaim(job, seconds=longest) as claim,
-        mirroring.download(_output_url(job, probed), storage, stem, progress=claim.check) as done,
+        mirroring.download(_output_url(job, probed), storage, stem, progress=claim.progress) as done,
     ):
         if not _still_ours(job):
             raise ClaimLost
@@ -350,12 +352,18 @@ def _keep(job: VideoJob, probed: list[ProviderHold]) -> dict[str, Any]:
 
 def _has_fresh_url(job: VideoJob) -> bool:
     """Whether the next download needs no call to the provider."""
-    return job.mirror_attempts == 0 and bool(job.video_url)
+    return job.mirror_attempts == 0 and _url_is_young(job)
+
+
+def _url_is_young(job: VideoJob) -> bool:
+    """Whether the URL of the verdict may still live; the provider says no more than "temporary"."""
+    age = timezone.now() - (job.finished_at or job.created_at)
+    return bool(job.video_url) and age.total_seconds() < _URL_AGE
 
 
 def _output_url(job: VideoJob, probed: list[ProviderHold]) -> str:
-    """The URL that came with the verdict, once; every later attempt asks for a fresh one."""
-    if job.mirror_attempts == 1 and job.video_url:
+    """The URL that came with the verdict, once and if it is young; else a fresh one."""
+    if job.mirror_attempts == 1 and _url_is_young(job):
         return job.video_url
     with holds.asking(job, probed):
         answer = client.fetch(job.endpoint, job.provider_task_id or "")
@@ -370,6 +378,8 @@ def _mirror_stored(job: VideoJob, stored: dict[str, Any]) -> None:
         mirror_status=MirrorStatus.STORED,
         mirrored_at=timezone.now(),
         error_count=0,
+        received_bytes=None,
+        announced_bytes=None,
         due_at=None,
         **stored,
     )

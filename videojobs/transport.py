@@ -14,7 +14,7 @@ What requests does not give, and what is promised here:
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -135,18 +135,20 @@ def stream(
     read_timeout: float,
     timeout: float,
     allowed: Sequence[guard.Network] = (),
+    hosts: Collection[str] = (),
     insecure: bool = False,
 ) -> Iterator[Stream]:
     """GET a URL that a stranger named, with a session that has never seen a key.
 
     Follows up to three redirects and judges every hop: its scheme (plain http only if `insecure`,
-    never after https) and the address that is connected to. `timeout` covers all hops and the
-    body. Raises `ForbiddenAddress` before anything is sent to a forbidden place.
+    never after https), its host (within `hosts`, if any) and the address that is connected to.
+    `timeout` covers all hops and the body. Raises `ForbiddenAddress` before anything is sent to a
+    forbidden place.
     """
     ends_at = time.monotonic() + timeout
     with new_session() as session:
         for _hop in range(_MAX_REDIRECTS + 1):
-            host = guard.check_url(url, insecure=insecure)
+            host = guard.check_url(url, insecure=insecure, hosts=hosts)
             exchange = Exchange(host, timeout=ends_at - time.monotonic(), allowed=allowed)
             with exchange:
                 with exchange.errors():

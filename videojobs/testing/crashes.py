@@ -98,7 +98,7 @@ POINTS: Mapping[str, Point] = MappingProxyType(
         "mirror: before the claim": Point("mirror", "before", _CLAIM),
         "mirror: claimed, nothing fetched": Point("mirror", "before", "videojobs.mirror:download"),
         "mirror: in the middle of the download": Point(
-            "mirror", "after", "videojobs.lease:KeptClaim.check"
+            "mirror", "after", "videojobs.lease:KeptClaim.progress"
         ),
         "mirror: downloaded, not stored": Point("mirror", "before", _STORE),
         "mirror: stored, not recorded": Point("mirror", "after", _STORE),
