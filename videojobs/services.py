@@ -338,7 +338,9 @@ def _keep(job: VideoJob, probed: list[ProviderHold]) -> dict[str, Any]:
     longest = conf.exchange_timeout + 2 * conf.DOWNLOAD_TIMEOUT
     with (
         KeptClaim(job, seconds=longest) as claim,
-        mirroring.download(_output_url(job, probed), storage, stem, progress=claim.progress) as done,
+        mirroring.download(
+            _output_url(job, probed), storage, stem, progress=claim.progress
+        ) as done,
     ):
         if not _still_ours(job):
             raise ClaimLost
