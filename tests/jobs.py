@@ -8,9 +8,22 @@ from django.utils import timezone
 
 from videojobs import holds
 from videojobs.models import ProviderHold, VideoJob
-from videojobs.testing import SAMPLE
+from videojobs.testing import SAMPLE, SimulatedProvider
 
 SECRET = "Signature=8f2c-secret"
+
+
+def asked_at(provider: SimulatedProvider) -> dict[str, Any]:
+    """The setting for a provider that is asked at production's pace, and not waited for long."""
+    return {
+        "BASE_URL": provider.base_url,
+        "API_KEY": provider.api_key,
+        "ALLOWED_PRIVATE_NETWORKS": ["127.0.0.0/8"],
+        "POLL_INTERVAL": 30.0,
+        "POLL_JITTER": 0.0,
+        "CONNECT_TIMEOUT": 0.2,
+        "READ_TIMEOUT": 0.6,
+    }
 
 
 def _in(seconds: float) -> Any:

@@ -9,6 +9,7 @@ import time_machine
 from django.db import InterfaceError, OperationalError, connection, transaction
 from django.utils import timezone
 
+from tests import jobs
 from videojobs import services
 from videojobs.models import JobEvent, ProviderHold, VideoJob
 from videojobs.states import Status
@@ -23,15 +24,7 @@ FORBIDDEN = Answer(403, "Forbidden")
 @pytest.fixture
 def provider(settings: Any) -> Iterator[SimulatedProvider]:
     with SimulatedProvider() as provider:
-        settings.VIDEOJOBS = {
-            "BASE_URL": provider.base_url,
-            "API_KEY": provider.api_key,
-            "ALLOWED_PRIVATE_NETWORKS": ["127.0.0.0/8"],
-            "POLL_INTERVAL": 30.0,
-            "POLL_JITTER": 0.0,
-            "CONNECT_TIMEOUT": 0.2,
-            "READ_TIMEOUT": 0.6,
-        }
+        settings.VIDEOJOBS = jobs.asked_at(provider)
         yield provider
 
 

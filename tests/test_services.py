@@ -15,6 +15,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from tests import jobs
 from videojobs import operations, services, signals
 from videojobs.models import VideoJob
 from videojobs.states import MirrorStatus, Status
@@ -74,15 +75,7 @@ class WatchedStorage(FileSystemStorage):
 @pytest.fixture
 def provider(transactional_db: None, settings: Any) -> Iterator[MeddledProvider]:
     with MeddledProvider() as provider:
-        settings.VIDEOJOBS = {
-            "BASE_URL": provider.base_url,
-            "API_KEY": provider.api_key,
-            "ALLOWED_PRIVATE_NETWORKS": ["127.0.0.0/8"],
-            "POLL_INTERVAL": 30.0,
-            "POLL_JITTER": 0.0,
-            "CONNECT_TIMEOUT": 0.2,
-            "READ_TIMEOUT": 0.6,
-        }
+        settings.VIDEOJOBS = jobs.asked_at(provider)
         yield provider
 
 

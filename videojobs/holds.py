@@ -46,11 +46,6 @@ def active(step: str) -> list[ProviderHold]:
     return list(rows.order_by("until"))
 
 
-def concerns(job: VideoJob) -> bool:
-    """Whether the job is asked for with the present key at all."""
-    return transport.origin(job.endpoint) == transport.origin(conf.BASE_URL)
-
-
 def take_probe(held: Sequence[ProviderHold]) -> bool:
     """Be the one that calls although there are holds; False as long as somebody else is to."""
     now = timezone.now()
@@ -142,10 +137,8 @@ def _best_effort() -> Iterator[None]:
 
 def _place(error: Exception, scope: str, mine: ProviderHold | None) -> datetime:
     """Place a hold, or prolong `mine`, and say until when; one that lasts longer is left alone."""
-    now, kind = (
-        timezone.now(),
-        next(kind for type_, kind in _KINDS.items() if isinstance(error, type_)),
-    )
+    now = timezone.now()
+    kind = next(kind for type_, kind in _KINDS.items() if isinstance(error, type_))
     count = mine.count + 1 if mine else 1
     until = Policy.current().hold_until(
         now,

@@ -152,7 +152,7 @@ def _probes(step: str, job_id: UUID | str, turn: int) -> list[ProviderHold] | No
     if not held:
         return []
     job = VideoJob.objects.filter(pk=job_id, turn=turn, claimed_until=None).first()
-    if job is None or job.step != step or not holds.concerns(job):
+    if job is None or job.step != step or not client.is_present(job.endpoint):
         return []
     if step == "mirror" and (_has_fresh_url(job) or job.mirror_attempts >= conf.MIRROR_ATTEMPTS):
         return []

@@ -21,6 +21,15 @@ from videojobs.testing import SimulatedProvider
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 ALIAS = "deployment"
+#: The events of a job that all went well with, each as kind, old and new.
+PATH = [
+    ("status", "", "pending"),
+    ("status", "pending", "submitting"),
+    ("status", "submitting", "queued"),
+    ("status", "queued", "processing"),
+    ("status", "processing", "completed"),
+    ("mirror", "due", "stored"),
+]
 
 
 class Deployment:

@@ -17,7 +17,7 @@ from pytest_django import DjangoDbBlocker
 from tests.servers import Postgres, Redis, obtain
 from videojobs.testing import Call, Script, SimulatedProvider, sample
 
-from .deployment import ALIAS, Deployment, deployed
+from .deployment import ALIAS, PATH, Deployment, deployed
 from .pace import shortest_wait
 from .supervisor import Supervisor
 
@@ -28,14 +28,6 @@ JOBS = 6
 STEPS = ("queued", "processing", "completed")
 POLL_INTERVAL = 0.5
 AWAY_SECONDS = 2.0
-PATH = [
-    ("status", "", "pending"),
-    ("status", "pending", "submitting"),
-    ("status", "submitting", "queued"),
-    ("status", "queued", "processing"),
-    ("status", "processing", "completed"),
-    ("mirror", "due", "stored"),
-]
 
 
 class HoldingProvider(SimulatedProvider):

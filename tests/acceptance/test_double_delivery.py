@@ -12,18 +12,10 @@ import pytest
 from tests.servers import Redis
 from videojobs.testing import Script, SimulatedProvider, sample
 
-from .deployment import Deployment, deployed
+from .deployment import PATH, Deployment, deployed
 
 JOBS = 12
 STEPS = ("queued", "processing", "processing", "completed")
-PATH = [
-    ("status", "", "pending"),
-    ("status", "pending", "submitting"),
-    ("status", "submitting", "queued"),
-    ("status", "queued", "processing"),
-    ("status", "processing", "completed"),
-    ("mirror", "due", "stored"),
-]
 
 
 @pytest.fixture(scope="module")
