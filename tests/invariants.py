@@ -114,9 +114,9 @@ MUTANTS = [
     # A create call that may have left is never sent again by itself.
     Mutant(
         "I5",
-        "services.py",
-        "_record(job, status=Status.UNCONFIRMED, due_at=None,",
-        "_record(job, status=Status.PENDING, due_at=timezone.now(),",
+        "services/submitting.py",
+        "record(job, status=Status.UNCONFIRMED, due_at=None,",
+        "record(job, status=Status.PENDING, due_at=timezone.now(),",
         "test_services.py::test_after_an_answer_that_leaves_it_open_nothing_is_ever_sent_again",
     ),
     Mutant(
@@ -150,7 +150,7 @@ MUTANTS = [
     ),
     Mutant(
         "I6",
-        "services.py",
+        "services/polling.py",
         'changes: dict[str, Any] = {"error_count": errors}',
         'changes: dict[str, Any] = {"error_count": errors, "status": Status.FAILED, '
         '"due_at": None}',
@@ -198,7 +198,7 @@ MUTANTS = [
     ),
     Mutant(
         "I8",
-        "services.py",
+        "services/mirroring.py",
         '    if not recorded:\n        _leave_no_orphan(job, stored["output"])\n',
         "",
         "test_services.py::test_a_job_that_was_deleted_while_its_file_was_stored_leaves_none",
@@ -242,7 +242,7 @@ MUTANTS = [
     ),
     Mutant(
         "I10",
-        "services.py",
+        "services/polling.py",
         "        with holds.asking(job, probed):\n            answer",
         "        from django.db import transaction\n"
         "        with transaction.atomic(), holds.asking(job, probed):\n            answer",

@@ -10,8 +10,9 @@ from django.db import InterfaceError, OperationalError, connection, transaction
 from django.utils import timezone
 
 from tests import jobs
-from videojobs import services
+from videojobs import client, services
 from videojobs.models import JobEvent, ProviderHold, VideoJob
+from videojobs.services import probing
 from videojobs.states import Status
 from videojobs.testing import Answer, Drop, Hang, Script, SimulatedProvider
 
@@ -132,7 +133,7 @@ def test_when_a_hold_is_over_one_job_tries_and_the_others_go_on_waiting(
     others = [tracked(provider, "proj_2"), tracked(provider, "proj_3")]
     clock.move_to(over())
     meanwhile: list[VideoJob] = []
-    fetch = services.client.fetch
+    fetch = client.fetch
 
     def slow_fetch(*args: Any) -> Any:
         # The answer has not come yet when the others want to ask.
@@ -143,7 +144,7 @@ def test_when_a_hold_is_over_one_job_tries_and_the_others_go_on_waiting(
         return fetch(*args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(services.client, "fetch", slow_fetch)
+        patch.setattr(client, "fetch", slow_fetch)
         run(first)
 
     assert provider.checks("proj_1") == 2
@@ -271,7 +272,7 @@ def test_a_longer_hold_is_not_replaced_by_a_shorter_one(
 ) -> None:
     first = tracked(provider, "proj_1", Answer(429, "", {"Retry-After": "1500"}))
     other = tracked(provider, "proj_2", second)
-    fetch, meanwhile = services.client.fetch, [first]
+    fetch, meanwhile = client.fetch, [first]
 
     def slow_fetch(*args: Any) -> Any:
         if meanwhile:
@@ -279,7 +280,7 @@ def test_a_longer_hold_is_not_replaced_by_a_shorter_one(
         return fetch(*args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(services.client, "fetch", slow_fetch)
+        patch.setattr(client, "fetch", slow_fetch)
         other = run(other)
 
     assert ProviderHold.objects.get().until == timezone.now() + timedelta(seconds=1500)
@@ -408,7 +409,7 @@ def test_a_message_that_comes_twice_does_not_end_a_hold(
 ) -> None:
     run(tracked(provider, "proj_1", Answer(429, "", {"Retry-After": "1500"})))
     job = submitted()
-    put_off, twice = services._put_off, [job]
+    put_off, twice = probing._put_off, [job]
 
     def slow_put_off(*args: Any) -> None:
         if twice:
@@ -416,7 +417,7 @@ def test_a_message_that_comes_twice_does_not_end_a_hold(
         put_off(*args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(services, "_put_off", slow_put_off)
+        patch.setattr(probing, "_put_off", slow_put_off)
         services.submit(job.pk, job.turn)
 
     assert (provider.checks("videojobs-probe"), held() is None) == (0, False)

@@ -104,7 +104,7 @@ POINTS: Mapping[str, Point] = MappingProxyType(
         "mirror: stored, not recorded": Point("mirror", "after", _STORE),
         "mirror: recorded, signals not sent": Point("mirror", "before", _TELL),
         "mirror: signals sent, not ticked off": Point("mirror", "before", _TICK, repeats=True),
-        "mirror: recorded": Point("mirror", "after", "videojobs.services:_mirror_stored"),
+        "mirror: recorded": Point("mirror", "after", "videojobs.services.mirroring:_mirror_stored"),
         # The first wake-up of these jobs is lost, or there were nothing to sweep.
         "sweep: found, not woken up": Point("sweep", "before", _REARM),
         "sweep: recorded, wake-up not sent": Point("sweep", "before", _SEND),

@@ -1,0 +1,130 @@
+"""Bring a completed job's output into storage, however often that takes."""
+
+import logging
+from typing import Any
+from uuid import UUID
+
+from django.db.models import Q
+from django.utils import timezone
+
+from .. import client, holds
+from .. import mirror as pipeline
+from ..conf import conf
+from ..exceptions import ClaimLost, OutputExpired, OutputRefused
+from ..lease import KeptClaim
+from ..models import ProviderHold, VideoJob
+from ..schedule import Policy
+from ..states import MirrorStatus, Status
+from .probing import probes
+from .recording import describe, is_noteworthy, record, still_ours
+
+logger = logging.getLogger("videojobs")
+
+#: After so many seconds a fresh URL is asked for before the first try.
+_URL_AGE = 600.0
+
+
+def mirror(job_id: UUID | str, turn: int) -> None:
+    """Bring a completed job's output into storage; a failure never changes what was completed."""
+    probed = probes("mirror", job_id, turn, calls=_calls)
+    if probed is None:
+        return
+    job = VideoJob.objects.claim("mirror", job_id, turn)
+    if job is None:
+        return
+    try:
+        if job.mirror_attempts > conf.MIRROR_ATTEMPTS:
+            raise OutputRefused("all attempts are used up; the last one was lost with its worker")
+        stored = _keep(job, probed)
+    except ClaimLost:
+        logger.info("job=%s was taken over during its download", job.pk)
+    except Exception as error:
+        _mirror_failed(job, error)
+    else:
+        _mirror_stored(job, stored)
+
+
+def _keep(job: VideoJob, probed: list[ProviderHold]) -> dict[str, Any]:
+    """Download, verify and store; return what is to be recorded of the file."""
+    storage, stem = job.output.storage, job.output_stem
+    # To ask for the URL and to fetch; and to store, which may take as long, as an upload.
+    longest = conf.exchange_timeout + 2 * conf.DOWNLOAD_TIMEOUT
+    with (
+        KeptClaim(job, seconds=longest) as claim,
+        pipeline.download(_output_url(job, probed), storage, stem, progress=claim.progress) as done,
+    ):
+        if not still_ours(job):
+            raise ClaimLost
+        return {
+            "output": pipeline.store(done, storage, stem + done.extension),
+            "output_size": done.size,
+            "output_sha256": done.sha256,
+            "content_type": done.content_type,
+        }
+
+
+def _calls(job: VideoJob) -> bool:
+    """Whether the next download asks the provider for a URL: if there is one, and none is fresh."""
+    fresh = job.mirror_attempts == 0 and _url_is_young(job)
+    return not fresh and job.mirror_attempts < conf.MIRROR_ATTEMPTS
+
+
+def _url_is_young(job: VideoJob) -> bool:
+    """Whether the URL of the verdict may still live; the provider says no more than "temporary"."""
+    age = timezone.now() - (job.finished_at or job.created_at)
+    return bool(job.video_url) and age.total_seconds() < _URL_AGE
+
+
+def _output_url(job: VideoJob, probed: list[ProviderHold]) -> str:
+    """The URL that came with the verdict, once and if it is young; else a fresh one."""
+    if job.mirror_attempts == 1 and _url_is_young(job):
+        return job.video_url
+    with holds.asking(job, probed):
+        answer = client.fetch(job.endpoint, job.provider_task_id or "")
+    if answer.status != Status.COMPLETED or not answer.video_url:
+        raise OutputExpired("the provider names no URL for the output")
+    return answer.video_url
+
+
+def _mirror_stored(job: VideoJob, stored: dict[str, Any]) -> None:
+    recorded = record(
+        job,
+        mirror_status=MirrorStatus.STORED,
+        mirrored_at=timezone.now(),
+        error_count=0,
+        received_bytes=None,
+        announced_bytes=None,
+        due_at=None,
+        **stored,
+    )
+    if not recorded:
+        _leave_no_orphan(job, stored["output"])
+
+
+def _leave_no_orphan(job: VideoJob, name: str) -> None:
+    """Remove a file that came too late, unless another worker recorded it or will find it."""
+    wanted = Q(output=name) | Q(mirror_status=MirrorStatus.DUE)
+    if not VideoJob.objects.filter(wanted, pk=job.pk).exists():
+        job.output.storage.delete(name)
+
+
+def _mirror_failed(job: VideoJob, error: Exception) -> None:
+    retry_at, attempts = None, job.mirror_attempts
+    if held_until := getattr(error, "held_until", None):  # it says nothing about the output
+        retry_at, attempts = Policy.current().after(held_until), attempts - 1
+    elif getattr(error, "transient", True):
+        # A mistake of ours or of the disk is as transient as one of the network.
+        retry_at = Policy.current().next_mirror(
+            timezone.now(),
+            attempts=job.mirror_attempts,
+            retry_after=getattr(error, "retry_after", None),
+        )
+    record(
+        job,
+        mirror_status=MirrorStatus.DUE if retry_at else MirrorStatus.FAILED,
+        mirror_attempts=attempts,
+        error_count=job.error_count + 1,
+        due_at=retry_at,
+        reason=describe(job, error),
+        noteworthy=is_noteworthy(job.error_count + 1),
+    )

@@ -1,0 +1,112 @@
+"""Check a job once, and decide when to ask again."""
+
+from typing import Any
+from uuid import UUID
+
+from django.utils import timezone
+
+from .. import client, holds
+from ..exceptions import KeyRejected, RateLimited, TaskNotFound
+from ..models import VideoJob
+from ..schedule import NOT_FOUND_GRACE, Policy
+from ..states import POLLED, MirrorStatus, Status, progressed
+from .probing import probes
+from .recording import describe, is_noteworthy, record
+
+
+def poll(job_id: UUID | str, turn: int) -> None:
+    """Check a job once at the provider, record what it says, and schedule the next step."""
+    probed = probes("poll", job_id, turn)
+    if probed is None:
+        return
+    job = VideoJob.objects.claim("poll", job_id, turn)
+    if job is None:
+        return
+    try:
+        with holds.asking(job, probed):
+            answer = client.fetch(job.endpoint, job.provider_task_id or "")
+        _poll_answered(job, answer)
+    except Exception as error:
+        _poll_failed(job, error)
+
+
+def _poll_answered(job: VideoJob, answer: client.Answer) -> None:
+    now = timezone.now()
+    status = progressed(Status(job.status), answer.status)
+    changes: dict[str, Any] = {"status": status, "error_count": 0, "error": answer.error}
+    changes["video_url"] = answer.video_url or job.video_url
+    changes["actual_duration"] = answer.actual_duration or job.actual_duration
+    if status in POLLED:
+        _record_poll(job, changes, reason="")
+        return
+    changes |= {"finished_at": now, "due_at": None}
+    if status == Status.COMPLETED and job.mirror_status == MirrorStatus.NONE:
+        # Without a URL the provider is asked again, but not at once.
+        later = Policy.current().next_mirror(now, attempts=1) or now
+        due_at = now if changes["video_url"] else later
+        changes |= {"mirror_status": MirrorStatus.DUE, "due_at": due_at}
+    elif status != Status.COMPLETED:
+        changes["error"] = answer.error or f"the provider says {status} and gives no reason"
+    _record_poll(job, changes, reason=changes["error"])
+
+
+def _poll_failed(job: VideoJob, error: Exception) -> None:
+    errors = job.error_count + 1
+    changes: dict[str, Any] = {"error_count": errors}
+    unknown_for = 0.0
+    if isinstance(error, TaskNotFound):
+        unknown_for = (timezone.now() - (job.submitted_at or job.created_at)).total_seconds()
+    elif isinstance(error, (KeyRejected, RateLimited)) and error.held_until:
+        # It says nothing about the job, which doesn't expire for it.
+        changes["due_at"] = Policy.current().after(error.held_until)
+    _record_poll(
+        job,
+        changes,
+        reason=describe(job, error),
+        noteworthy=is_noteworthy(errors),
+        retry_after=getattr(error, "retry_after", None),
+        slowly=unknown_for > NOT_FOUND_GRACE,
+    )
+
+
+def _record_poll(
+    job: VideoJob,
+    changes: dict[str, Any],
+    *,
+    reason: str,
+    noteworthy: bool = False,
+    retry_after: float | None = None,
+    slowly: bool = False,
+) -> None:
+    """Record one check. Without a verdict it decides when to ask again, or that it is enough."""
+    now, policy = timezone.now(), Policy.current()
+    deadline_at = job.deadline_at or policy.deadline(now)
+    if "due_at" not in changes:
+        errors = changes["error_count"]
+        due_at = policy.next_poll(
+            now,
+            deadline_at,
+            error_count=errors,
+            # The first answer after errors, of a rejected key perhaps, is not the last word.
+            last_checked_at=job.last_checked_at if errors or not job.error_count else None,
+            retry_after=retry_after,
+            slowly=slowly,
+        )
+        changes |= {"due_at": due_at, "deadline_at": deadline_at}
+        if due_at is None:
+            changes |= {"status": Status.EXPIRED, "finished_at": now}
+            reason = reason or "no verdict before the time to give up"
+    became_overdue = (
+        changes.get("status", job.status) in POLLED
+        and deadline_at <= now
+        and (job.last_checked_at is None or job.last_checked_at < deadline_at)
+    )
+    record(
+        job,
+        check_count=job.check_count + 1,
+        last_checked_at=now,
+        reason=reason or ("past its deadline" if became_overdue else ""),
+        noteworthy=noteworthy or became_overdue,
+        became_overdue=became_overdue,
+        **changes,
+    )

@@ -1,0 +1,59 @@
+"""Whether a step may call the provider at all, or has to wait for a hold."""
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+from uuid import UUID
+
+from django.db import transaction
+
+from .. import client, holds
+from ..exceptions import ProviderError, TransportError
+from ..models import ProviderHold, VideoJob
+from ..sanitize import clean
+from ..schedule import Policy
+from .recording import record
+
+logger = logging.getLogger("videojobs")
+
+
+def _always(job: VideoJob) -> bool:
+    return True
+
+
+def probes(
+    step: str, job_id: UUID | str, turn: int, *, calls: Callable[[VideoJob], bool] = _always
+) -> list[ProviderHold] | None:
+    """The holds that this step is to find out about, mostly none; None if it has to wait for them.
+
+    Then it is put off. A job that the step `calls` nobody for, with the present key, does not wait.
+    """
+    held = holds.active(step)
+    if not held:
+        return []
+    job = VideoJob.objects.filter(pk=job_id, turn=turn, claimed_until=None).first()
+    if job is None or job.step != step or not client.is_present(job.endpoint) or not calls(job):
+        return []
+    with transaction.atomic(durable=True):
+        pass  # A step that runs inside a transaction is refused before it calls anybody.
+    if holds.take_probe(held) and (step != "submit" or _is_answered(job, held)):
+        return held
+    _put_off(job, max(hold.until for hold in held))
+    return None
+
+
+def _is_answered(job: VideoJob, probed: list[ProviderHold]) -> bool:
+    """Whether a harmless call is answered: it goes before a create call that ends a hold.
+
+    It costs nothing, and a create call that is turned away may have been paid for.
+    """
+    try:
+        holds.probe(job, probed)
+    except (ProviderError, TransportError) as error:
+        logger.info("job=%s is not sent yet: %s", job.pk, clean(str(error)))
+        return False
+    return True
+
+
+def _put_off(job: VideoJob, until: datetime) -> None:
+    record(job, due_at=Policy.current().after(until), wake_count=0)
