@@ -819,7 +819,7 @@ def test_the_url_of_the_verdict_is_used_without_asking_again(provider: MeddledPr
 BROKEN = {
     "drop": Drop(),
     "reset": Reset(),
-    "truncated": Truncate(1000),
+    "broken off": Truncate(0),
     "500": Answer(500),
     "503": Answer(503, "busy", {"Retry-After": "20"}),
 }

@@ -79,6 +79,8 @@ class Settings:
     LEASE_MARGIN = Setting(15.0)
 
     DOWNLOAD_TIMEOUT = Setting(600.0)
+    # The longest that looking at a finished download may take; see `media`.
+    MEDIA_TIMEOUT = Setting(30.0)
     MAX_OUTPUT_BYTES = Setting(2 * 1024**3)
     # With waits that double from POLL_INTERVAL to half an hour: about two hours.
     MIRROR_ATTEMPTS = Setting(10)

@@ -1,16 +1,14 @@
 """Fetch an output and keep it: download → verify → store. Knows no job.
 
-`download` writes to a temporary file, beside the target where the storage is a file system, and
-takes size and hash from the bytes as they are written. `store` gives a finished file to the
-storage, under a name of ours that every retry uses again. Nothing but a finished file ever stands
-under that name.
+`download` writes to a part, beside the target where the storage is a file system, and takes size
+and hash from the bytes as they are written. `verify` looks at what it is. `store` gives a finished
+file to the storage, under a name of ours that every retry uses again. Nothing but a finished file
+ever stands under that name.
 """
 
 import contextlib
-import glob
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,28 +17,18 @@ from typing import BinaryIO
 from django.core.files import File
 from django.core.files.storage import Storage
 
-from . import guard, transport
-from .conf import conf
-from .exceptions import (
-    DownloadError,
-    ForbiddenAddress,
-    OutputExpired,
-    OutputRefused,
-    StorageError,
-)
+from . import media, parts
+from .download import fetch
+from .exceptions import DownloadError, StorageError
 
-# As fast as curl, and flat in memory, whatever the size of the file.
 _PIECE = 256 * 1024
-# Far more than a video of minutes has; a file of nothing but boxes must not keep a worker busy.
-_MAX_BOXES = 100_000
-_EXPIRED = frozenset({401, 403, 404, 410})
-# Brands of the same container that hold a picture or sound only.
-_NO_VIDEO = frozenset({b"M4A ", b"M4B ", b"avif", b"heic", b"heix", b"mif1"})
+# How much shorter than the provider said a video may be, in seconds or as a part of it: some round.
+_SHORTER_SECONDS, _SHORTER_PART = 1.0, 0.1
 
 
 @dataclass(frozen=True)
 class Download:
-    """A finished download: a local file, what it is, and what its bytes were."""
+    """A finished local file: what it is, and what its bytes were."""
 
     path: Path
     size: int
@@ -49,91 +37,54 @@ class Download:
     extension: str
 
 
-def sniff(head: bytes) -> tuple[str, str] | None:
-    """Content type and extension of a video, from its first bytes; None for anything else.
-
-    Neither the URL nor the server is believed: both have named an error page a video.
-    """
-    if head[4:8] == b"ftyp" and head[8:12] not in _NO_VIDEO:
-        quicktime = head[8:12] == b"qt  "
-        return ("video/quicktime", ".mov") if quicktime else ("video/mp4", ".mp4")
-    if head[:4] == b"\x1aE\xdf\xa3":
-        webm = b"webm" in head[:64]
-        return ("video/webm", ".webm") if webm else ("video/x-matroska", ".mkv")
-    return None
-
-
-def _is_whole(path: Path, size: int) -> bool:
-    """Whether MP4's top-level boxes end exactly with the file, with an index among them.
-
-    A connection that is closed early looks like a whole answer where no length was announced.
-    """
-    position, kinds = 0, set()
-    with path.open("rb") as file:
-        for _box in range(_MAX_BOXES):
-            file.seek(position)
-            header = file.read(16)
-            length, kind = int.from_bytes(header[:4]), header[4:8]
-            if length == 1:  # the real one is too large for four bytes
-                length = int.from_bytes(header[8:16])
-            elif length == 0:  # up to the end of the file
-                length = size - position
-            if len(header) < 8 or length < 8:
-                return False
-            kinds.add(kind)
-            position += length
-            if position >= size:
-                break
-    return position == size and b"moov" in kinds
-
-
 @contextlib.contextmanager
 def download(
     url: str, storage: Storage, stem: str, *, progress: Callable[[int, int | None], None]
 ) -> Iterator[Download]:
-    """Fetch `url` into a temporary file near `stem` (a name without extension) in `storage`.
+    """Fetch `url` into a part of the output `stem` (a name without extension) in `storage`.
 
     `progress` is called after each piece with the bytes so far and those announced, if they were;
-    what it raises ends the download.
-    The file is gone when the context ends, unless `store` has moved it. Raises `DownloadError`,
-    `TransportError` or the disk's own `OSError` where another try may help, `OutputRefused` where
-    it won't.
+    what it raises ends the download. The file is gone when the context ends, unless `store` has
+    moved it. Raises `DownloadError`, `TransportError` or the disk's own `OSError` where another
+    attempt may help, `OutputRefused` where it won't.
     """
-    with _temporary_file(storage, stem) as (path, file):
-        try:
-            with transport.stream(
-                url,
-                connect_timeout=conf.CONNECT_TIMEOUT,
-                read_timeout=conf.READ_TIMEOUT,
-                timeout=conf.DOWNLOAD_TIMEOUT,
-                allowed=guard.networks(conf.ALLOWED_PRIVATE_NETWORKS),
-                hosts=conf.ALLOWED_OUTPUT_HOSTS,
-                insecure=conf.BASE_URL.startswith("http://"),
-            ) as stream:
-                announced = _announced_size(stream)
-                size, sha256, kind = _receive(
-                    stream, file, lambda received: progress(received, announced)
-                )
-        except ForbiddenAddress as error:
-            raise OutputRefused(str(error)) from error
-        if announced is not None and size != announced:
-            raise DownloadError(f"{size} bytes came, {announced} were announced")
+    parts.remove_files(storage, stem)
+    with parts.new(storage, stem) as (path, file):
+        fetched = fetch(url, file, progress=progress)
         _flush(file)
-        if kind[1] in {".mp4", ".mov"} and not _is_whole(path, size):
-            raise DownloadError("the file is cut off or damaged")
-        yield Download(path, size, sha256, *kind)
+        yield Download(path, fetched.size, fetched.sha256, fetched.content_type, fetched.extension)
+
+
+def verify(done: Download, *, seconds: float | None = None) -> media.Media | None:
+    """Look whether a download is a whole video; None if nothing but its container was looked at.
+
+    `seconds` is how long it is, as its provider said. Raises `DownloadError` for a file that is cut
+    off or damaged, `OutputRefused` for one that is no video.
+    """
+    if done.extension in {".mp4", ".mov"} and not media.is_whole(done.path, done.size):
+        raise DownloadError("the file is cut off or damaged")
+    found = media.inspect(done.path, done.content_type)
+    if found and found.duration is not None and seconds:
+        shortest = seconds - max(_SHORTER_SECONDS, _SHORTER_PART * seconds)
+        if found.duration < shortest:
+            raise DownloadError(
+                f"the video is {found.duration:.1f} s long, the provider said {seconds:.1f} s"
+            )
+    return found
 
 
 def store(done: Download, storage: Storage, name: str) -> str:
-    """Put a finished download under `name` and return the name.
+    """Put a finished file under `name` and return the name.
 
     A file that an earlier, lost attempt left there is used if its bytes are the same, and replaced
     if not: a retry leaves no second file.
     """
     if storage.exists(name):
-        if _sha256(storage, name) == done.sha256:
+        if storage.size(name) == done.size and _sha256(storage, name) == done.sha256:
             return name
-        storage.delete(name)
+        if storage.get_available_name(name) != name:  # else saving replaces it at once
+            storage.delete(name)
+    parts.remove_uploads(storage, name)
     try:
         with _Finished(done) as content:
             saved = storage.save(name, content)
@@ -143,7 +94,18 @@ def store(done: Download, storage: Storage, name: str) -> str:
     if saved != name or storage.size(saved) != done.size:
         storage.delete(saved)
         raise StorageError(f"storage did not keep the file as it was under {name}")
+    _flush_directory(storage, saved)
     return saved
+
+
+def store_poster(picture: bytes, storage: Storage, stem: str) -> str:
+    """Put a JPEG beside the output `stem` and return its name; like `store`, on the same terms."""
+    with parts.new(storage, stem) as (path, file):
+        file.write(picture)
+        _flush(file)
+        digest = hashlib.sha256(picture).hexdigest()
+        poster = Download(path, len(picture), digest, "image/jpeg", ".jpg")
+        return store(poster, storage, stem + poster.extension)
 
 
 def _remove_part(storage: Storage, name: str, done: Download) -> None:
@@ -153,76 +115,19 @@ def _remove_part(storage: Storage, name: str, done: Download) -> None:
             storage.delete(name)
 
 
-def _announced_size(stream: transport.Stream) -> int | None:
-    """The length that the answer announces; refuses an answer that can't be the whole file."""
-    if stream.status in _EXPIRED:
-        raise OutputExpired(f"{stream.host}: HTTP {stream.status}")
-    if stream.status != 200:
-        retry_after = transport.parse_retry_after(stream.headers.get("Retry-After"))
-        raise DownloadError(f"{stream.host}: HTTP {stream.status}", retry_after=retry_after)
-    if stream.headers.get("Content-Encoding", "").strip().lower() not in {"", "identity"}:
-        raise OutputRefused(f"{stream.host}: sent an encoding that was not asked for")
-    length = stream.headers.get("Content-Length")
-    if length is None:
-        return None
-    if "Transfer-Encoding" in stream.headers:
-        raise OutputRefused(f"{stream.host}: announced two lengths")
-    length = length.strip()
-    if not (length.isascii() and length.isdigit()):
-        raise OutputRefused(f"{stream.host}: announced a length that is no number")
-    # int() takes a few thousand digits only.
-    if len(length) > 20 or int(length) > conf.MAX_OUTPUT_BYTES:
-        raise OutputRefused(f"{stream.host}: announced more than {conf.MAX_OUTPUT_BYTES} bytes")
-    return int(length)
-
-
-def _receive(
-    stream: transport.Stream, file: BinaryIO, progress: Callable[[int], None]
-) -> tuple[int, str, tuple[str, str]]:
-    """Write the body to `file`; return its size, its SHA-256 and its sniffed kind."""
-    size, digest, kind = 0, hashlib.sha256(), None
-    while piece := stream.read(_PIECE):
-        kind = kind or sniff(piece)
-        if kind is None:
-            raise OutputRefused(f"{stream.host}: what it sent is not a video")
-        size += len(piece)
-        if size > conf.MAX_OUTPUT_BYTES:
-            raise OutputRefused(f"{stream.host}: sent more than {conf.MAX_OUTPUT_BYTES} bytes")
-        digest.update(piece)
-        file.write(piece)
-        progress(size)
-    if kind is None:
-        raise DownloadError(f"{stream.host}: sent an empty file")
-    return size, digest.hexdigest(), kind
-
-
-@contextlib.contextmanager
-def _temporary_file(storage: Storage, stem: str) -> Iterator[tuple[Path, BinaryIO]]:
-    """A file beside the target, so that storing it is an atomic rename; else anywhere.
-
-    A rename onto another file system would be a copy, and one onto a full disk is cut silently.
-    Parts that a killed worker left of the same output are removed first.
-    """
-    prefix = f".{Path(stem).name}."
-    try:
-        directory = Path(storage.path(stem)).parent
-    except NotImplementedError:
-        directory = Path(tempfile.gettempdir())
-    directory.mkdir(parents=True, exist_ok=True)
-    for left in directory.glob(f"{glob.escape(prefix)}*.part"):
-        left.unlink(missing_ok=True)
-    descriptor, name = tempfile.mkstemp(".part", prefix, directory)
-    path = Path(name)
-    try:
-        with open(descriptor, "wb") as file:
-            yield path, file
-    finally:
-        path.unlink(missing_ok=True)
-
-
 def _flush(file: BinaryIO) -> None:
     file.flush()
     os.fsync(file.fileno())
+
+
+def _flush_directory(storage: Storage, name: str) -> None:
+    """See that a name outlives a power failure, where it stands in a directory of this machine."""
+    with contextlib.suppress(NotImplementedError):
+        descriptor = os.open(Path(storage.path(name)).parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _sha256(storage: Storage, name: str) -> str:

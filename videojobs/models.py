@@ -83,6 +83,16 @@ class VideoJob(models.Model):
     output_size = models.PositiveBigIntegerField(null=True, blank=True, help_text=_("Bytes."))
     output_sha256 = models.CharField(_("SHA-256"), max_length=64, blank=True)
     content_type = models.CharField(max_length=100, blank=True)
+    # What was found in it, where the extra "media" is installed.
+    output_width = models.PositiveIntegerField(null=True, blank=True, help_text=_("Pixels."))
+    output_height = models.PositiveIntegerField(null=True, blank=True, help_text=_("Pixels."))
+    output_codec = models.CharField(
+        max_length=32,
+        blank=True,
+        default="",
+        db_default="",  # for processes of the previous release, which don't know it
+    )
+    output_duration = models.FloatField(null=True, blank=True, help_text=_("Seconds."))
     poster = models.FileField(storage=output_storage, max_length=255, blank=True)
 
     created_at = models.DateTimeField(default=timezone.now, editable=False)

@@ -4,7 +4,6 @@ import logging
 from typing import Any
 from uuid import UUID
 
-from django.db.models import Q
 from django.utils import timezone
 
 from .. import client, holds
@@ -47,12 +46,13 @@ def mirror(job_id: UUID | str, turn: int) -> None:
 def _keep(job: VideoJob, probed: list[ProviderHold]) -> dict[str, Any]:
     """Download, verify and store; return what is to be recorded of the file."""
     storage, stem = job.output.storage, job.output_stem
-    # To ask for the URL and to fetch; and to store, which may take as long, as an upload.
-    longest = conf.exchange_timeout + 2 * conf.DOWNLOAD_TIMEOUT
+    # To ask for the URL, to fetch, and to look; and to store, which may take as long, as an upload.
+    longest = conf.exchange_timeout + 2 * conf.DOWNLOAD_TIMEOUT + 2 * conf.MEDIA_TIMEOUT
     with (
         KeptClaim(job, seconds=longest) as claim,
         pipeline.download(_output_url(job, probed), storage, stem, progress=claim.progress) as done,
     ):
+        found = pipeline.verify(done, seconds=job.actual_duration)
         if not still_ours(job):
             raise ClaimLost
         return {
@@ -60,7 +60,21 @@ def _keep(job: VideoJob, probed: list[ProviderHold]) -> dict[str, Any]:
             "output_size": done.size,
             "output_sha256": done.sha256,
             "content_type": done.content_type,
+            "output_width": found and found.width,
+            "output_height": found and found.height,
+            "output_codec": found.codec if found else "",
+            "output_duration": found and found.duration,
+            "poster": _keep_poster(job, found.poster) if found and found.poster else "",
         }
+
+
+def _keep_poster(job: VideoJob, picture: bytes) -> str:
+    """Store a poster; its name, or "" if that fails: no reason to fetch a video again."""
+    try:
+        return pipeline.store_poster(picture, job.output.storage, job.output_stem)
+    except Exception as error:
+        logger.warning("job=%s has no poster: %s", job.pk, describe(job, error))
+        return ""
 
 
 def _calls(job: VideoJob) -> bool:
@@ -87,6 +101,7 @@ def _output_url(job: VideoJob, probed: list[ProviderHold]) -> str:
 
 
 def _mirror_stored(job: VideoJob, stored: dict[str, Any]) -> None:
+    before = _files(job.output.name, job.poster.name)
     recorded = record(
         job,
         mirror_status=MirrorStatus.STORED,
@@ -97,14 +112,28 @@ def _mirror_stored(job: VideoJob, stored: dict[str, Any]) -> None:
         due_at=None,
         **stored,
     )
-    if not recorded:
-        _leave_no_orphan(job, stored["output"])
+    now = _files(stored["output"], stored["poster"])
+    if recorded:
+        _delete(job, before - now)
+    else:
+        _leave_no_orphan(job, now)
 
 
-def _leave_no_orphan(job: VideoJob, name: str) -> None:
-    """Remove a file that came too late, unless another worker recorded it or will find it."""
-    wanted = Q(output=name) | Q(mirror_status=MirrorStatus.DUE)
-    if not VideoJob.objects.filter(wanted, pk=job.pk).exists():
+def _leave_no_orphan(job: VideoJob, names: set[str]) -> None:
+    """Remove files that came too late, unless another worker recorded them or will find them."""
+    rows = VideoJob.objects.filter(pk=job.pk)
+    if rows.filter(mirror_status=MirrorStatus.DUE).exists():
+        return
+    kept = rows.values_list("output", "poster").first() or ()
+    _delete(job, names - _files(*kept))
+
+
+def _files(*names: str | None) -> set[str]:
+    return {name for name in names if name}
+
+
+def _delete(job: VideoJob, names: set[str]) -> None:
+    for name in names:
         job.output.storage.delete(name)
 
 

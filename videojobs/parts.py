@@ -1,0 +1,83 @@
+"""What is not finished yet, and what an attempt leaves behind that never was: parts.
+
+A part is a local file beside its target, with a name that tells whose it is, or an upload that an
+S3 storage has begun and not ended. Nothing unfinished ever stands under a final name.
+"""
+
+import contextlib
+import glob
+import logging
+import re
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from django.core.files.storage import Storage
+
+logger = logging.getLogger("videojobs")
+
+_PART = re.compile(r"\.(.+)\.[^.]+\.part")
+
+
+def owner(name: str) -> str | None:
+    """The name of the output that a file is a part of; None if it is no part."""
+    match = _PART.fullmatch(name)
+    return match[1] if match else None
+
+
+def directory(storage: Storage, stem: str) -> Path:
+    """Where the parts of an output are: beside it, or where the storage has no files, anywhere.
+
+    Beside it, storing is an atomic rename. One onto another file system would be a copy, and one
+    onto a full disk is cut silently.
+    """
+    try:
+        return Path(storage.path(stem)).parent
+    except NotImplementedError:
+        return Path(tempfile.gettempdir())
+
+
+@contextlib.contextmanager
+def new(storage: Storage, stem: str) -> Iterator[tuple[Path, BinaryIO]]:
+    """An empty part of the output with this name (without extension); gone when the context ends.
+
+    Unless it was moved away by then, which is how it is stored.
+    """
+    home = directory(storage, stem)
+    home.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(".part", f".{Path(stem).name}.", home)
+    path = Path(name)
+    try:
+        with open(descriptor, "wb") as file:
+            yield path, file
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def remove_files(storage: Storage, stem: str) -> None:
+    """Remove the files that a killed worker has left of an output."""
+    pattern = f".{glob.escape(Path(stem).name)}.*.part"
+    for left in directory(storage, stem).glob(pattern):
+        left.unlink(missing_ok=True)
+
+
+def remove_uploads(storage: Storage, name: str) -> None:
+    """Abort the uploads that a killed worker has left of an output; they are paid for by the byte.
+
+    A storage that does not let us see them has no say in whether a video can be stored.
+    """
+    try:
+        for upload in uploads(storage, name):
+            upload.abort()
+    except Exception as error:
+        logger.warning("unfinished uploads of %s are not removed: %s", name, type(error).__name__)
+
+
+def uploads(storage: Storage, prefix: str) -> Iterable[Any]:
+    """The multipart uploads under way in an S3 storage, as boto3 shows them; else nothing."""
+    bucket: Any = getattr(storage, "bucket", None)
+    if not hasattr(bucket, "multipart_uploads"):
+        return ()
+    location = str(getattr(storage, "location", "")).strip("/")
+    return iter(bucket.multipart_uploads.filter(Prefix="/".join(filter(None, [location, prefix]))))
