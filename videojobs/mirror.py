@@ -9,7 +9,7 @@ ever stands under that name.
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -17,7 +17,7 @@ from typing import BinaryIO
 from django.core.files import File
 from django.core.files.storage import Storage
 
-from . import media, parts
+from . import media, parts, s3
 from .download import fetch
 from .exceptions import DownloadError, StorageError
 
@@ -79,17 +79,19 @@ def store(done: Download, storage: Storage, name: str) -> str:
     A file that an earlier, lost attempt left there is used if its bytes are the same, and replaced
     if not: a retry leaves no second file.
     """
-    if storage.exists(name):
-        if storage.size(name) == done.size and _sha256(storage, name) == done.sha256:
+    before = storage.size(name) if storage.exists(name) else None
+    if before is not None:
+        if before == done.size and _sha256(storage, name) == done.sha256:
             return name
         if storage.get_available_name(name) != name:  # else saving replaces it at once
             storage.delete(name)
+            before = None
     parts.remove_uploads(storage, name)
     try:
         with _Finished(done) as content:
             saved = storage.save(name, content)
     except BaseException:
-        _remove_part(storage, name, done)
+        _remove_part(storage, name, whole={before, done.size})
         raise
     if saved != name or storage.size(saved) != done.size:
         storage.delete(saved)
@@ -108,10 +110,13 @@ def store_poster(picture: bytes, storage: Storage, stem: str) -> str:
         return store(poster, storage, stem + poster.extension)
 
 
-def _remove_part(storage: Storage, name: str, done: Download) -> None:
-    """Remove what a failed save left, but not what another worker finished in the meantime."""
+def _remove_part(storage: Storage, name: str, *, whole: Collection[int | None]) -> None:
+    """Remove what a failed save left; not what was there before, or what another worker finished.
+
+    Both are told by their sizes.
+    """
     with contextlib.suppress(Exception):
-        if storage.exists(name) and storage.size(name) != done.size:
+        if storage.exists(name) and storage.size(name) not in whole:
             storage.delete(name)
 
 
@@ -132,10 +137,17 @@ def _flush_directory(storage: Storage, name: str) -> None:
 
 def _sha256(storage: Storage, name: str) -> str:
     digest = hashlib.sha256()
-    with storage.open(name, "rb") as file:
-        for piece in file.chunks(_PIECE):
-            digest.update(piece)
+    for piece in _pieces(storage, name):
+        digest.update(piece)
     return digest.hexdigest()
+
+
+def _pieces(storage: Storage, name: str) -> Iterator[bytes]:
+    if s3.is_s3(storage):
+        yield from s3.pieces(storage, name, _PIECE)
+        return
+    with storage.open(name, "rb") as file:
+        yield from file.chunks(_PIECE)
 
 
 class _Finished(File):

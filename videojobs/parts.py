@@ -9,11 +9,13 @@ import glob
 import logging
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from django.core.files.storage import Storage
+
+from . import s3
 
 logger = logging.getLogger("videojobs")
 
@@ -63,21 +65,14 @@ def remove_files(storage: Storage, stem: str) -> None:
 
 
 def remove_uploads(storage: Storage, name: str) -> None:
-    """Abort the uploads that a killed worker has left of an output; they are paid for by the byte.
+    """Abort the uploads that a killed worker has left of an output: they would be paid for.
 
-    A storage that does not let us see them has no say in whether a video can be stored.
+    Not being allowed to see them is no reason to keep no video.
     """
+    if not s3.is_s3(storage):
+        return
     try:
-        for upload in uploads(storage, name):
+        for upload in s3.uploads(storage, name):
             upload.abort()
-    except Exception as error:
+    except Exception as error:  # boto3's, which is not there to be named
         logger.warning("unfinished uploads of %s are not removed: %s", name, type(error).__name__)
-
-
-def uploads(storage: Storage, prefix: str) -> Iterable[Any]:
-    """The multipart uploads under way in an S3 storage, as boto3 shows them; else nothing."""
-    bucket: Any = getattr(storage, "bucket", None)
-    if not hasattr(bucket, "multipart_uploads"):
-        return ()
-    location = str(getattr(storage, "location", "")).strip("/")
-    return iter(bucket.multipart_uploads.filter(Prefix="/".join(filter(None, [location, prefix]))))
