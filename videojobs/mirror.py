@@ -28,14 +28,11 @@ from .exceptions import (
     OutputRefused,
     StorageError,
 )
+from .media import is_whole, sniff
 
 # As fast as curl, and flat in memory, whatever the size of the file.
 _PIECE = 256 * 1024
-# Far more than a video of minutes has; a file of nothing but boxes must not keep a worker busy.
-_MAX_BOXES = 100_000
 _EXPIRED = frozenset({401, 403, 404, 410})
-# Brands of the same container that hold a picture or sound only.
-_NO_VIDEO = frozenset({b"M4A ", b"M4B ", b"avif", b"heic", b"heix", b"mif1"})
 
 
 @dataclass(frozen=True)
@@ -47,44 +44,6 @@ class Download:
     sha256: str
     content_type: str
     extension: str
-
-
-def sniff(head: bytes) -> tuple[str, str] | None:
-    """Content type and extension of a video, from its first bytes; None for anything else.
-
-    Neither the URL nor the server is believed: both have named an error page a video.
-    """
-    if head[4:8] == b"ftyp" and head[8:12] not in _NO_VIDEO:
-        quicktime = head[8:12] == b"qt  "
-        return ("video/quicktime", ".mov") if quicktime else ("video/mp4", ".mp4")
-    if head[:4] == b"\x1aE\xdf\xa3":
-        webm = b"webm" in head[:64]
-        return ("video/webm", ".webm") if webm else ("video/x-matroska", ".mkv")
-    return None
-
-
-def _is_whole(path: Path, size: int) -> bool:
-    """Whether MP4's top-level boxes end exactly with the file, with an index among them.
-
-    A connection that is closed early looks like a whole answer where no length was announced.
-    """
-    position, kinds = 0, set()
-    with path.open("rb") as file:
-        for _box in range(_MAX_BOXES):
-            file.seek(position)
-            header = file.read(16)
-            length, kind = int.from_bytes(header[:4]), header[4:8]
-            if length == 1:  # the real one is too large for four bytes
-                length = int.from_bytes(header[8:16])
-            elif length == 0:  # up to the end of the file
-                length = size - position
-            if len(header) < 8 or length < 8:
-                return False
-            kinds.add(kind)
-            position += length
-            if position >= size:
-                break
-    return position == size and b"moov" in kinds
 
 
 @contextlib.contextmanager
@@ -119,7 +78,7 @@ def download(
         if announced is not None and size != announced:
             raise DownloadError(f"{size} bytes came, {announced} were announced")
         _flush(file)
-        if kind[1] in {".mp4", ".mov"} and not _is_whole(path, size):
+        if kind[1] in {".mp4", ".mov"} and not is_whole(path, size):
             raise DownloadError("the file is cut off or damaged")
         yield Download(path, size, sha256, *kind)
 
