@@ -15,16 +15,18 @@ env = environ.Env()
 
 
 def _from_environment(variable: str, default: Any) -> Any:
-    """The variable's value, as the type that the default has; None stands for a number."""
+    """The variable's value, as the type that the default has; JSON where that is None."""
     try:
         if isinstance(default, dict):
             return env.json(variable, default=default)
         if isinstance(default, tuple):
             return env.list(variable, default=default)
-        cast = float if default is None else type(default)
-        return env.get_value(variable, cast=cast, default=default)
+        if default is None:
+            return env.json(variable)
+        return env.get_value(variable, cast=type(default), default=default)
     except ValueError:
-        kind = "JSON" if isinstance(default, dict) else "a number"
+        kinds = {dict: "JSON", type(None): "a number, true, false or null"}
+        kind = kinds.get(type(default), "a number")
         raise ImproperlyConfigured(f"{variable} must be {kind}.") from None
 
 

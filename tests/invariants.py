@@ -182,7 +182,7 @@ MUTANTS = [
         "test_mirror.py::test_a_video_is_stored_with_size_and_hash_of_its_bytes",
     ),
     Mutant(
-        *("I8", "mirror.py", 'return position == size and b"moov" in kinds', "return True"),
+        *("I8", "media.py", 'return position == size and b"moov" in kinds', "return True"),
         "test_mirror.py::test_a_cut_or_damaged_file_is_not_kept_though_its_answer_looked_whole",
     ),
     Mutant(

@@ -1,3 +1,4 @@
+import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -37,6 +38,8 @@ def found(**values: Any) -> list[tuple[str, str, str | None]]:
         {"FRAME_FIELDS": ["first_image", "last_image"]},
         {"UPLOAD_TO": "a..b/%Y"},
         {"UPLOAD_TO": ""},
+        {"MEDIA_CHECK": False},
+        {"MEDIA_CHECK": None},
     ],
 )
 def test_a_good_configuration_has_no_message(values: dict[str, Any]) -> None:
@@ -87,6 +90,7 @@ SECONDS = [
     "READ_TIMEOUT",
     "LEASE_MARGIN",
     "DOWNLOAD_TIMEOUT",
+    "MEDIA_TIMEOUT",
     "SWEEP_GRACE",
 ]
 
@@ -383,3 +387,26 @@ def test_output_hosts_must_be_domains(hosts: Any) -> None:
 
 def test_output_hosts_may_be_domains() -> None:
     assert found(ALLOWED_OUTPUT_HOSTS=["cdn.example.com", ".example.net", "localhost"]) == []
+
+
+@pytest.mark.parametrize("value", ["true", 1, 0, "", []])
+def test_the_media_check_is_on_off_or_left_to_what_is_installed(value: Any) -> None:
+    assert found(MEDIA_CHECK=value) == [
+        ("videojobs.E014", "VIDEOJOBS['MEDIA_CHECK'] must be True, False or None.", None)
+    ]
+
+
+@pytest.mark.parametrize("wanted", [True, False, None])
+def test_a_media_check_that_is_a_must_needs_pyav(
+    wanted: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+
+    messages = [
+        (
+            "videojobs.E015",
+            "VIDEOJOBS['MEDIA_CHECK'] is True, and PyAV is not installed.",
+            "Install videojobs[media], or set it to None to do without.",
+        )
+    ]
+    assert found(MEDIA_CHECK=wanted) == (messages if wanted else [])

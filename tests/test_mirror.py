@@ -27,7 +27,6 @@ from videojobs.exceptions import (
     TransportError,
     VideoJobsError,
 )
-from videojobs.media import sniff
 from videojobs.mirror import Download
 from videojobs.testing import SAMPLE, Script, SimulatedProvider, Slow, Truncate
 
@@ -141,30 +140,6 @@ def test_storage_gets_the_sniffed_type_whatever_the_server_said(tmp_path: Path) 
     with RawServer(answer(SAMPLE, "Content-Type: text/html")) as server:
         kept(server.url, storage)
     assert storage.content_type == "video/mp4"
-
-
-@pytest.mark.parametrize(
-    ("head", "expected"),
-    [
-        (b"\x00\x00\x00\x18ftypmp42....", ("video/mp4", ".mp4")),
-        (b"\x00\x00\x00\x18ftypisom....", ("video/mp4", ".mp4")),
-        (b"\x00\x00\x00\x14ftypqt  ....", ("video/quicktime", ".mov")),
-        (b"\x1aE\xdf\xa3....webm....", ("video/webm", ".webm")),
-        (b"\x1aE\xdf\xa3....matroska", ("video/x-matroska", ".mkv")),
-        (b"\x00\x00\x00\x18ftypM4A ....", None),
-        (b"\x00\x00\x00\x18ftypavif....", None),
-        (b"\x00\x00\x00\x18ftypheic....", None),
-        (b"<!DOCTYPE html><html>", None),
-        (b'{"error": "expired"}', None),
-        (b'<?xml version="1.0"?><Error>', None),
-        (b"#EXTM3U\n", None),
-        (b"\x89PNG\r\n\x1a\n", None),
-        (b"", None),
-        (b"ftyp", None),
-    ],
-)
-def test_a_kind_is_told_by_the_first_bytes(head: bytes, expected: Any) -> None:
-    assert sniff(head) == expected
 
 
 # What the wire does

@@ -53,7 +53,10 @@ def test_debug_is_off_unless_asked_for() -> None:
     [
         ("VIDEOJOBS_POLL_INTERVAL", "2.5", "'POLL_INTERVAL': 2.5"),
         ("VIDEOJOBS_MIRROR_ATTEMPTS", "7", "'MIRROR_ATTEMPTS': 7"),
-        ("VIDEOJOBS_PURGE_AFTER", "90", "'PURGE_AFTER': 90.0"),
+        ("VIDEOJOBS_PURGE_AFTER", "90", "'PURGE_AFTER': 90,"),
+        ("VIDEOJOBS_MAX_ACTIVE_JOBS", "5", "'MAX_ACTIVE_JOBS': 5,"),
+        ("VIDEOJOBS_MEDIA_CHECK", "true", "'MEDIA_CHECK': True"),
+        ("VIDEOJOBS_MEDIA_CHECK", "false", "'MEDIA_CHECK': False"),
         (
             "VIDEOJOBS_ALLOWED_PRIVATE_NETWORKS",
             "10.0.0.0/8,127.0.0.0/8",

@@ -12,7 +12,7 @@ from django.core.checks import CheckMessage, Error, Warning, register
 from django.core.files.storage import storages
 from django.core.files.storage.handler import InvalidStorageError
 
-from . import guard, queue
+from . import guard, media, queue
 from .conf import DEFAULTS, conf
 from .schedule import Policy
 
@@ -27,6 +27,7 @@ _SECONDS = [
     "READ_TIMEOUT",
     "LEASE_MARGIN",
     "DOWNLOAD_TIMEOUT",
+    "MEDIA_TIMEOUT",
     "SWEEP_GRACE",
     "RECEIVER_TIMEOUT",
 ]
@@ -77,6 +78,7 @@ def check_settings(**_: Any) -> list[CheckMessage]:
         *_check_api_key(),
         *_check_models(),
         *_check_output(),
+        *_check_media(),
         *([] if wrong_numbers else _check_visibility_timeout()),
     ]
 
@@ -247,4 +249,16 @@ def _check_output() -> Iterator[CheckMessage]:
     ):
         yield Error(
             "VIDEOJOBS['UPLOAD_TO'] must be a directory inside the storage.", id="videojobs.E011"
+        )
+
+
+def _check_media() -> Iterator[CheckMessage]:
+    wanted: object = conf.MEDIA_CHECK
+    if not (wanted is None or isinstance(wanted, bool)):
+        yield Error("VIDEOJOBS['MEDIA_CHECK'] must be True, False or None.", id="videojobs.E014")
+    elif wanted and not media.is_installed():
+        yield Error(
+            "VIDEOJOBS['MEDIA_CHECK'] is True, and PyAV is not installed.",
+            hint="Install videojobs[media], or set it to None to do without.",
+            id="videojobs.E015",
         )

@@ -79,9 +79,11 @@ class Settings:
     LEASE_MARGIN = Setting(15.0)
 
     DOWNLOAD_TIMEOUT = Setting(600.0)
-    # The longest that looking at a finished download may take; see `media`.
-    MEDIA_TIMEOUT = Setting(30.0)
     MAX_OUTPUT_BYTES = Setting(2 * 1024**3)
+    # Whether each video is opened before it counts as stored; None: where PyAV is installed.
+    MEDIA_CHECK = Setting[bool | None](None)
+    # The longest that one such look may take.
+    MEDIA_TIMEOUT = Setting(30.0)
     # With waits that double from POLL_INTERVAL to half an hour: about two hours.
     MIRROR_ATTEMPTS = Setting(10)
     # Networks, in CIDR notation, that an output's URL may lead into although they are private.
