@@ -173,12 +173,7 @@ MUTANTS = [
     ),
     # `stored` only with a whole file under a name that a retry reuses; no orphans.
     Mutant(
-        *(
-            "I8",
-            "mirror.py",
-            "        digest.update(piece)\n        file.write",
-            "        file.write",
-        ),
+        *("I8", "download.py", "self._digest.update(piece)", "pass"),
         "test_mirror.py::test_a_video_is_stored_with_size_and_hash_of_its_bytes",
     ),
     Mutant(
@@ -193,15 +188,28 @@ MUTANTS = [
         "test_mirror.py::test_a_storage_that_changes_what_it_gets_is_an_error_and_keeps_nothing",
     ),
     Mutant(
-        *("I8", "mirror.py", "        storage.delete(name)\n    try:", "        pass\n    try:"),
+        *(
+            "I8",
+            "mirror.py",
+            "storage.delete(name)\n            before",
+            "pass\n            before",
+        ),
         "test_mirror.py::test_other_content_under_the_name_is_replaced",
     ),
     Mutant(
         "I8",
         "services/mirroring.py",
-        '    if not recorded:\n        _leave_no_orphan(job, stored["output"])\n',
+        "    else:\n        _leave_no_orphan(job, now)\n",
         "",
         "test_services.py::test_a_job_that_was_deleted_while_its_file_was_stored_leaves_none",
+    ),
+    Mutant(
+        *("I8", "download.py", "(first, last) == (self.size, total - 1)", "True"),
+        "test_download.py::test_after_a_wrong_rest_the_download_begins_anew",
+    ),
+    Mutant(
+        *("I8", "mirror.py", "if found.duration < shortest:", "if False:"),
+        "test_mirror.py::test_a_video_that_is_shorter_than_the_provider_said_is_not_kept",
     ),
     # No key and no signed query anywhere.
     Mutant(

@@ -47,6 +47,7 @@ def configured(settings: Any) -> None:
         "READ_TIMEOUT": 2.0,
         "DOWNLOAD_TIMEOUT": 5.0,
         "MAX_OUTPUT_BYTES": 1024 * 1024,
+        "MEDIA_CHECK": False,
     }
 
 
@@ -393,6 +394,40 @@ def test_a_large_file_takes_little_memory(tmp_path: Path) -> None:
     stored, peak = map(int, out.split())
     assert stored == (tmp_path / "v.mp4").stat().st_size == size
     assert peak < 16 * 1024 * 1024
+
+
+# Looking at it
+
+
+@pytest.fixture
+def looked_at(settings: Any) -> None:
+    settings.VIDEOJOBS = {**settings.VIDEOJOBS, "MEDIA_CHECK": True}
+
+
+@pytest.mark.usefixtures("looked_at")
+@pytest.mark.parametrize("seconds", [None, 0.0, 2.0, 3.0, 3.9, 4.0])
+def test_a_video_about_as_long_as_the_provider_said_is_kept(
+    done: Download, seconds: float | None
+) -> None:
+    found = mirror.verify(done, seconds=seconds)
+
+    assert found is not None
+    assert found.duration == pytest.approx(3.0, abs=0.1)
+
+
+@pytest.mark.usefixtures("looked_at")
+@pytest.mark.parametrize("seconds", [4.3, 15.0, 5000.0])
+def test_a_video_that_is_shorter_than_the_provider_said_is_not_kept(
+    done: Download, seconds: float
+) -> None:
+    with pytest.raises(DownloadError, match=f"the provider said {seconds:.1f} s") as caught:
+        mirror.verify(done, seconds=seconds)
+
+    assert caught.value.transient
+
+
+def test_without_a_look_nothing_is_known_of_a_video(done: Download) -> None:
+    assert mirror.verify(done, seconds=15.0) is None
 
 
 # Storing

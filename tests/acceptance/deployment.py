@@ -154,8 +154,12 @@ class Deployment:
         return "\n".join([*lines, *(f"--- {log.name}\n{log.read_text()[-3000:]}" for log in logs)])
 
     def files(self) -> list[Path]:
-        """Every file under the media root, finished or not."""
-        return sorted(path for path in self.media.rglob("*") if path.is_file())
+        """Every file under the media root, finished or not, but for the posters."""
+        return sorted(set(filter(Path.is_file, self.media.rglob("*"))) - set(self.posters()))
+
+    def posters(self) -> list[Path]:
+        """The pictures that were stored beside the videos."""
+        return sorted(self.media.rglob("*.jpg"))
 
     def close(self) -> None:
         for process in self._processes:

@@ -189,5 +189,12 @@ def test_every_other_signal_is_sent_once_too(matrix: Matrix, point: str) -> None
     assert sent == changed | completed
 
 
+def test_each_video_has_its_poster(matrix: Matrix) -> None:
+    stored = matrix.site.jobs.filter(mirror_status="stored")
+
+    posters = {f"{pk}.jpg" for pk in stored.values_list("pk", flat=True)}
+    assert {path.name for path in matrix.site.posters()} == posters
+
+
 def test_no_part_of_a_download_is_left(matrix: Matrix) -> None:
     assert not [path for path in matrix.site.files() if path.suffix != ".mp4"]
