@@ -652,6 +652,17 @@ def test_a_redirect_to_a_forbidden_place_is_refused(location: str) -> None:
     assert (len(server.requests), target.connections) == (1, 0)
 
 
+def test_a_redirect_to_a_host_outside_the_allowed_ones_is_refused() -> None:
+    with RawServer() as target:
+        elsewhere = redirect(f"http://localhost:{target.port}/")
+        with (
+            RawServer(elsewhere) as server,
+            pytest.raises(ForbiddenAddress, match="localhost is not in ALLOWED_OUTPUT_HOSTS"),
+        ):
+            stream(server.url, hosts=["127.0.0.1"])
+    assert target.connections == 0
+
+
 def test_a_redirect_from_https_to_http_is_refused(trusted: Path) -> None:
     with (
         RawServer() as plain,
