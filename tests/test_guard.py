@@ -8,50 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.addresses import FORBIDDEN, PUBLIC
 from videojobs import guard
 from videojobs.exceptions import ForbiddenAddress
-
-PUBLIC = [
-    "8.8.8.8",
-    "1.1.1.1",
-    "93.184.216.34",
-    "100.63.255.255",  # just below carrier-grade NAT
-    "100.128.0.0",  # just above it
-    "168.63.129.15",  # beside a cloud's metadata
-    "172.15.255.255",
-    "172.32.0.0",
-    "192.0.1.1",
-    "223.255.255.255",
-    "2001:4860:4860::8888",
-    "2606:4700:4700::1111",
-    "2a00:1450:4001:830::200e",
-    "::ffff:8.8.8.8",  # mapped
-    "64:ff9b::8.8.8.8",  # NAT64 of a public address
-]
-
-FORBIDDEN = {
-    "this host": ["0.0.0.0", "0.1.2.3", "::"],
-    "loopback": ["127.0.0.1", "127.255.255.254", "::1"],
-    "private": ["10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.0.1"],
-    "unique local": ["fc00::1", "fd00:ec2::254", "fdff:ffff::1"],
-    "link-local": ["169.254.0.1", "169.254.169.254", "169.254.170.2", "fe80::1", "fe80::1%1"],
-    "site-local": ["fec0::1", "feff::1"],
-    "carrier-grade NAT": ["100.64.0.0", "100.100.100.200", "100.127.255.255"],
-    "metadata on a public address": ["168.63.129.16"],
-    "protocol assignments": ["192.0.0.1", "192.0.0.192", "192.0.0.9", "2001::1", "2001:1::1"],
-    "documentation": ["192.0.2.1", "198.51.100.1", "203.0.113.1", "2001:db8::1", "3fff::1"],
-    "benchmarking": ["198.18.0.1", "198.19.255.255", "2001:2::1"],
-    "6to4": ["192.88.99.1", "2002:7f00:1::", "2002:808:808::1"],
-    "Teredo": ["2001:0:4136:e378:8000:63bf:3fff:fdd2"],
-    "multicast": ["224.0.0.1", "239.255.255.255", "ff02::1", "ff0e::1"],
-    "reserved": ["240.0.0.1", "255.255.255.255", "4000::1", "e000::1"],
-    "mapped": ["::ffff:127.0.0.1", "::ffff:10.0.0.1", "::ffff:169.254.169.254"],
-    "compatible": ["::127.0.0.1", "::7f00:1", "::8.8.8.8"],
-    "NAT64": ["64:ff9b::127.0.0.1", "64:ff9b::10.0.0.1", "64:ff9b::a9fe:a9fe"],
-    "NAT64 of a network's own": ["64:ff9b:1::8.8.8.8", "64:ff9b:1::1"],
-    "AS112": ["2620:4f:8000::1"],
-    "discard": ["100::1"],
-}
 
 NETWORKS = [
     "0.0.0.0/8",
@@ -187,6 +146,15 @@ def test_a_plain_https_url_may_be_asked(url: str, host: str) -> None:
         " https://cdn.example/",
         "https://cdn.example/\u202e4pm",
         "https://cdn.example/\ud800",
+        "https://cdn.example%2f.evil.example/",
+        "https://%31%30.0.0.1/",
+        "https://[fe80::1%25eth0]/",
+        "https://[fe80::1%eth0]/",
+        "https://１２７.0.0.1/",
+        "https://①②⑦.0.0.1/",
+        "https://127。0。0。1/",
+        "https://[v1.x]/",
+        "https://[8.8.8.8]/",
         "https://[::1/",
         "https://[nonsense]/",
         "https://cdn.example:0/",
@@ -260,7 +228,13 @@ def test_the_operator_s_own_host_is_not_judged(answers: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "spelling", ["2130706433", "0x7f000001", "0177.0.0.1", "127.1", "localhost", "127.0.0.1"]
+    "spelling",
+    [
+        *("2130706433", "0x7f000001", "017700000001", "127.1", "127.0.1", "0x7f.1"),
+        *("0177.0.0.1", "0x7f.0x0.0x0.0x1", "127.0.0.01", "0", "00000.0"),
+        *("１２７.0.0.1", "①②⑦.0.0.1", "127。0。0。1", "127．0．0．1"),
+        *("::ffff:7f00:1", "0:0:0:0:0:FFFF:127.0.0.1", "0::1", "localhost", "127.0.0.1"),
+    ],
 )
 def test_odd_spellings_of_loopback_are_judged_as_loopback(spelling: str) -> None:
     with pytest.raises(ForbiddenAddress):

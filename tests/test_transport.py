@@ -594,6 +594,26 @@ def test_a_relative_redirect_stays_at_its_host() -> None:
     assert server.requests[1].startswith(b"GET /b?x=1 HTTP/1.1\r\n")
 
 
+def test_a_redirect_that_is_written_in_utf_8_is_read_as_such() -> None:
+    with RawServer(redirect("/vidéo.mp4"), OK) as server:
+        assert stream(server.url) == (200, b"ok")
+    assert server.requests[1].startswith(b"GET /vid%C3%A9o.mp4 HTTP/1.1\r\n")
+
+
+def test_a_redirect_that_is_not_written_in_utf_8_is_read_byte_by_byte() -> None:
+    latin = redirect("/video.mp4").replace(b"video", b"vid\xe9o")
+    with RawServer(latin, OK) as server:
+        assert stream(server.url) == (200, b"ok")
+    assert server.requests[1].startswith(b"GET /vid%C3%A9o.mp4 HTTP/1.1\r\n")
+
+
+@pytest.mark.parametrize("status", ["201 Created", "300 Many", "304 Same", "305 Proxy", "306 x"])
+def test_a_location_beside_any_other_status_is_not_followed(status: str) -> None:
+    with RawServer() as target, RawServer(redirect(target.url, status)) as server:
+        assert stream(server.url) == (int(status[:3]), b"")
+    assert target.connections == 0
+
+
 @pytest.mark.parametrize("hops", [3, 4])
 def test_three_redirects_are_followed_and_no_fourth(hops: int) -> None:
     with RawServer(*[redirect("/next")] * hops, OK) as server:
@@ -620,6 +640,8 @@ def test_three_redirects_are_followed_and_no_fourth(hops: int) -> None:
         "http://127.0.0.1:22/",
         "http://127.0.0.1\\@127.0.0.2/",
         "http://[nonsense/",
+        "http://[fe80::1%25lo]/",
+        "http://１２７.0.0.1:{port}/",
     ],
 )
 def test_a_redirect_to_a_forbidden_place_is_refused(location: str) -> None:
@@ -628,6 +650,17 @@ def test_a_redirect_to_a_forbidden_place_is_refused(location: str) -> None:
         with RawServer(hostile) as server, pytest.raises(ForbiddenAddress):
             stream(server.url)
     assert (len(server.requests), target.connections) == (1, 0)
+
+
+def test_a_redirect_to_a_host_outside_the_allowed_ones_is_refused() -> None:
+    with RawServer() as target:
+        elsewhere = redirect(f"http://localhost:{target.port}/")
+        with (
+            RawServer(elsewhere) as server,
+            pytest.raises(ForbiddenAddress, match="localhost is not in ALLOWED_OUTPUT_HOSTS"),
+        ):
+            stream(server.url, hosts=["127.0.0.1"])
+    assert target.connections == 0
 
 
 def test_a_redirect_from_https_to_http_is_refused(trusted: Path) -> None:

@@ -18,6 +18,8 @@ from ipaddress import (
 )
 from urllib.parse import urlsplit
 
+from urllib3.util import parse_url
+
 from .exceptions import ForbiddenAddress
 
 Network = IPv4Network | IPv6Network
@@ -60,12 +62,14 @@ def check_url(url: str, *, insecure: bool, hosts: Collection[str] = ()) -> str:
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
+        parse_url(url)  # as requests will: what it can't parse, no later try can ask for
     except ValueError:
         raise ForbiddenAddress("the URL can't be parsed") from None
     if parts.scheme not in ({"https", "http"} if insecure else {"https"}):
         raise ForbiddenAddress("the URL's scheme is not https")
-    if not host or "@" in parts.netloc:
-        raise ForbiddenAddress("the URL has no host, or names a user")
+    # With "%", a host is escaped, and another one than it seems, or names a network interface.
+    if not host or "%" in host or "@" in parts.netloc:
+        raise ForbiddenAddress("the URL has no plain host, or names a user")
     if hosts and not any(_is_within(host, domain) for domain in hosts):
         raise ForbiddenAddress(f"{host} is not in ALLOWED_OUTPUT_HOSTS")
     if port is not None and port not in {80, 443} and port < _FIRST_FREE_PORT:

@@ -171,6 +171,9 @@ def stream(
 
 
 def _join(url: str, location: str) -> str:
+    with contextlib.suppress(UnicodeError):
+        # Where it is not ASCII, servers mean UTF-8, and http.client has read Latin-1.
+        location = location.encode("latin-1").decode()
     try:
         return urljoin(url, location)
     except ValueError:

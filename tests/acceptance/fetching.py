@@ -1,0 +1,153 @@
+"""Fetches one URL after the other inside a network of its own, and notes who was reached.
+
+Run as a module: cases come as JSON on the standard input, outcomes leave by the standard output.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import socket
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+from django.conf import settings
+from django.core.files.storage import FileSystemStorage
+
+from videojobs import mirror
+from videojobs.exceptions import VideoJobsError
+
+from .name_server import NameServer, Zone
+from .network import NAME_SERVER
+from .targets import Targets
+
+#: Where every case's redirects start, and where its hosts may lie.
+CDN, CDN_ADDRESS = "cdn.test", "8.8.8.8"
+# The provider is asked over plain http here, so that outputs may be, too.
+USUAL = {"BASE_URL": "http://provider.test", "CONNECT_TIMEOUT": 0.3, "DOWNLOAD_TIMEOUT": 5.0}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A URL, the names that exist, settings that differ from the usual, and what is expected.
+
+    `reaches` are the addresses that it may connect to, in this order. `plain` says that a client
+    without a guard gets elsewhere, and so is tried too.
+    """
+
+    title: str
+    url: str
+    names: Zone = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    reaches: Sequence[str] = ()
+    plain: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a download ended, and the addresses that it connected to, in order.
+
+    `sha256` is that of the file, if there was one; `left` are the files that stayed behind,
+    `asked` the names that were looked up. `plain` are the addresses that a client without a guard
+    has reached with the same URL.
+    """
+
+    error: str = ""
+    transient: bool = False
+    message: str = ""
+    sha256: str = ""
+    left: list[str] = field(default_factory=list)
+    reached: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+    authorized: bool = False
+    plain: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Trusting:
+    """What a client meets that believes its environment: the proxy, and `.netrc` without it."""
+
+    reached: list[str]
+    authorized: bool
+
+
+class Laboratory:
+    """The network's servers, and what happens to a case in it."""
+
+    def __init__(self, directory: Path, names: NameServer, targets: Targets) -> None:
+        self._directory = directory
+        self._names = names
+        self._targets = targets
+
+    def outcome(self, case: Case) -> Outcome:
+        self._prepare(case)
+        outcome = self._download(case.url)
+        asked = sorted({name for name, _ in self._names.asked})
+        arrivals = self._targets.take()
+        return replace(
+            outcome,
+            reached=[arrival.address for arrival in arrivals],
+            asked=asked,
+            authorized=any(arrival.authorized for arrival in arrivals),
+            plain=self._without_guard(case) if case.plain else [],
+        )
+
+    def trusting(self) -> Trusting:
+        self._prepare(Case("", ""))
+        for exceptions in ("", "*"):
+            os.environ["no_proxy"] = exceptions
+            requests.get(f"http://{CDN}/v.mp4", timeout=1)
+        arrivals = self._targets.take()
+        return Trusting([a.address for a in arrivals], arrivals[-1].authorized)
+
+    def _prepare(self, case: Case) -> None:
+        self._names.zone = {CDN: [[CDN_ADDRESS]], **case.names}
+        settings.VIDEOJOBS = {**USUAL, **case.settings}
+
+    def _download(self, url: str) -> Outcome:
+        storage = FileSystemStorage(self._directory / "outputs")
+        try:
+            with mirror.download(url, storage, "v", progress=lambda *_: None) as done:
+                assert done.sha256 == hashlib.sha256(done.path.read_bytes()).hexdigest()
+            outcome = Outcome(sha256=done.sha256)
+        except VideoJobsError as error:
+            outcome = Outcome(type(error).__name__, error.transient, str(error))
+        left = [path.name for path in Path(storage.location).glob("*")]
+        return replace(outcome, left=left)
+
+    def _without_guard(self, case: Case) -> list[str]:
+        self._prepare(case)
+        with contextlib.suppress(requests.RequestException, OSError, ValueError):
+            _look_and_get(case.url)
+        return [arrival.address for arrival in self._targets.take()]
+
+
+def _look_and_get(url: str) -> None:
+    """What a client does that looks where a name leads, and then calls."""
+    socket.getaddrinfo(urlsplit(url).hostname, 80)
+    with requests.Session() as session:
+        session.trust_env = False
+        session.get(url, timeout=1)
+
+
+def _outcomes(directory: Path, cases: list[Case]) -> Iterator[tuple[str, Any]]:
+    with NameServer(NAME_SERVER) as names, Targets() as targets:
+        laboratory = Laboratory(directory, names, targets)
+        for case in cases:
+            yield case.title, asdict(laboratory.outcome(case))
+        yield "trusting", asdict(laboratory.trusting())
+
+
+def main() -> None:
+    settings.configure(VIDEOJOBS=USUAL)
+    cases = [Case(**fields) for fields in json.load(sys.stdin)]
+    json.dump(dict(_outcomes(Path(sys.argv[1]), cases)), sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""Every URL that could lead inside, asked for over real sockets and with real name resolution.
+
+All of the internet, and all that is private, are addresses of one machine in a network of its own.
+What arrives is counted where it arrives. The environment names a proxy and a `.netrc` throughout.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import Any
+
+import pytest
+
+from videojobs.testing import SAMPLE
+
+from . import network, setting_cases, url_cases
+from .fetching import CDN, CDN_ADDRESS, Case, Outcome
+
+GROUPS = {
+    "refused": url_cases.REFUSED,
+    "rebound": url_cases.REBOUND,
+    "stored": url_cases.STORED,
+    "retried": url_cases.RETRIED,
+    "still closed": setting_cases.STILL_CLOSED,
+    "opened": setting_cases.OPENED,
+    "elsewhere": setting_cases.ELSEWHERE,
+    "within": setting_cases.WITHIN,
+}
+SHA256 = hashlib.sha256(SAMPLE).hexdigest()
+PROXY_ADDRESS = "9.9.9.8"
+PROXY = f"http://{PROXY_ADDRESS}:3128"
+PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What happened to each case, by its group and title, and to a client that is trusting."""
+    directory = tmp_path_factory.mktemp("network")
+    netrc = directory / ".netrc"
+    netrc.write_text("default login intruder password s3cr3t\n")
+    netrc.chmod(0o600)
+    variables = {
+        **{"HOME": str(directory), "NETRC": str(netrc), "no_proxy": "", "NO_PROXY": ""},
+        **dict.fromkeys(PROXIES, PROXY),
+    }
+    cases = [
+        asdict(replace(case, title=f"{group}: {case.title}"))
+        for group, cases in GROUPS.items()
+        for case in cases
+    ]
+    module = "tests.acceptance.fetching"
+    text = network.run_inside(directory, module, text=json.dumps(cases), variables=variables)
+    found: dict[str, Any] = json.loads(text)
+    assert len(found) == len(cases) + 1, "two cases of a group have the same title"
+    return found
+
+
+@pytest.fixture(scope="module")
+def outcomes(seen: dict[str, Any]) -> dict[str, Outcome]:
+    return {title: Outcome(**fields) for title, fields in seen.items() if title != "trusting"}
+
+
+def each(*groups: str, only: Callable[[Case], bool] = lambda _: True) -> pytest.MarkDecorator:
+    """One test for each case of these groups."""
+    found = [(f"{group}: {case.title}", case) for group in groups for case in GROUPS[group]]
+    chosen = [
+        pytest.param(title, list(case.reaches), id=title) for title, case in found if only(case)
+    ]
+    return pytest.mark.parametrize(("title", "reaches"), chosen)
+
+
+def plain(case: Case) -> bool:
+    return case.plain
+
+
+@each("refused", "still closed", "elsewhere")
+def test_a_url_that_leads_where_it_may_not_is_refused_for_good_and_nothing_is_sent_there(
+    title: str, reaches: list[str], outcomes: dict[str, Outcome]
+) -> None:
+    outcome = outcomes[title]
+    assert (outcome.error, outcome.transient, outcome.reached) == ("OutputRefused", False, reaches)
+
+
+@each("refused", only=plain)
+def test_a_client_without_a_guard_is_led_further(
+    title: str, reaches: list[str], outcomes: dict[str, Outcome]
+) -> None:
+    assert outcomes[title].plain[len(reaches) :]
+
+
+@each("stored", "rebound", "opened", "within")
+def test_a_url_that_leads_where_it_may_is_fetched_whole(
+    title: str, reaches: list[str], outcomes: dict[str, Outcome]
+) -> None:
+    outcome = outcomes[title]
+    assert (outcome.message, outcome.sha256, outcome.reached) == ("", SHA256, reaches)
+
+
+@each("rebound")
+def test_a_client_that_looks_before_it_calls_is_led_elsewhere(
+    title: str, reaches: list[str], outcomes: dict[str, Outcome]
+) -> None:
+    assert outcomes[title].plain not in ([], reaches)
+
+
+@each("retried")
+def test_what_may_be_there_later_is_tried_again_and_nothing_is_sent_elsewhere(
+    title: str, reaches: list[str], outcomes: dict[str, Outcome]
+) -> None:
+    assert outcomes[title].transient
+    assert outcomes[title].reached == reaches
+
+
+def test_no_download_connects_to_a_proxy_or_shows_credentials(
+    outcomes: dict[str, Outcome],
+) -> None:
+    hostile = [
+        title
+        for title, outcome in outcomes.items()
+        if outcome.authorized or PROXY_ADDRESS in outcome.reached
+    ]
+    assert hostile == []
+
+
+def test_a_client_that_trusts_its_environment_connects_to_the_proxy_and_shows_credentials(
+    seen: dict[str, Any],
+) -> None:
+    assert seen["trusting"] == {"reached": [PROXY_ADDRESS, CDN_ADDRESS], "authorized": True}
+
+
+@each("elsewhere")
+def test_no_host_outside_the_allowed_ones_is_even_looked_up(
+    title: str, reaches: list[str], outcomes: dict[str, Outcome]
+) -> None:
+    assert [name for name in outcomes[title].asked if not f".{name}".endswith(f".{CDN}")] == []
+
+
+def test_no_download_leaves_a_file(outcomes: dict[str, Outcome]) -> None:
+    assert [title for title, outcome in outcomes.items() if outcome.left] == []
