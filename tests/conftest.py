@@ -13,7 +13,7 @@ from pytest_django import Settings
 
 from videojobs import queue
 
-pytest_plugins = ["tests.servers", "videojobs.testing.fixtures"]
+pytest_plugins = ["tests.listening", "tests.servers", "videojobs.testing.fixtures"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -7,6 +7,7 @@ mistake, not even one of ours, can lose a job.
 
 import logging
 import time
+import traceback
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -42,7 +43,7 @@ from .exceptions import (
 )
 from .lease import KeptClaim
 from .models import ProviderHold, VideoJob
-from .sanitize import clean
+from .sanitize import clean, redact
 from .schedule import NOT_FOUND_GRACE, Policy
 from .states import POLLED, MirrorStatus, Status, progressed
 
@@ -427,5 +428,7 @@ def _describe(job: VideoJob, error: Exception) -> str:
     """What a person may read of an error. One that we didn't raise is logged with its traceback."""
     if isinstance(error, VideoJobsError):
         return clean(str(error))
-    logger.error("job=%s unexpected error", job.pk, exc_info=error)
+    # As text: not every site's formatter redacts, and a tracker of errors would show the locals.
+    traced = redact("".join(traceback.format_exception(error))).rstrip()
+    logger.error("job=%s unexpected error\n%s", job.pk, traced)
     return clean(f"unexpected error: {type(error).__name__}: {error}")
