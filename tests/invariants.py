@@ -251,7 +251,7 @@ MUTANTS = [
             'raise kind(f"{self.host}: {reason}") from None',
             'raise kind(f"{self.host}: {reason}") from error',
         ),
-        "test_transport.py::test_no_error_of_connecting_shows_more_of_a_url_than_its_host",
+        "test_transport.py::test_no_error_of_a_certificate_shows_more_of_a_url_than_its_host",
     ),
     Mutant(
         *("I9", "connection.py", 'options._replace(request_url="")', "options._replace()"),
