@@ -13,7 +13,12 @@ from pytest_django import Settings
 
 from videojobs import queue
 
-pytest_plugins = ["tests.object_store", "tests.servers", "videojobs.testing.fixtures"]
+pytest_plugins = [
+    "tests.listening",
+    "tests.object_store",
+    "tests.servers",
+    "videojobs.testing.fixtures",
+]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -238,6 +238,37 @@ MUTANTS = [
         ),
         "test_services.py::test_the_key_never_goes_to_another_provider",
     ),
+    Mutant(
+        *("I9", "services/recording.py", 'traced = redact("".join(', 'traced = str("".join('),
+        "test_services.py::test_what_a_mistake_of_ours_says_is_logged_with_its_traceback_and_"
+        "without_secrets",
+    ),
+    Mutant(
+        *(
+            "I9",
+            "services/recording.py",
+            'return clean(f"unexpected error: {type(error).__name__}: {error}")',
+            'return f"unexpected error: {type(error).__name__}: {error}"',
+        ),
+        "test_services.py::test_what_a_mistake_of_ours_says_is_written_down_without_secrets",
+    ),
+    Mutant(
+        *(
+            "I9",
+            "connection.py",
+            'raise kind(f"{self.host}: {reason}") from None',
+            'raise kind(f"{self.host}: {reason}") from error',
+        ),
+        "test_transport.py::test_no_error_of_a_certificate_shows_more_of_a_url_than_its_host",
+    ),
+    Mutant(
+        *("I9", "connection.py", 'options._replace(request_url="")', "options._replace()"),
+        "test_transport.py::test_headers_that_can_t_be_parsed_bring_no_url_into_the_log",
+    ),
+    Mutant(
+        *("I9", "admin.py", "redact(event.reason)", "event.reason"),
+        "test_admin.py::test_no_key_and_no_signed_query_is_shown",
+    ),
     # No call and no file copy inside a transaction.
     Mutant(
         *(

@@ -554,6 +554,21 @@ def test_what_a_mistake_of_ours_says_is_written_down_without_secrets(
     assert provider.api_key not in last_reason(job)
 
 
+def test_what_a_mistake_of_ours_says_is_logged_with_its_traceback_and_without_secrets(
+    provider: MeddledProvider, caplog: pytest.LogCaptureFixture
+) -> None:
+    def trip() -> None:
+        raise ValueError(f"{provider.api_key} at https://a.test/x?Signature=1")
+
+    with before_the_record(trip, nth=2):
+        run(tracked(provider, WAITING))
+
+    assert ", in trip\n" in caplog.text
+    assert "ValueError: [key] at https://a.test/x?[redacted]" in caplog.text
+    assert "Signature=" not in caplog.text
+    assert provider.api_key not in caplog.text
+
+
 def test_the_key_never_goes_to_another_provider(provider: MeddledProvider, settings: Any) -> None:
     job = tracked(provider, WAITING)
     settings.VIDEOJOBS = {**settings.VIDEOJOBS, "BASE_URL": "http://127.0.0.1:9/elsewhere"}

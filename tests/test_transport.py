@@ -483,6 +483,17 @@ def test_no_error_of_connecting_shows_more_of_a_url_than_its_host(
     assert not any(part in shown for part in ("secret-path", "s3cr3t"))
 
 
+@ALL
+def test_no_error_of_a_certificate_shows_more_of_a_url_than_its_host(
+    ask: Any, certificate: Path
+) -> None:
+    """Here urllib3's own error has the whole URL, and says so in a traceback."""
+    with RawServer(tls=certificate) as server, pytest.raises(NotSent) as caught:
+        ask(server.url + PLACE)
+    shown = "".join(traceback.format_exception(caught.value))
+    assert not any(part in shown for part in ("secret-path", "s3cr3t"))
+
+
 def test_an_error_tells_what_the_system_said_even_inside_another_one_s_handling(
     closed_port: int,
 ) -> None:

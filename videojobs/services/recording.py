@@ -2,6 +2,7 @@
 
 import logging
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ from django.db import InterfaceError, OperationalError, connections, router
 from ..conf import conf
 from ..exceptions import VideoJobsError
 from ..models import VideoJob
-from ..sanitize import clean
+from ..sanitize import clean, redact
 
 logger = logging.getLogger("videojobs")
 
@@ -47,7 +48,9 @@ def describe(job: VideoJob, error: Exception) -> str:
     """What a person may read of an error. One that we didn't raise is logged with its traceback."""
     if isinstance(error, VideoJobsError):
         return clean(str(error))
-    logger.error("job=%s unexpected error", job.pk, exc_info=error)
+    # As text: not every site's formatter redacts, and a tracker of errors would show the locals.
+    traced = redact("".join(traceback.format_exception(error))).rstrip()
+    logger.error("job=%s unexpected error\n%s", job.pk, traced)
     return clean(f"unexpected error: {type(error).__name__}: {error}")
 
 

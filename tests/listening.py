@@ -1,0 +1,275 @@
+"""A plugin of pytest that listens, in every test, wherever texts leave the app.
+
+It changes nothing of what it hears. It takes a text for the app's own only where the app is what
+let it out: the rows and errors with secrets in them that tests make on purpose are what goes in.
+"""
+
+import functools
+import logging
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from .leaks import Collector, said_by
+
+#: Channel → how many texts come over it at least when the whole suite runs: fewer, and it is not
+#: heard any more. Half of what did when this was written, or less.
+LEAST = {
+    "the app's log": 300,
+    "other logs": 1500,
+    "redacted log": 40,
+    "row": 2000,
+    "page": 100,
+    "error": 1000,
+    "task": 500,
+    "output": 50,
+    "log file": 20,
+}
+#: It asks what was heard, and so it comes last.
+LAST = "test_no_secret_got_out_anywhere_in_this_run"
+
+# How `./dev test` chooses: not, and those of the database.
+_ALL = ("", "django_db")
+
+_collected = pytest.StashKey[Collector]()
+_patched = pytest.StashKey[pytest.MonkeyPatch]()
+
+# What the caller gave, and the one column that is there for the URL.
+_NOT_OURS = frozenset({"prompt", "params", "metadata", "video_url"})
+# What stands between those who write and the database. `VideoJob.save` is called by tests, too.
+_PLUMBING = ("django.", "videojobs.models", __name__)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    collector, patch = Collector(), pytest.MonkeyPatch()
+    session.config.stash[_collected], session.config.stash[_patched] = collector, patch
+    for listen in (to_logs, to_records, to_pages, to_errors, to_tasks, to_output, to_keys):
+        listen(collector, patch)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if patch := config.stash.get(_patched, None):
+        patch.undo()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.name == LAST)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    """Look at what pytest shows of a test: its error, and all that it printed."""
+    report = yield
+    collector = item.config.stash[_collected]
+    # What an assertion compares is the test's own.
+    if call.excinfo and not call.excinfo.errisinstance((AssertionError, pytest.fail.Exception)):
+        collector.look("error", said_by(call.excinfo.value))
+    if call.when == "teardown" and (printed := report.capstdout + report.capstderr):
+        collector.look("output", printed)
+    return report
+
+
+@pytest.fixture(scope="session")
+def heard(pytestconfig: pytest.Config) -> Collector:
+    """All that was heard in this run, so far."""
+    return pytestconfig.stash[_collected]
+
+
+def too_quiet(config: pytest.Config, collector: Collector) -> dict[str, int]:
+    """The channels over which too little came for a run of all tests, or all of the database."""
+    option = config.option
+    without_acceptance = option.ignore == ["tests/acceptance"]
+    chosen = option.keyword or option.deselect or option.lf or option.markexpr not in _ALL
+    if chosen or config.args != config.getini("testpaths"):
+        return {}
+    if option.ignore and not without_acceptance:
+        return {}
+    # Only processes of the tests in `acceptance` leave log files.
+    least = {name: n for name, n in LEAST.items() if name != "log file" or not without_acceptance}
+    return {name: collector.seen[name] for name, n in least.items() if collector.seen[name] < n}
+
+
+def to_keys(collector: Collector, patch: pytest.MonkeyPatch) -> None:
+    """The keys of simulated providers, which processes of their own may have been given."""
+    from videojobs.testing import SimulatedProvider
+
+    begin = SimulatedProvider.__init__
+
+    @functools.wraps(begin)
+    def init(provider: SimulatedProvider, *args: Any, **kwargs: Any) -> None:
+        begin(provider, *args, **kwargs)
+        collector.learn(provider.api_key)
+
+    patch.setattr(SimulatedProvider, "__init__", init)
+
+
+def to_logs(collector: Collector, patch: pytest.MonkeyPatch) -> None:
+    """Every record of every logger, whatever its level: of the app's as it is, of others' as
+    `RedactingFormatter` writes it."""
+    is_enabled, handle = logging.Logger.isEnabledFor, logging.Logger.handle
+
+    def hear(logger: logging.Logger, record: logging.LogRecord) -> None:
+        judge_record(collector, record)
+        if is_enabled(logger, record.levelno):
+            handle(logger, record)
+
+    patch.setattr(logging.Logger, "isEnabledFor", lambda logger, level: level >= logging.DEBUG)
+    patch.setattr(logging.Logger, "handle", hear)
+
+
+def judge_record(collector: Collector, record: logging.LogRecord) -> None:
+    from videojobs.sanitize import RedactingFormatter
+
+    text = record.getMessage()
+    error = record.exc_info[1] if record.exc_info else None
+    # A template's error shows its whole context, and reads from the database to do so.
+    if error and record.name != "django.template":
+        text += "\n" + said_by(error)
+    if record.name.partition(".")[0] == "videojobs":
+        collector.look("the app's log", text)
+        return
+    collector.seen["other logs"] += 1
+    if not collector.is_clean(text):
+        whole = RedactingFormatter().format(record)
+        collector.look("redacted log", whole)
+
+
+def to_records(collector: Collector, patch: pytest.MonkeyPatch) -> None:
+    """All text that the app writes into its rows: events, errors of jobs, reasons of holds."""
+    from django.db import models
+
+    save, update, bulk_create = (
+        models.Model.save_base,
+        models.QuerySet.update,
+        models.QuerySet.bulk_create,
+    )
+
+    def judge(model: Any, values: Mapping[str, object]) -> None:
+        if model._meta.app_label == "videojobs" and _by_the_app():
+            texts = [
+                value
+                for name, value in values.items()
+                if isinstance(value, str) and name not in _NOT_OURS
+            ]
+            collector.look("row", "\n".join(texts))
+
+    @functools.wraps(save)
+    def hear_save(row: models.Model, *args: Any, **kwargs: Any) -> Any:
+        judge(row, vars(row))
+        return save(row, *args, **kwargs)
+
+    @functools.wraps(update)
+    def hear_update(rows: Any, **values: Any) -> Any:
+        judge(rows.model, values)
+        return update(rows, **values)
+
+    @functools.wraps(bulk_create)
+    def hear_bulk_create(rows: Any, objs: Any, *args: Any, **kwargs: Any) -> Any:
+        objs = list(objs)
+        for row in objs:
+            judge(row, vars(row))
+        return bulk_create(rows, objs, *args, **kwargs)
+
+    patch.setattr(models.Model, "save_base", hear_save)
+    patch.setattr(models.QuerySet, "update", hear_update)
+    patch.setattr(models.QuerySet, "bulk_create", hear_bulk_create)
+
+
+def to_pages(collector: Collector, patch: pytest.MonkeyPatch) -> None:
+    """Headers and bodies of all answers of the site; a file that is streamed is no page."""
+    from django.test import Client
+
+    request = Client.request
+
+    @functools.wraps(request)
+    def hear(client: Client, **kwargs: Any) -> Any:
+        response = request(client, **kwargs)
+        body = b"" if response.streaming else response.content
+        collector.look("page", f"{dict(response.headers)}\n{body.decode(errors='replace')}")
+        return response
+
+    patch.setattr(Client, "request", hear)
+
+
+def to_errors(collector: Collector, patch: pytest.MonkeyPatch) -> None:
+    """The message of each error that the app makes, and each one with its causes that a test
+    was waiting for."""
+    from videojobs.exceptions import VideoJobsError
+
+    init, leave = VideoJobsError.__init__, pytest.RaisesExc.__exit__
+
+    @functools.wraps(init)
+    def hear_init(error: VideoJobsError, *args: Any, **kwargs: Any) -> None:
+        init(error, *args, **kwargs)
+        if _by_the_app():
+            collector.look("error", str(error))
+
+    @functools.wraps(leave)
+    def hear_leave(expected: Any, kind: Any, error: BaseException | None, *args: Any) -> bool:
+        if error is not None:
+            collector.look("error", said_by(error))
+        return leave(expected, kind, error, *args)
+
+    patch.setattr(VideoJobsError, "__init__", hear_init)
+    patch.setattr(pytest.RaisesExc, "__exit__", hear_leave)
+
+
+def to_tasks(collector: Collector, patch: pytest.MonkeyPatch) -> None:
+    """What wake-ups carry, as the broker gets them, and as tasks get them that run at once."""
+    from celery.signals import before_task_publish, task_prerun
+
+    def hear(**signal: Any) -> None:
+        told = (signal.get(name) for name in ("headers", "body", "args", "kwargs"))
+        collector.look("task", repr(list(told)))
+
+    for signal in (before_task_publish, task_prerun):
+        signal.connect(hear, weak=False)
+
+
+def to_output(collector: Collector, patch: pytest.MonkeyPatch) -> None:
+    """What commands print and how they fail, here and in processes of their own."""
+    from django.core.management.base import BaseCommand, OutputWrapper
+
+    write, execute = OutputWrapper.write, BaseCommand.execute
+    read, communicate = pytest.CaptureFixture.readouterr, subprocess.Popen.communicate
+
+    @functools.wraps(write)
+    def hear_write(stream: Any, msg: str = "", *args: Any, **kwargs: Any) -> None:
+        collector.look("output", msg)
+        write(stream, msg, *args, **kwargs)
+
+    @functools.wraps(execute)
+    def hear_execute(command: Any, *args: Any, **options: Any) -> Any:
+        try:
+            return execute(command, *args, **options)
+        except Exception as error:
+            collector.look("output", said_by(error))
+            raise
+
+    def hear_texts(get: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(get)
+        def hear(source: Any, *args: Any, **kwargs: Any) -> Any:
+            out, err = texts = get(source, *args, **kwargs)
+            for text in filter(None, (out, err)):
+                text = text.decode(errors="replace") if isinstance(text, bytes) else text
+                collector.look("output", text)
+            return texts
+
+        return hear
+
+    patch.setattr(OutputWrapper, "write", hear_write)
+    patch.setattr(BaseCommand, "execute", hear_execute)
+    patch.setattr(pytest.CaptureFixture, "readouterr", hear_texts(read))
+    patch.setattr(subprocess.Popen, "communicate", hear_texts(communicate))
+
+
+def _by_the_app() -> bool:
+    """Whether it is the app that writes, and not a test that sets the scene."""
+    frame = sys._getframe(1)
+    while (name := str(frame.f_globals.get("__name__"))).startswith(_PLUMBING) and frame.f_back:
+        frame = frame.f_back
+    return name.startswith("videojobs.") and not name.startswith("videojobs.testing")
