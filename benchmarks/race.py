@@ -40,6 +40,9 @@ SETTINGS: dict[str, float] = {
 }
 #: Seconds after which a step that has not ended is taken for lost.
 PATIENCE = 600.0
+#: Bytes per write. With more, the page cache takes its memory in blocks so large that virtual
+#: machines may first have to get them from their host.
+_PIECE = 256 * 1024
 
 
 @dataclass(frozen=True)
@@ -84,11 +87,11 @@ class Race:
 
     def plain(self, size: int) -> float:
         """Seconds to write so many bytes from memory and see them on the disk."""
-        piece = os.urandom(MIB)
+        piece = os.urandom(_PIECE)
         os.sync()
         begun = time.perf_counter()
         with self._copy.open("wb", buffering=0) as file:
-            for _piece in range(size // MIB):
+            for _piece in range(size // _PIECE):
                 file.write(piece)
             os.fsync(file.fileno())
         seconds = time.perf_counter() - begun
@@ -164,19 +167,10 @@ class Race:
 
 
 def measure(plan: Plan, *, directory: Path, say: Callable[[str], None]) -> Measured:
-    """All figures. Each way is tried in turn, so that a slow minute of the machine hits all."""
+    """All figures; `say` is told of each one as it comes."""
     with _race(directory, threads=plan.many) as race:
-        plain, curl, mirror = [], [], []
         with race.served(plan.size) as name:
-            for number in range(1, plan.runs + 1):
-                plain.append(race.plain(plan.size))
-                curl.append(race.curl(name))
-                mirror.append(race.mirror(name))
-                say(
-                    f"run {number} of {plan.runs}: written in {plain[-1]:.2f} s, curl "
-                    f"{curl[-1].seconds:.2f} + {curl[-1].flush:.2f} s, mirror "
-                    f"{mirror[-1].seconds:.2f} s"
-                )
+            plain, curl, mirror = _in_turn(race, plan, name, say)
         with race.served(plan.large_size) as name:
             large = race.mirror(name)
         say(f"a large one: {large.seconds:.1f} s")
@@ -195,6 +189,32 @@ def measure(plan: Plan, *, directory: Path, say: Callable[[str], None]) -> Measu
             at_once=at_once,
             idle=race.idle,
         )
+
+
+def _in_turn(
+    race: Race, plan: Plan, name: str, say: Callable[[str], None]
+) -> tuple[list[float], list[Curl], list[Fetch]]:
+    """The runs of each way, in turn, so that a slow minute of the machine hits all.
+
+    Each time another one is the first: what one leaves in memory is there for the next.
+    """
+    plain: list[float] = []
+    curl: list[Curl] = []
+    mirror: list[Fetch] = []
+    ways: list[Callable[[], None]] = [
+        lambda: plain.append(race.plain(plan.size)),
+        lambda: curl.append(race.curl(name)),
+        lambda: mirror.append(race.mirror(name)),
+    ]
+    for number in range(plan.runs):
+        first = number % len(ways)
+        for way in ways[first:] + ways[:first]:
+            way()
+        say(
+            f"run {number + 1} of {plan.runs}: written in {plain[-1]:.2f} s, curl "
+            f"{curl[-1].seconds:.2f} + {curl[-1].flush:.2f} s, mirror {mirror[-1].seconds:.2f} s"
+        )
+    return plain, curl, mirror
 
 
 @contextmanager
