@@ -6,7 +6,7 @@
    Whatever is not exactly that rest is a new beginning, with a new hash.
 """
 
-import hashlib
+import contextlib
 import logging
 import re
 import time
@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 from . import guard, media, transport
 from .conf import conf
+from .disk import WriteBack
 from .exceptions import (
     DownloadError,
     ForbiddenAddress,
@@ -23,6 +24,7 @@ from .exceptions import (
     OutputRefused,
     TransportError,
 )
+from .hashing import Sha256
 
 logger = logging.getLogger("videojobs")
 
@@ -52,8 +54,17 @@ def fetch(url: str, file: BinaryIO, *, progress: Callable[[int, int | None], Non
     what it raises ends the download. Raises `DownloadError` or `TransportError` where another
     attempt may help, `OutputRefused` where it won't, and the disk's own `OSError`.
     """
+    with (
+        WriteBack(file) as write_back,
+        contextlib.closing(_Body(file, write_back, progress)) as body,
+    ):
+        fetched = _fetch(url, body)
+        write_back.check()
+        return fetched
+
+
+def _fetch(url: str, body: "_Body") -> Fetched:
     ends_at = time.monotonic() + conf.DOWNLOAD_TIMEOUT
-    body = _Body(file, progress)
     for left in reversed(range(_CONNECTIONS)):
         before = body.size
         try:
@@ -81,15 +92,26 @@ def fetch(url: str, file: BinaryIO, *, progress: Callable[[int, int | None], Non
 class _Body:
     """The file as far as it has come."""
 
-    def __init__(self, file: BinaryIO, progress: Callable[[int, int | None], None]) -> None:
+    def __init__(
+        self,
+        file: BinaryIO,
+        write_back: WriteBack,
+        progress: Callable[[int, int | None], None],
+    ) -> None:
         self._file = file
+        self._write_back = write_back
         self._progress = progress
+        self._digest = Sha256()
         self._clear()
 
+    def close(self) -> None:
+        self._digest.close()
+
     def _clear(self) -> None:
+        self.close()
         self._file.seek(0)
         self._file.truncate()
-        self._digest = hashlib.sha256()
+        self._digest = Sha256()
         self._kind: tuple[str, str] | None = None
         self._etag = ""
         self._announced: int | None = None
@@ -144,6 +166,7 @@ class _Body:
             self._file.write(piece)
             self._digest.update(piece)
             self.size += len(piece)
+            self._write_back.wrote(self.size)
             self._progress(self.size, self._announced)
         if self._kind is None:
             raise DownloadError(f"{stream.host}: sent an empty file")

@@ -8,16 +8,14 @@ ever stands under that name.
 
 import contextlib
 import hashlib
-import os
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from django.core.files import File
 from django.core.files.storage import Storage
 
-from . import media, parts, s3
+from . import disk, media, parts, s3
 from .download import fetch
 from .exceptions import DownloadError, StorageError
 
@@ -51,7 +49,7 @@ def download(
     parts.remove_files(storage, stem)
     with parts.new(storage, stem) as (path, file):
         fetched = fetch(url, file, progress=progress)
-        _flush(file)
+        disk.flush(file)
         yield Download(path, fetched.size, fetched.sha256, fetched.content_type, fetched.extension)
 
 
@@ -96,7 +94,8 @@ def store(done: Download, storage: Storage, name: str) -> str:
     if saved != name or storage.size(saved) != done.size:
         storage.delete(saved)
         raise StorageError(f"storage did not keep the file as it was under {name}")
-    _flush_directory(storage, saved)
+    with contextlib.suppress(NotImplementedError):  # it has no directory of this machine
+        disk.flush_directory(Path(storage.path(saved)).parent)
     return saved
 
 
@@ -104,7 +103,7 @@ def store_poster(picture: bytes, storage: Storage, stem: str) -> str:
     """Put a JPEG beside the output `stem` and return its name; like `store`, on the same terms."""
     with parts.new(storage, stem) as (path, file):
         file.write(picture)
-        _flush(file)
+        disk.flush(file)
         digest = hashlib.sha256(picture).hexdigest()
         poster = Download(path, len(picture), digest, "image/jpeg", ".jpg")
         return store(poster, storage, stem + poster.extension)
@@ -118,21 +117,6 @@ def _remove_part(storage: Storage, name: str, *, whole: Collection[int | None]) 
     with contextlib.suppress(Exception):
         if storage.exists(name) and storage.size(name) not in whole:
             storage.delete(name)
-
-
-def _flush(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _flush_directory(storage: Storage, name: str) -> None:
-    """See that a name outlives a power failure, where it stands in a directory of this machine."""
-    with contextlib.suppress(NotImplementedError):
-        descriptor = os.open(Path(storage.path(name)).parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _sha256(storage: Storage, name: str) -> str:

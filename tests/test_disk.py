@@ -1,0 +1,105 @@
+import errno
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from videojobs import disk
+from videojobs.disk import WriteBack
+
+EVERY = WriteBack.EVERY
+
+
+class Disk:
+    """Notes what it is given, and does what it is told."""
+
+    def __init__(self) -> None:
+        self.syncs = 0
+        self.begun = threading.Event()
+        self.may_go_on = threading.Event()
+        self.error: OSError | None = None
+
+    def sync(self, descriptor: int) -> None:
+        self.syncs += 1
+        self.begun.set()
+        assert self.may_go_on.wait(5)
+        os.fsync(descriptor)
+        if self.error:
+            raise self.error
+
+
+@pytest.fixture
+def slow_disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    found = Disk()
+    monkeypatch.setattr(disk, "_sync_data", found.sync)
+    return found
+
+
+@pytest.fixture
+def quick_disk(slow_disk: Disk) -> Disk:
+    slow_disk.may_go_on.set()
+    return slow_disk
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Any:
+    with (tmp_path / "part").open("wb") as file:
+        yield file
+
+
+def test_a_small_file_is_left_to_the_flush_at_its_end(quick_disk: Disk, file: Any) -> None:
+    with WriteBack(file) as write_back:
+        write_back.wrote(EVERY - 1)
+
+    assert quick_disk.syncs == 0
+
+
+def test_the_disk_begins_while_a_large_file_comes_in(quick_disk: Disk, file: Any) -> None:
+    with WriteBack(file) as write_back:
+        for number in range(1, 4):
+            write_back.wrote(number * EVERY)
+            write_back.check()
+
+    assert quick_disk.syncs == 3
+
+
+def test_a_slow_disk_is_not_waited_for(slow_disk: Disk, file: Any) -> None:
+    with WriteBack(file) as write_back:
+        for number in range(1, 9):
+            write_back.wrote(number * EVERY)
+            assert slow_disk.begun.wait(5)
+
+        assert slow_disk.syncs == 1
+        slow_disk.may_go_on.set()
+
+
+def test_the_file_is_not_left_while_the_disk_is_at_it(slow_disk: Disk, file: Any) -> None:
+    # Its descriptor may be another file's a moment later.
+    with WriteBack(file) as write_back:
+        write_back.wrote(EVERY)
+        assert slow_disk.begun.wait(5)
+        threading.Timer(0.05, slow_disk.may_go_on.set).start()
+
+    assert slow_disk.may_go_on.is_set()
+
+
+@pytest.mark.parametrize("ask", ["the next piece", "the end"])
+def test_an_error_of_the_disk_that_is_told_once_only_is_not_lost(
+    quick_disk: Disk, file: Any, ask: str
+) -> None:
+    quick_disk.error = OSError(errno.EIO, "Input/output error")
+    with WriteBack(file) as write_back:
+        write_back.wrote(EVERY)
+        while write_back._thread and write_back._thread.is_alive():
+            write_back._thread.join()
+
+        with pytest.raises(OSError, match="Input/output error"):
+            write_back.wrote(2 * EVERY) if ask == "the next piece" else write_back.check()
+
+
+def test_a_directory_can_be_flushed(tmp_path: Path) -> None:
+    disk.flush_directory(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        disk.flush_directory(tmp_path / "gone")
