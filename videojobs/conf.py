@@ -108,6 +108,14 @@ class Settings:
         return self.CONNECT_TIMEOUT + self.READ_TIMEOUT
 
     @property
+    def longest_mirror(self) -> float:
+        """The longest that a mirror step takes: to ask for the URL, to fetch, to look, to store.
+
+        To store may be an upload, which takes as long as the download.
+        """
+        return self.exchange_timeout + 2 * self.DOWNLOAD_TIMEOUT + 2 * self.MEDIA_TIMEOUT
+
+    @property
     def lease(self) -> float:
         """How long a claim on a job holds without being renewed."""
         return self.exchange_timeout + self.LEASE_MARGIN

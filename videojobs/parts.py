@@ -34,10 +34,18 @@ def directory(storage: Storage, stem: str) -> Path:
     Beside it, storing is an atomic rename. One onto another file system would be a copy, and one
     onto a full disk is cut silently.
     """
-    try:
+    if are_beside(storage):
         return Path(storage.path(stem)).parent
+    return Path(tempfile.gettempdir())
+
+
+def are_beside(storage: Storage) -> bool:
+    """Whether the storage has its files on this machine, and parts lie beside them."""
+    try:
+        storage.path("any")
     except NotImplementedError:
-        return Path(tempfile.gettempdir())
+        return False
+    return True
 
 
 @contextlib.contextmanager

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import os
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
+from django.core.files.storage import FileSystemStorage, Storage
 from django.utils import timezone
 
 from tests import jobs
@@ -89,3 +93,70 @@ def test_purge_takes_no_days_for_a_number_of_days() -> None:
 @pytest.mark.parametrize("days", ["-1", "nan", "inf", "1e9", "x"])
 def test_a_senseless_age_is_an_error(days: str) -> None:
     assert "is not a number of days" in run("videojobs_purge", f"--older-than={days}").error
+
+
+@pytest.fixture
+def orphans(media_root: Path) -> list[Path]:
+    """A video and a part that lost their jobs long ago."""
+    directory = media_root / "videojobs" / "2030"
+    directory.mkdir(parents=True)
+    names = [f"{uuid4()}.mp4", f".{uuid4()}.x1.part"]
+    for name in names:
+        (directory / name).write_bytes(b"left")
+        os.utime(directory / name, (ago(3 * 86400).timestamp(),) * 2)
+    return [directory / name for name in names]
+
+
+def test_orphans_are_shown_before_they_are_removed(orphans: list[Path]) -> None:
+    jobs.make_stored()
+
+    planned = run("videojobs_purge", "--orphans", "--dry-run")
+
+    assert planned.out.splitlines()[-1] == "2 to be removed."
+    assert {line.split()[0] for line in planned.out.splitlines()[:-1]} == {"file", "part"}
+    assert all(f"videojobs/2030/{path.name}" in planned.out for path in orphans)
+    assert all(path.exists() for path in orphans)
+
+
+def test_orphans_are_removed_and_jobs_stay(orphans: list[Path]) -> None:
+    old = jobs.make_stored(finished_at=ago(3 * 86400))
+
+    assert run("videojobs_purge", "--orphans").out.splitlines()[-1] == "2 removed."
+
+    assert not any(path.exists() for path in orphans)
+    assert VideoJob.objects.get() == old
+    assert Path(old.output.path).exists()
+
+
+def test_orphans_that_are_younger_than_was_asked_stay(orphans: list[Path]) -> None:
+    assert run("videojobs_purge", "--orphans", "--older-than=4").out == "0 removed.\n"
+
+
+def test_nothing_is_removed_from_what_looks_like_another_site_s_storage(
+    media_root: Path, orphans: list[Path]
+) -> None:
+    for _ in range(10):
+        path = orphans[0].with_name(f"{uuid4()}.mp4")
+        path.write_bytes(b"theirs")
+        os.utime(path, (ago(3 * 86400).timestamp(),) * 2)
+
+    ended = run("videojobs_purge", "--orphans")
+
+    assert "is this the right database?" in ended.error
+    assert all(path.exists() for path in orphans)
+    assert run("videojobs_purge", "--orphans", "--force").out.endswith("12 removed.\n")
+
+
+def test_an_orphan_has_no_status() -> None:
+    assert "--status" in run("videojobs_purge", "--orphans", "--status=failed").error
+
+
+class Unlisted(FileSystemStorage):
+    listdir = Storage.listdir
+
+
+def test_a_storage_that_can_t_be_listed_is_said_to_be_so(settings: Any) -> None:
+    entry = {"BACKEND": f"{__name__}.Unlisted"}
+    settings.STORAGES = {**settings.STORAGES, "default": entry}
+
+    assert "can't be listed" in run("videojobs_purge", "--orphans").error

@@ -46,10 +46,8 @@ def mirror(job_id: UUID | str, turn: int) -> None:
 def _keep(job: VideoJob, probed: list[ProviderHold]) -> dict[str, Any]:
     """Download, verify and store; return what is to be recorded of the file."""
     storage, stem = job.output.storage, job.output_stem
-    # To ask for the URL, to fetch, and to look; and to store, which may take as long, as an upload.
-    longest = conf.exchange_timeout + 2 * conf.DOWNLOAD_TIMEOUT + 2 * conf.MEDIA_TIMEOUT
     with (
-        KeptClaim(job, seconds=longest) as claim,
+        KeptClaim(job, seconds=conf.longest_mirror) as claim,
         pipeline.download(_output_url(job, probed), storage, stem, progress=claim.progress) as done,
     ):
         found = pipeline.verify(done, seconds=job.actual_duration)

@@ -3,21 +3,26 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from videojobs import operations
+from videojobs import operations, orphans
 from videojobs.conf import conf
 from videojobs.management.base import JobCommand, days
+from videojobs.sanitize import clean
 from videojobs.states import TERMINAL
 
 
 class Command(JobCommand):
-    help = "Delete jobs that finished long ago, and their stored videos."
+    help = (
+        "Delete jobs that finished long ago, and their stored videos; "
+        "or, with --orphans, only files that no job knows."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
             "--older-than",
             type=days,
             metavar="DAYS",
-            help="since they finished (default: the setting PURGE_AFTER)",
+            help="since they finished (default: the setting PURGE_AFTER); "
+            "with --orphans, since anybody touched them (default: 1)",
         )
         parser.add_argument(
             "--status",
@@ -27,11 +32,35 @@ class Command(JobCommand):
             metavar="S",
             help="only these, again for each: %(choices)s",
         )
-        parser.add_argument("--dry-run", action="store_true", help="only say how many they are")
+        parser.add_argument("--dry-run", action="store_true", help="only say what they are")
+        parser.add_argument(
+            "--orphans",
+            action="store_true",
+            dest="only_orphans",
+            help="delete no job, but files without one, parts and uploads that killed workers "
+            "left, in storage and in this machine's temporary directory",
+        )
+        parser.add_argument(
+            "--force",
+            action="store_true",
+            help="remove orphans also if most files have no job, as with a wrong database",
+        )
 
     def handle(
-        self, *, older_than: float | None, statuses: list[str] | None, dry_run: bool, **_: Any
+        self,
+        *,
+        older_than: float | None,
+        statuses: list[str] | None,
+        dry_run: bool,
+        only_orphans: bool,
+        force: bool,
+        **_: Any,
     ) -> None:
+        if only_orphans:
+            if statuses:
+                raise CommandError("An orphan has no job and so no status: leave out --status.")
+            self.remove_orphans(older_than, dry_run=dry_run, force=force)
+            return
         if older_than is None and conf.PURGE_AFTER is None:
             raise CommandError(
                 "How old is long ago? Give --older-than DAYS, or set VIDEOJOBS['PURGE_AFTER']."
@@ -39,3 +68,21 @@ class Command(JobCommand):
         age = None if older_than is None else timedelta(days=older_than)
         number = operations.purge(older_than=age, statuses=statuses or TERMINAL, dry_run=dry_run)
         self.stdout.write(f"{number} {'to be deleted' if dry_run else 'deleted'}.")
+
+    def remove_orphans(self, older_than: float | None, *, dry_run: bool, force: bool) -> None:
+        age = orphans.GRACE if older_than is None else timedelta(days=older_than)
+        try:
+            found = orphans.search(older_than=age)
+        except NotImplementedError:
+            raise CommandError("This storage can't be listed, so no orphan can be found.") from None
+        if found.is_suspicious and not (dry_run or force):
+            raise CommandError(
+                f"{len(found.orphans)} files have no job, and only {found.known} have one: is this "
+                "the right database? Look at them with --dry-run; --force removes them."
+            )
+        number = 0
+        for orphan in found.orphans:
+            if dry_run or orphan.remove():
+                number += 1
+                self.stdout.write(f"{orphan.kind:6}  {clean(orphan.name)}")
+        self.stdout.write(f"{number} {'to be removed' if dry_run else 'removed'}.")

@@ -1,0 +1,180 @@
+"""Find and remove what no job knows: files of deleted jobs, parts and uploads of killed workers.
+
+Nothing is touched that somebody could be at: what is young, what a row names, and whatever belongs
+to a job whose download is due. Only names of ours are looked at: a job's id with an extension of
+ours, below the part of `UPLOAD_TO` that doesn't change with the date.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from itertools import takewhile
+from pathlib import Path, PurePosixPath
+from uuid import UUID
+
+from django.core.files.storage import Storage
+from django.utils import timezone
+
+from . import parts, s3
+from .conf import conf
+from .models import VideoJob, output_storage
+from .states import TERMINAL, MirrorStatus
+
+#: What is younger may be in use, or is about to be recorded.
+GRACE = timedelta(days=1)
+#: So many files without a job are no sign of a wrong database yet.
+FEW = 10
+
+_EXTENSIONS = frozenset({".mp4", ".mov", ".webm", ".mkv", ".jpg"})
+
+
+@dataclass(frozen=True)
+class Orphan:
+    """A file, a part of one, or an unfinished upload that no job knows."""
+
+    name: str
+    #: "file", "part" or "upload".
+    kind: str
+    #: Whether the job it was made for is gone, too.
+    is_jobless: bool
+    #: Removes it, unless a person has just taken its job up again; True if it is gone.
+    remove: Callable[[], bool]
+
+
+@dataclass(frozen=True)
+class Search:
+    """What was found, beside how many files their jobs know."""
+
+    orphans: list[Orphan]
+    known: int
+
+    @property
+    def is_suspicious(self) -> bool:
+        """Whether this looks like the storage of another database, and nothing should be removed.
+
+        That is where most of the files, and more than a few, have no job.
+        """
+        jobless = sum(orphan.is_jobless and orphan.kind == "file" for orphan in self.orphans)
+        return jobless > max(FEW, self.known)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Something with the name of a job: what it is, and how to learn its age and to remove it."""
+
+    name: str
+    kind: str
+    job_id: UUID
+    changed_at: Callable[[], datetime]
+    delete: Callable[[], object]
+
+
+def search(*, older_than: timedelta = GRACE) -> Search:
+    """Look through the storage for what no job knows and nobody has touched for `older_than`.
+
+    Raises `NotImplementedError` for a storage that can't be listed.
+    """
+    storage = output_storage()
+    latest = timezone.now() - max(older_than, timedelta(seconds=conf.longest_mirror))
+    orphans: list[Orphan] = []
+    known = 0
+    for batch in _in_batches(_everything(storage, _root())):
+        jobs = VideoJob.objects.only("turn", "status", "mirror_status", "output", "poster")
+        rows = jobs.in_bulk([found.job_id for found in batch])
+        for found in batch:
+            job = rows.get(found.job_id)
+            if job and found.name in (job.output.name, job.poster.name):
+                known += 1
+            elif not (job and _is_in_use(job)) and found.changed_at() < latest:
+                remove = partial(_remove, found, job)
+                orphans.append(Orphan(found.name, found.kind, job is None, remove))
+    return Search(orphans, known)
+
+
+def _is_in_use(job: VideoJob) -> bool:
+    """Whether a worker is at the job's file, or the next one will find what is there."""
+    return job.status not in TERMINAL or job.mirror_status == MirrorStatus.DUE
+
+
+def _remove(found: _Found, job: VideoJob | None) -> bool:
+    if job is not None:
+        # Whoever changes the job from here on has to read it again first.
+        mine = VideoJob.objects.filter(pk=job.pk, turn=job.turn)
+        if not mine.update(turn=job.turn + 1):
+            return False
+    found.delete()
+    return True
+
+
+def _everything(storage: Storage, root: str) -> Iterator[_Found]:
+    yield from _stored(storage, root)
+    if not parts.are_beside(storage):
+        yield from _local_parts()
+    if s3.is_s3(storage):
+        for upload in s3.uploads(storage, root):
+            name = s3.name_of(storage, upload.object_key)
+            if job_id := _job_id(PurePosixPath(name).stem):
+                changed_at = partial(getattr, upload, "initiated")
+                yield _Found(name, "upload", job_id, changed_at, upload.abort)
+
+
+def _stored(storage: Storage, directory: str) -> Iterator[_Found]:
+    try:
+        directories, names = storage.listdir(directory)
+    except FileNotFoundError:
+        return
+    for name in names:
+        path = PurePosixPath(directory, name)
+        owner = parts.owner(name)
+        stem = owner or (path.stem if path.suffix in _EXTENSIONS else "")
+        if job_id := _job_id(stem):
+            yield _Found(
+                str(path),
+                "part" if owner else "file",
+                job_id,
+                partial(storage.get_modified_time, str(path)),
+                partial(storage.delete, str(path)),
+            )
+    for name in directories:
+        yield from _stored(storage, str(PurePosixPath(directory, name)))
+
+
+def _local_parts() -> Iterator[_Found]:
+    """The parts on this machine's disk, of a storage that has its files elsewhere."""
+    for path in Path(tempfile.gettempdir()).glob(".*.part"):
+        if job_id := _job_id(parts.owner(path.name) or ""):
+            changed_at, delete = partial(_modified_at, path), partial(path.unlink, True)
+            yield _Found(str(path), "part", job_id, changed_at, delete)
+
+
+def _modified_at(path: Path) -> datetime:
+    try:
+        return datetime.fromtimestamp(path.stat().st_mtime, timezone.get_current_timezone())
+    except FileNotFoundError:  # stored, or removed by its worker, in this moment
+        return timezone.now()
+
+
+def _root() -> str:
+    """The part of `UPLOAD_TO` that is the same for all jobs."""
+    steps = conf.UPLOAD_TO.strip("/").split("/")
+    return "/".join(takewhile(lambda step: "%" not in step, steps))
+
+
+def _job_id(stem: str) -> UUID | None:
+    try:
+        job_id = UUID(stem)
+    except ValueError:
+        return None
+    return job_id if str(job_id) == stem else None
+
+
+def _in_batches(found: Iterable[_Found]) -> Iterator[list[_Found]]:
+    batch: list[_Found] = []
+    for one in found:
+        batch.append(one)
+        if len(batch) >= conf.SWEEP_BATCH:
+            yield batch
+            batch = []
+    yield batch
