@@ -5,6 +5,7 @@ import random
 import struct
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,72 @@ def test_boxes_that_end_with_the_file_are_whole(
     data: bytes, written: Callable[[bytes], Path]
 ) -> None:
     assert is_whole(written(data), len(data))
+
+
+def element(kind: bytes, body: bytes, *, size: bytes = b"") -> bytes:
+    """An element of Matroska; its size is written in eight bytes unless it is given."""
+    return kind + (size or (1 << 56 | len(body)).to_bytes(8)) + body
+
+
+EBML = element(b"\x1aE\xdf\xa3", b"\x42\x82\x84webm", size=b"\x87")
+SEGMENT = b"\x18S\x80g"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        EBML + element(SEGMENT, b"what a video has"),
+        EBML + element(SEGMENT, b"short", size=b"\x85"),
+        EBML + element(b"\xec", bytes(300), size=b"\x41\x2c") + element(SEGMENT, b"after a void"),
+        EBML + element(SEGMENT, b"made live", size=b"\x01" + b"\xff" * 7),
+        EBML + element(SEGMENT, b"made live", size=b"\xff"),
+    ],
+    ids=["a long size", "a short size", "something before it", "no size", "no size, in one byte"],
+)
+def test_elements_that_end_with_the_file_are_whole(
+    data: bytes, written: Callable[[bytes], Path]
+) -> None:
+    assert is_whole(written(data), len(data))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        EBML,
+        EBML[:-1],
+        EBML + element(SEGMENT, b"a byte less")[:-1],
+        EBML + element(SEGMENT, b"a byte more") + b"\xec",
+        EBML + element(SEGMENT, b"")[:6],
+        EBML + bytes(20),
+        EBML + b"\x08" + bytes(20),
+        EBML + SEGMENT + bytes(20),
+        EBML + element(b"\xec", b"no video"),
+        b"\x1aE\xdf\xa3",
+    ],
+)
+def test_elements_that_do_not_end_with_the_file_are_not_whole(
+    data: bytes, written: Callable[[bytes], Path]
+) -> None:
+    assert not is_whole(written(data), len(data))
+
+
+@pytest.mark.parametrize("suffix", [".webm", ".mkv"])
+@pytest.mark.parametrize("cut", [1, 1000])
+def test_a_real_video_in_matroska_is_whole_and_less_of_it_is_not(
+    suffix: str, cut: int, tmp_path: Path, written: Callable[[bytes], Path]
+) -> None:
+    data = make_video(tmp_path / f"v{suffix}", codec="libvpx-vp9").read_bytes()
+    assert is_whole(written(data), len(data))
+
+    assert not is_whole(written(data[:-cut]), len(data) - cut)
+
+
+@given(st.binary(max_size=40), st.sampled_from([b"", EBML, FTYP]))
+def test_no_file_is_too_odd_to_be_looked_at(tail: bytes, head: bytes) -> None:
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(head + tail)
+        file.flush()
+        is_whole(Path(file.name), len(head + tail))
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,17 @@ def test_a_poster_lies_beside_its_video(provider: SimulatedProvider, media_root:
     assert files(media_root) == {f"{job.pk}.mp4", f"{job.pk}.jpg"}
 
 
+def test_a_wake_up_that_is_delivered_five_times_downloads_once(
+    provider: SimulatedProvider,
+) -> None:
+    job = completed(provider)
+
+    for _ in range(5):
+        services.mirror(str(job.pk), job.turn)
+
+    assert provider.downloads("proj_1") == 1
+
+
 def test_without_the_check_a_video_is_stored_without_what_it_tells(
     provider: SimulatedProvider, settings: Any, media_root: Path
 ) -> None:

@@ -25,6 +25,8 @@ from .sanitize import clean
 _MAX_BOXES = 100_000
 # Brands of the same container that hold a picture or sound only.
 _NO_VIDEO = frozenset({b"M4A ", b"M4B ", b"avif", b"heic", b"heix", b"mif1"})
+# Matroska's first element, and the one that holds the video (RFC 9559).
+_EBML, _SEGMENT = b"\x1aE\xdf\xa3", b"\x18S\x80g"
 # FFmpeg is told what to expect: left to guess, it takes a playlist for a video, and follows it.
 _DEMUXERS = {
     "video/mp4": "mov",
@@ -62,34 +64,55 @@ def sniff(head: bytes) -> tuple[str, str] | None:
     if head[4:8] == b"ftyp" and head[8:12] not in _NO_VIDEO:
         quicktime = head[8:12] == b"qt  "
         return ("video/quicktime", ".mov") if quicktime else ("video/mp4", ".mp4")
-    if head[:4] == b"\x1aE\xdf\xa3":
+    if head[:4] == _EBML:
         webm = b"webm" in head[:64]
         return ("video/webm", ".webm") if webm else ("video/x-matroska", ".mkv")
     return None
 
 
 def is_whole(path: Path, size: int) -> bool:
-    """Whether MP4's top-level boxes end exactly with the file, with an index among them.
+    """Whether a file's outermost boxes end exactly with it, with what a video needs among them.
 
-    A connection that is closed early looks like a whole answer where no length was announced.
+    A connection that is closed early looks like a whole answer where no length was announced. A
+    WebM that was made live doesn't say how long it is, and is believed.
     """
-    position, kinds = 0, set()
     with path.open("rb") as file:
+        matroska = file.read(4) == _EBML
+        heads, needed = (_matroska, _SEGMENT) if matroska else (_mp4, b"moov")
+        position, kinds = 0, set()
         for _box in range(_MAX_BOXES):
             file.seek(position)
-            header = file.read(16)
-            length, kind = int.from_bytes(header[:4]), header[4:8]
-            if length == 1:  # the real one is too large for four bytes
-                length = int.from_bytes(header[8:16])
-            elif length == 0:  # up to the end of the file
-                length = size - position
-            if len(header) < 8 or length < 8:
-                return False
+            kind, length = heads(file.read(16), size - position)
             kinds.add(kind)
             position += length
-            if position >= size:
+            if length == 0 or position >= size:
                 break
-    return position == size and b"moov" in kinds
+    return position == size and needed in kinds
+
+
+def _mp4(head: bytes, left: int) -> tuple[bytes, int]:
+    """Kind and length of an MP4 box, which may reach to the end; length 0 for nonsense."""
+    length, kind = int.from_bytes(head[:4]), head[4:8]
+    if length == 1:  # the real one is too large for four bytes
+        length = int.from_bytes(head[8:16])
+    elif length == 0:  # up to the end of the file
+        length = left
+    return kind, length if len(head) >= 8 and length >= 8 else 0
+
+
+def _matroska(head: bytes, left: int) -> tuple[bytes, int]:
+    """The same of an element of Matroska or WebM (RFC 8794, 4 to 6)."""
+    # Leading zeros of the first byte say how many bytes follow it.
+    width = 9 - head[0].bit_length() if head else 9
+    rest = head[width:]
+    size_width = 9 - rest[0].bit_length() if rest else 9
+    if width > 4 or size_width > 8 or len(rest) < size_width:
+        return b"", 0
+    bits = 7 * size_width
+    length = int.from_bytes(rest[:size_width]) & (1 << bits) - 1
+    if length == (1 << bits) - 1:  # unknown
+        return head[:width], left
+    return head[:width], width + size_width + length
 
 
 def is_installed() -> bool:

@@ -59,7 +59,7 @@ def verify(done: Download, *, seconds: float | None = None) -> media.Media | Non
     `seconds` is how long it is, as its provider said. Raises `DownloadError` for a file that is cut
     off or damaged, `OutputRefused` for one that is no video.
     """
-    if done.extension in {".mp4", ".mov"} and not media.is_whole(done.path, done.size):
+    if not media.is_whole(done.path, done.size):
         raise DownloadError("the file is cut off or damaged")
     found = media.inspect(done.path, done.content_type)
     if found and found.duration is not None and seconds:
