@@ -8,6 +8,7 @@ import html
 import io
 import json
 import logging
+import os
 import subprocess
 import sys
 import tempfile
@@ -30,13 +31,14 @@ from videojobs.testing import Script, SimulatedProvider
 
 from . import jobs
 from .leaks import MADE_UP, Collector, said_by
-from .listening import LEAST, too_quiet
+from .listening import LAST, LEAST, too_quiet
 
 ROOT = Path(__file__).resolve().parent.parent
 KEY = "sk-51c0ffee"
 URL = f"https://cdn.example.com/v.mp4?{jobs.SECRET}"
 
 
+@pytest.mark.django_db  # so that it is also the last one of a run of those alone
 def test_no_secret_got_out_anywhere_in_this_run(
     heard: Collector, pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -68,6 +70,12 @@ def test_a_secret_in_a_traceback_that_the_app_logs_is_noticed(leaks: Any) -> Non
     logging.getLogger("videojobs.anywhere").debug("failed", exc_info=ValueError(URL))
 
     assert leaks() == {"the app's log"}
+
+
+def test_a_secret_in_a_warning_of_another_log_is_noticed(leaks: Any) -> None:
+    logging.getLogger("urllib3").warning("fetching %s", URL)
+
+    assert leaks() == {"warnings"}
 
 
 def test_a_secret_that_the_formatter_leaves_in_another_log_is_noticed(leaks: Any) -> None:
@@ -205,8 +213,8 @@ def test_a_secret_in_a_log_file_is_noticed() -> None:
 
 def test_each_channel_is_expected_to_be_heard() -> None:
     assert set(LEAST) == {
-        *("the app's log", "other logs", "redacted log", "row", "page", "error", "task"),
-        *("output", "log file"),
+        *("the app's log", "warnings", "other logs", "redacted log", "row", "page", "error"),
+        *("task", "output", "log file"),
     }
 
 
@@ -307,22 +315,53 @@ def test_an_error_s_whole_story_is_looked_at() -> None:
         assert text in said
 
 
-def test_one_leak_in_any_test_fails_the_last_one_which_does_not_repeat_it(tmp_path: Path) -> None:
-    (tmp_path / "test_leaky.py").write_text(
-        "import logging\n"
-        f"from tests.test_leaks import {test_no_secret_got_out_anywhere_in_this_run.__name__}\n"
-        "from tests.leaks import MADE_UP\n"
-        "def test_leaky():\n"
-        "    logging.getLogger('videojobs').debug('at v.mp4?Signature=' + MADE_UP[0])\n"
-    )
-    command = [sys.executable, "-m", "pytest", "-p", "tests.listening", "-p", "no:cacheprovider"]
-    options = ["--ds", "tests.settings", "-c", str(ROOT / "pyproject.toml"), "-vv"]
+# A run of its own
 
+
+def last_test_of(directory: Path, *arguments: str, code: str = "") -> str:
+    """The output of a run in which all other tests are `code`."""
+    (directory / "test_all.py").write_text(
+        "import logging\nfrom tests.leaks import MADE_UP\n"
+        f"from tests.test_leaks import {LAST}\n{code}"
+    )
+    (directory / "pytest.ini").write_text(
+        f"[pytest]\ntestpaths = .\npythonpath = {ROOT}\nDJANGO_SETTINGS_MODULE = tests.settings\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-vv", "-p", "tests.listening", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [*command, *options, tmp_path / "test_leaky.py"], cwd=ROOT, capture_output=True, text=True
+        command, cwd=directory, capture_output=True, text=True, env=environment, timeout=100
     )
+    return done.stdout + done.stderr
 
-    assert "1 failed, 1 passed" in done.stdout, done.stdout + done.stderr
-    assert "the app's log" in done.stdout
-    assert "::test_leaky (call)" in done.stdout
-    assert MADE_UP[0] not in done.stdout + done.stderr
+
+LEAKY = """
+def test_leaky():
+    logging.getLogger("videojobs").debug("at v.mp4?Signature=" + MADE_UP[0])
+"""
+
+
+def test_one_leak_in_any_test_fails_the_last_one_which_does_not_repeat_it(tmp_path: Path) -> None:
+    output = last_test_of(tmp_path, "test_all.py", code=LEAKY)
+
+    assert "1 failed, 1 passed" in output, output
+    assert "the app's log" in output
+    assert "::test_leaky (call)" in output
+    assert MADE_UP[0] not in output
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["-m", "django_db", "--ignore=tests/acceptance"]], ids=["all", "database"]
+)
+def test_a_whole_run_in_which_little_is_heard_fails(tmp_path: Path, arguments: list[str]) -> None:
+    output = last_test_of(tmp_path, *arguments)
+
+    assert "texts leave the app where nobody listens" in output, output
+    assert ("'log file': 0" in output) == (arguments == [])
+
+
+@pytest.mark.parametrize("arguments", [["test_all.py"], ["-k", LAST]], ids=["a file", "a word"])
+def test_of_a_choice_of_tests_nothing_is_expected(tmp_path: Path, arguments: list[str]) -> None:
+    output = last_test_of(tmp_path, *arguments)
+
+    assert "1 passed" in output, output
