@@ -136,6 +136,19 @@ def test_a_probe_whose_worker_was_killed_ends_by_itself(video: Path, tmp_path: P
         assert connection.recv(1) == b""
 
 
+def test_a_poster_that_can_t_be_made_is_left_out(
+    video: Path, instead: Callable[[str], None]
+) -> None:
+    pyav()
+    instead(
+        "import av, sys\nfrom videojobs import probe\n"
+        "def fail(frame): raise av.error.ArgumentError(22, 'no such format')\n"
+        "probe._poster = fail\nprobe.main(*sys.argv[1:])"
+    )
+
+    assert inspect(video, "video/mp4") == Media(320, 180, "h264", 3.0, b"")
+
+
 # What bounds it
 
 
@@ -250,6 +263,37 @@ def test_it_gets_no_secret_of_the_worker(
     assert descriptors == [0, 1, 2]
 
 
+def test_a_module_beside_it_is_not_taken_for_one_of_python(
+    video: Path, tmp_path: Path, instead: Callable[[str], None]
+) -> None:
+    # As videojobs/queue.py and signals.py would be.
+    (tmp_path / "queue.py").write_text("raise SystemExit(9)")
+    instead("import queue\n" + answering(json.dumps(VIDEO).encode()))
+
+    assert inspect(video, "video/mp4") is not None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux, where threads can be counted")
+@pytest.mark.parametrize("step", ["_first_frame", "_jpeg"])
+def test_it_decodes_and_scales_in_one_thread(
+    step: str, video: Path, tmp_path: Path, instead: Callable[[str], None]
+) -> None:
+    pyav()
+    note = tmp_path / "note"
+    instead(
+        "import os, sys\nfrom videojobs import probe\n"
+        f"step = probe.{step}\n"
+        "def counted(*given):\n"
+        "    done = step(*given)\n"
+        f"    open({str(note)!r}, 'w').write(str(len(os.listdir('/proc/self/task'))))\n"
+        "    return done\n"
+        f"probe.{step} = counted\nprobe.main(*sys.argv[1:])"
+    )
+
+    assert inspect(video, "video/mp4") is not None
+    assert note.read_text() == "1"
+
+
 def test_no_two_of_them_run_at_once(
     video: Path, instead: Callable[[str], None], tmp_path: Path
 ) -> None:
@@ -309,7 +353,7 @@ def test_a_movie_whose_pictures_lie_in_another_file_is_broken(tmp_path: Path) ->
     with av.open(str(path), options=followed) as container:
         assert next(container.decode(video=0)).width == 64
 
-    with pytest.raises(DownloadError, match="no whole frame"):
+    with pytest.raises(DownloadError, match="no frame"):
         inspect(path, "video/quicktime")
 
 

@@ -152,7 +152,7 @@ def with_box(data: bytes, path: Sequence[bytes], replacement: bytes) -> bytes:
 def with_data_elsewhere(video: Path, elsewhere: Path) -> bytes:
     """The video as a MOV whose pictures lie in another file, at the places that it names."""
     target = str(elsewhere).encode()
-    alias = bytes(10 + 1 + 27 + 12 + 1 + 63 + 16) + struct.pack(">HH", 1, 1) + bytes(16)
+    alias = bytes(10 + 1 + 27 + 12 + 1 + 63 + 16 + 2 + 2 + 16)
     alias += struct.pack(">HH", 2, len(target)) + target + bytes(len(target) % 2) + b"\xff\xff\0\0"
     reference = bytes(4) + struct.pack(">I", 1) + box(b"alis", bytes(4) + alias)
     path = (b"moov", b"trak", b"mdia", b"minf", b"dinf", b"dref")

@@ -88,13 +88,15 @@ def _look(demuxer: str) -> tuple[dict[str, Any], VideoFrame | None]:
     """The answer, and a frame if the file is a video."""
     import av
 
+    # Metadata may be no text, which later versions of PyAV bear by themselves.
+    lenient: Any = {} if av.__version__ >= "19" else {"metadata_errors": "replace"}
     with av.open(
         sys.stdin.buffer,
         "r",
         format=demuxer,
-        metadata_errors="replace",
         # Whatever the file says, no other file is opened, and no connection.
         io_open=_refuse,
+        **lenient,
     ) as container:
         stream = _video_stream(container)
         if stream is None:
@@ -105,7 +107,7 @@ def _look(demuxer: str) -> tuple[dict[str, Any], VideoFrame | None]:
             return {"error": "too large"}, None
         frame = _first_frame(container, stream)
         if frame is None:
-            return {"error": "broken", "detail": "no whole frame"}, None
+            return {"error": "broken", "detail": "no frame"}, None
         answer = {
             "width": frame.width,
             "height": frame.height,
@@ -130,15 +132,14 @@ def _video_stream(container: InputContainer) -> VideoStream | None:
 
 
 def _first_frame(container: InputContainer, stream: VideoStream) -> VideoFrame | None:
-    """The first frame that was decoded without an error."""
+    """The first frame that can be decoded."""
     import av
 
     stream.codec_context.thread_count = 1
     for packet in itertools.islice(container.demux(stream), _MAX_PACKETS):
         with contextlib.suppress(av.error.InvalidDataError):
             for frame in packet.decode():
-                if not frame.is_corrupt:
-                    return frame
+                return frame
     return None
 
 
@@ -157,7 +158,6 @@ def _poster(frame: VideoFrame) -> bytes:
         "yuvj420p",
         # What colours mean is fixed in a JPEG.
         dst_colorspace=av.video.reformatter.Colorspace.ITU601,
-        dst_color_range=av.video.reformatter.ColorRange.JPEG,
         threads=1,
     )
     if filters := _UPRIGHT.get(frame.rotation % 360):
@@ -176,8 +176,6 @@ def _filtered(picture: VideoFrame, filters: list[tuple[str, str | None]]) -> Vid
         video_size=f"{picture.width}x{picture.height}",
         pix_fmt=picture.format.name,
         time_base="1/1",
-        colorspace=str(picture.colorspace),
-        range=str(picture.color_range),
     )
     between = [graph.add(name, arguments) for name, arguments in filters]
     graph.link_nodes(source, *between, graph.add("buffersink")).configure()
@@ -190,8 +188,7 @@ def _jpeg(picture: VideoFrame, quality: int) -> bytes:
 
     encoder = av.CodecContext.create("mjpeg", "w")
     encoder.width, encoder.height = picture.width, picture.height
-    encoder.pix_fmt, encoder.color_range = picture.format.name, picture.color_range
-    encoder.time_base = Fraction(1)
+    encoder.pix_fmt, encoder.time_base = picture.format.name, Fraction(1)
     encoder.thread_count = 1
     encoder.qmin = encoder.qmax = quality
     return b"".join(map(bytes, [*encoder.encode(picture), *encoder.encode(None)]))
