@@ -43,6 +43,9 @@ _NOT_OURS = frozenset({"prompt", "params", "metadata", "video_url"})
 # What stands between those who write and the database. `VideoJob.save` is called by tests, too.
 _PLUMBING = ("django.", "videojobs.models", __name__)
 
+# S3's client tells at DEBUG how it signs its own requests, header by header: neither key nor URL.
+_NOT_MEANT = frozenset({"boto3", "botocore", "s3transfer"})
+
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     collector, patch = Collector(), pytest.MonkeyPatch()
@@ -122,7 +125,12 @@ def to_logs(collector: Collector, patch: pytest.MonkeyPatch) -> None:
         if is_enabled(logger, record.levelno):
             handle(logger, record)
 
-    patch.setattr(logging.Logger, "isEnabledFor", lambda logger, level: level >= logging.DEBUG)
+    def is_heard(logger: logging.Logger, level: int) -> bool:
+        if logger.name.partition(".")[0] in _NOT_MEANT:
+            return is_enabled(logger, level)
+        return level >= logging.DEBUG
+
+    patch.setattr(logging.Logger, "isEnabledFor", is_heard)
     patch.setattr(logging.Logger, "handle", hear)
 
 
