@@ -6,12 +6,11 @@ from django.contrib import admin, messages
 from django.contrib.admin.utils import flatten_fieldsets, label_for_field
 from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied, ValidationError
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 from django.db.models.functions import Left
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.defaultfilters import filesizeformat
 from django.urls import path, reverse
-from django.utils import timezone
 from django.utils.formats import localize
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
@@ -19,12 +18,12 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_POST
 
-from . import markup, monitor, operations
-from .conf import conf
-from .models import VideoJob
-from .monitor import NOTHING
-from .sanitize import clean, redact
-from .states import MirrorStatus, Status
+from .. import markup, monitor, operations
+from ..models import VideoJob
+from ..monitor import NOTHING
+from ..sanitize import clean, redact
+from ..states import MirrorStatus, Status
+from .filters import AttentionFilter, ModelFilter
 
 #: The latest events that a job page shows; more are a loop that somebody has to look into.
 MAX_EVENTS = 500
@@ -51,46 +50,6 @@ _SECTIONS: list[tuple[Any, list[Any]]] = [
     (_("Identity"), [("provider_task_id", "key", "video_host"), "metadata_text"]),
     (_("Work"), [("check_count", "error_count", "mirror_attempts", "turn"), "times"]),
 ]
-
-
-class ModelFilter(admin.SimpleListFilter):
-    """By model, with the names from the settings: those in use would be a scan of the table."""
-
-    title = _("model")
-    parameter_name = "model"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(name, name) for name in conf.MODELS]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return queryset.filter(model=self.value()) if self.value() else queryset
-
-
-class AttentionFilter(admin.SimpleListFilter):
-    """The jobs that somebody should look at."""
-
-    title = _("attention")
-    parameter_name = "attention"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
-        return [
-            ("person", _("needs a person")),
-            ("unconfirmed", _("needs a person: unconfirmed")),
-            ("mirror-failed", _("needs a person: mirror failed")),
-            ("expired", _("needs a person: expired")),
-            ("overdue", _("overdue")),
-        ]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        conditions = {
-            "person": monitor.NEEDS_A_PERSON,
-            "unconfirmed": Q(status=Status.UNCONFIRMED),
-            "mirror-failed": Q(mirror_status=MirrorStatus.FAILED),
-            "expired": Q(status=Status.EXPIRED),
-            "overdue": monitor.overdue(timezone.now()),
-        }
-        condition = conditions.get(self.value() or "")
-        return queryset.filter(condition) if condition else queryset
 
 
 class JobList(ChangeList):
