@@ -1,9 +1,11 @@
-"""What the admin's list can be narrowed to."""
+"""The admin's list: what it reads of each job, and what it can be narrowed to."""
 
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.admin.views.main import ChangeList
 from django.db.models import Q, QuerySet
+from django.db.models.functions import Left
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
@@ -11,6 +13,18 @@ from django.utils.translation import gettext_lazy as _
 from .. import monitor
 from ..conf import conf
 from ..states import MirrorStatus, Status
+
+#: How many characters of a prompt the list shows.
+EXCERPT = 70
+# What the list has no use for and what is as long as its writer liked.
+_LONG = ("prompt", "params", "metadata", "video_url", "error")
+
+
+class JobList(ChangeList):
+    def get_queryset(self, request: HttpRequest, *args: Any, **kwargs: Any) -> QuerySet[Any]:
+        """Rows without their long texts: a page of megabyte prompts would be read for nothing."""
+        jobs = super().get_queryset(request, *args, **kwargs)
+        return jobs.annotate(prompt_start=Left("prompt", EXCERPT * 6)).defer(*_LONG)
 
 
 class ModelFilter(admin.SimpleListFilter):
