@@ -18,8 +18,8 @@ from django.urls import reverse
 from django.utils import timezone
 
 from tests import jobs
-from videojobs.admin import MAX_EVENTS
 from videojobs.admin.decisions import MAX_MIRRORED
+from videojobs.admin.page import MAX_EVENTS
 from videojobs.models import JobEvent, VideoJob
 from videojobs.testing import SAMPLE
 

@@ -21,11 +21,8 @@ from ..models import VideoJob
 from ..monitor import NOTHING
 from ..sanitize import clean, redact
 from ..states import MirrorStatus, Status
-from . import decisions
+from . import decisions, page
 from .listing import EXCERPT, AttentionFilter, JobList, ModelFilter
-
-#: The latest events that a job page shows; more are a loop that somebody has to look into.
-MAX_EVENTS = 500
 
 _TIMES = (
     "created_at",
@@ -128,8 +125,8 @@ class VideoJobAdmin(admin.ModelAdmin):
         else:
             # The page may be about an earlier submission, that was resolved and sent again since.
             messages.warning(request, _("The job has changed meanwhile: look again, then decide."))
-        page = "admin:videojobs_videojob_change"
-        url = reverse(page, args=[job.pk], current_app=self.admin_site.name)
+        name = "admin:videojobs_videojob_change"
+        url = reverse(name, args=[job.pk], current_app=self.admin_site.name)
         return HttpResponseRedirect(url)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
@@ -170,13 +167,13 @@ class VideoJobAdmin(admin.ModelAdmin):
         if job is not None:
             resolvable = job.status == Status.UNCONFIRMED and self.has_resolve_permission(request)
             context |= {
-                "video": _video(job),
+                "video": page.video(job),
                 "resolvable": resolvable,
                 "mirrorable": monitor.can_be_mirrored_again(job)
                 and self.has_mirror_permission(request),
                 "mirror_failed": job.mirror_status == MirrorStatus.FAILED,
                 "hold_notice": monitor.hold_notice(),
-                **_history(job),
+                **page.history(job),
             }
         return super().render_change_form(request, context, *args, **kwargs)
 
@@ -287,27 +284,3 @@ class VideoJobAdmin(admin.ModelAdmin):
     def times(self, job: VideoJob) -> SafeString:
         known = ((label_for_field(name, VideoJob), getattr(job, name)) for name in _TIMES)
         return markup.times((label, when) for label, when in known if when)
-
-
-def _video(job: VideoJob) -> dict[str, str] | None:
-    """What the player needs; None unless the video is stored and its storage names URLs."""
-    if job.mirror_status != MirrorStatus.STORED:
-        return None
-    try:
-        return {"url": job.output.url, "poster": job.poster.url if job.poster else ""}
-    except (ValueError, NotImplementedError):
-        return None
-
-
-def _history(job: VideoJob) -> dict[str, Any]:
-    """The latest events, oldest first, and whether there are earlier ones."""
-    events = list(job.events.order_by("-created_at", "-pk")[: MAX_EVENTS + 1])
-    shown = events[:MAX_EVENTS][::-1]
-    rows = [
-        (event, markup.exact(event.created_at), markup.change(event), redact(event.reason))
-        for event in shown
-    ]
-    return {
-        "events": rows,
-        "events_left_out": len(events) > MAX_EVENTS,
-    }
