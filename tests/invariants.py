@@ -266,7 +266,7 @@ MUTANTS = [
         "test_transport.py::test_headers_that_can_t_be_parsed_bring_no_url_into_the_log",
     ),
     Mutant(
-        *("I9", "admin.py", "redact(event.reason)", "event.reason"),
+        *("I9", "admin/page.py", "redact(event.reason)", "event.reason"),
         "test_admin.py::test_no_key_and_no_signed_query_is_shown",
     ),
     # No call and no file copy inside a transaction.

@@ -8,7 +8,7 @@ import pytest
 from django.utils import timezone, translation
 
 from tests import jobs
-from videojobs import monitor
+from videojobs import monitor, operations
 from videojobs.models import ProviderHold, VideoJob
 
 pytestmark = pytest.mark.django_db
@@ -210,3 +210,13 @@ def test_without_a_hold_there_is_nothing_to_tell() -> None:
     ProviderHold.objects.update(lifted_at=timezone.now())
 
     assert monitor.hold_notice() == ""
+
+
+@pytest.mark.parametrize("state", [*jobs.STATES, "completed"])
+def test_who_can_be_mirrored_again_is_said_as_it_is_done(state: str) -> None:
+    job = jobs.make(state)
+
+    says = monitor.can_be_mirrored_again(job)
+    finds = VideoJob.objects.filter(monitor.CAN_BE_MIRRORED_AGAIN).exists()
+
+    assert says == finds == operations.mirror_again(job, actor="ann")

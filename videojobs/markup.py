@@ -6,10 +6,11 @@ Content-Security-Policy holds.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
+from django.template.defaultfilters import filesizeformat
 from django.utils import timezone
 from django.utils.formats import localize
 from django.utils.html import format_html, format_html_join
@@ -17,7 +18,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 
 from .models import JobEvent, VideoJob
-from .sanitize import redact
+from .sanitize import clean, redact
 from .states import MirrorStatus, Status
 
 # Tone and sign: the sign says without colour what the tone says with it.
@@ -63,6 +64,15 @@ def mirror_badge(job: VideoJob) -> SafeString:
     return _badge(job.mirror_status, _MIRROR_LABELS, _MIRROR_TONES)
 
 
+def mirrored(job: VideoJob) -> SafeString:
+    """The download's status, and what it brought."""
+    found = (picture(job), seconds(job.output_duration))
+    words = ", ".join(filter(None, found)) if job.mirror_status == MirrorStatus.STORED else ""
+    if not words:
+        return mirror_badge(job)
+    return format_html('{} <span class="videojobs-found">{}</span>', mirror_badge(job), words)
+
+
 def change(event: JobEvent) -> SafeString | str:
     """What an event changed: from which badge to which."""
     if event.kind == JobEvent.Kind.NOTE:
@@ -91,6 +101,31 @@ def exact(when: datetime) -> SafeString:
     """A time to the second, in the site's time zone."""
     local = timezone.localtime(when).strftime("%Y-%m-%d %H:%M:%S")
     return format_html('<time datetime="{}">{}</time>', when.isoformat(), local)
+
+
+def times(known: Iterable[tuple[object, datetime]]) -> SafeString:
+    """Times with their labels."""
+    rows = ((label, exact(when)) for label, when in known)
+    items = format_html_join("", "<div><dt>{}</dt><dd>{}</dd></div>", rows)
+    return format_html('<dl class="videojobs-times">{}</dl>', items)
+
+
+def picture(job: VideoJob) -> str:
+    """What the stored video shows, such as "320 × 180, h264"; "" where nobody has looked."""
+    sides = (job.output_width, job.output_height)
+    size = f"{sides[0]} × {sides[1]}" if all(sides) else ""
+    return ", ".join(filter(None, (size, clean(job.output_codec))))
+
+
+def seconds(length: float | None) -> str:
+    """A video's length; "" for one that is not known."""
+    return "" if length is None else f"{localize(round(length, 2))} s"
+
+
+def size(number: int) -> str:
+    """A number of bytes, for people and to the byte."""
+    exactly = gettext("%(size)s bytes") % {"size": localize(number)}
+    return f"{filesizeformat(number)} ({exactly})"
 
 
 def code(text: str) -> SafeString:

@@ -26,6 +26,9 @@ NEEDS_A_PERSON = Q(status__in=_WAITING) | Q(mirror_status=MirrorStatus.FAILED)
 #: The jobs that are under way, or wait for a person before they can be.
 UNFINISHED = ~Q(status__in=sorted(TERMINAL)) | Q(mirror_status=MirrorStatus.DUE)
 
+#: The jobs whose output can be fetched once more; `operations.mirror_again` does it.
+CAN_BE_MIRRORED_AGAIN = Q(status=Status.COMPLETED) & ~Q(mirror_status=MirrorStatus.DUE)
+
 #: What is shown where nothing is to be said.
 NOTHING = "—"
 
@@ -41,6 +44,11 @@ def overdue(now: datetime) -> Q:
 def needs_a_person(job: VideoJob) -> bool:
     """Whether `NEEDS_A_PERSON` holds for a job that is read already."""
     return job.status in _WAITING or job.mirror_status == MirrorStatus.FAILED
+
+
+def can_be_mirrored_again(job: VideoJob) -> bool:
+    """Whether `CAN_BE_MIRRORED_AGAIN` holds for a job that is read already."""
+    return job.status == Status.COMPLETED and job.mirror_status != MirrorStatus.DUE
 
 
 def succeeded(job: VideoJob) -> bool:

@@ -16,7 +16,16 @@ pytestmark = pytest.mark.django_db
 KEYS = {
     *("id", "provider_task_id", "key", "model", "status", "mirror_status"),
     *("check_count", "error_count", "error", "due_at", "created_at", "finished_at"),
-    *("output", "output_size", "output_sha256"),
+    *("output", "output_size", "output_sha256", "content_type"),
+    *("output_width", "output_height", "output_codec", "output_duration", "poster"),
+}
+FOUND = {
+    "content_type": "video/mp4",
+    "output_width": 320,
+    "output_height": 180,
+    "output_codec": "h264",
+    "output_duration": 3.04,
+    "poster": "2026/sample.jpg",
 }
 
 
@@ -51,8 +60,16 @@ def test_json_of_what_is_not_there_is_null() -> None:
     [row] = json.loads(run("videojobs_status", "--json").out)
 
     assert row["due_at"] == job.due_at.isoformat() if job.due_at else False
-    for name in ("provider_task_id", "key", "output", "output_size", "output_sha256"):
+    for name in ("provider_task_id", "key", "output", "output_size", "output_sha256", *FOUND):
         assert row[name] is None
+
+
+def test_json_tells_what_was_found_in_the_video() -> None:
+    jobs.make("stored", **FOUND)
+
+    [row] = json.loads(run("videojobs_status", "--json").out)
+
+    assert {name: row[name] for name in FOUND} == FOUND
 
 
 def test_json_of_no_jobs_is_an_empty_list() -> None:

@@ -43,6 +43,12 @@ def as_json(job: VideoJob) -> dict[str, Any]:
         "output": job.output.name or None,
         "output_size": job.output_size,
         "output_sha256": job.output_sha256 or None,
+        "content_type": job.content_type or None,
+        "output_width": job.output_width,
+        "output_height": job.output_height,
+        "output_codec": job.output_codec or None,
+        "output_duration": job.output_duration,
+        "poster": job.poster.name or None,
     }
 
 

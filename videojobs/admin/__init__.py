@@ -1,37 +1,29 @@
 """The admin: every job with its whole story, and the ways out that only a person can take."""
 
+from collections.abc import Callable
 from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin.utils import flatten_fieldsets, label_for_field
 from django.contrib.admin.views.main import ChangeList
-from django.core.exceptions import PermissionDenied, ValidationError
-from django.db.models import Q, QuerySet
-from django.db.models.functions import Left
+from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
-from django.template.defaultfilters import filesizeformat
 from django.urls import path, reverse
-from django.utils import timezone
-from django.utils.formats import localize
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_POST
 
-from . import markup, monitor, operations
-from .conf import conf
-from .models import VideoJob
-from .monitor import NOTHING
-from .sanitize import clean, redact
-from .states import MirrorStatus, Status
+from .. import markup, monitor
+from ..models import VideoJob
+from ..monitor import NOTHING
+from ..sanitize import clean, redact
+from ..states import MirrorStatus, Status
+from . import decisions, page
+from .listing import EXCERPT, AttentionFilter, JobList, ModelFilter
 
-#: The latest events that a job page shows; more are a loop that somebody has to look into.
-MAX_EVENTS = 500
-
-_EXCERPT = 70
-# What the list has no use for and what is as long as its writer liked.
-_LONG = ("prompt", "params", "metadata", "video_url", "error")
 _TIMES = (
     "created_at",
     "submitted_at",
@@ -46,58 +38,11 @@ _TIMES = (
 # The job page: section, and its lines.
 _SECTIONS: list[tuple[Any, list[Any]]] = [
     (None, ["state", "what_next", "error_text"]),
-    (_("Video"), [("size", "lengths"), "sha256", "file"]),
+    (_("Video"), [("size", "picture"), "lengths", "sha256", "file", "poster_name"]),
     (_("Request, as frozen"), ["prompt_text", "request_text", "endpoint_text"]),
     (_("Identity"), [("provider_task_id", "key", "video_host"), "metadata_text"]),
     (_("Work"), [("check_count", "error_count", "mirror_attempts", "turn"), "times"]),
 ]
-
-
-class ModelFilter(admin.SimpleListFilter):
-    """By model, with the names from the settings: those in use would be a scan of the table."""
-
-    title = _("model")
-    parameter_name = "model"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        return [(name, name) for name in conf.MODELS]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return queryset.filter(model=self.value()) if self.value() else queryset
-
-
-class AttentionFilter(admin.SimpleListFilter):
-    """The jobs that somebody should look at."""
-
-    title = _("attention")
-    parameter_name = "attention"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
-        return [
-            ("person", _("needs a person")),
-            ("unconfirmed", _("needs a person: unconfirmed")),
-            ("mirror-failed", _("needs a person: mirror failed")),
-            ("expired", _("needs a person: expired")),
-            ("overdue", _("overdue")),
-        ]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        conditions = {
-            "person": monitor.NEEDS_A_PERSON,
-            "unconfirmed": Q(status=Status.UNCONFIRMED),
-            "mirror-failed": Q(mirror_status=MirrorStatus.FAILED),
-            "expired": Q(status=Status.EXPIRED),
-            "overdue": monitor.overdue(timezone.now()),
-        }
-        condition = conditions.get(self.value() or "")
-        return queryset.filter(condition) if condition else queryset
-
-
-class JobList(ChangeList):
-    def get_queryset(self, request: HttpRequest, *args: Any, **kwargs: Any) -> QuerySet[Any]:
-        """Rows without their long texts: a page of megabyte prompts would be read for nothing."""
-        jobs = super().get_queryset(request, *args, **kwargs)
-        return jobs.annotate(prompt_start=Left("prompt", _EXCERPT * 6)).defer(*_LONG)
 
 
 @admin.register(VideoJob)
@@ -126,53 +71,62 @@ class VideoJobAdmin(admin.ModelAdmin):
     ordering = ["-created_at"]
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
-    actions = None
+    actions = [decisions.mirror_again]
 
     fieldsets = [(title, {"fields": lines}) for title, lines in _SECTIONS]
     readonly_fields = flatten_fieldsets(fieldsets)
     empty_value_display = NOTHING
 
     def get_urls(self) -> list[Any]:
-        resolve = self.admin_site.admin_view(require_POST(self.resolve_view))
+        views = {"resolve": self.resolve_view, "mirror": self.mirror_view}
         return [
-            path("<path:object_id>/resolve/", resolve, name="videojobs_videojob_resolve"),
-            *super().get_urls(),
-        ]
+            path(
+                f"<path:object_id>/{act}/",
+                self.admin_site.admin_view(require_POST(view)),
+                name=f"videojobs_videojob_{act}",
+            )
+            for act, view in views.items()
+        ] + super().get_urls()
 
     def has_resolve_permission(self, request: HttpRequest) -> bool:
         """Whether somebody may say what became of an unconfirmed submission."""
         return request.user.has_perm("videojobs.resolve_videojob")
 
+    def has_mirror_permission(self, request: HttpRequest) -> bool:
+        """Whether somebody may have outputs fetched again."""
+        return request.user.has_perm("videojobs.mirror_videojob")
+
     def resolve_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Attach the provider's id to an unconfirmed job, or let it be sent again."""
+        permitted = self.has_resolve_permission(request)
+        return self._decide(request, object_id, decisions.resolve, permitted=permitted)
+
+    def mirror_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Fetch the output of a completed job once more."""
+        permitted = self.has_mirror_permission(request)
+        return self._decide(request, object_id, decisions.mirror, permitted=permitted)
+
+    def _decide(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        act: Callable[[HttpRequest, VideoJob], None],
+        *,
+        permitted: bool,
+    ) -> HttpResponse:
+        """Act on a job for somebody who may, and who has seen it as it is; then show it."""
         job: VideoJob | None = self.get_object(request, object_id)
-        if not self.has_resolve_permission(request) or not self.has_view_permission(request, job):
+        if not permitted or not self.has_view_permission(request, job):
             raise PermissionDenied
         if job is None:
             raise Http404
-        actor = request.user.get_username()
-        if request.POST.get("turn") != str(job.turn):
+        if request.POST.get("turn") == str(job.turn):
+            act(request, job)
+        else:
             # The page may be about an earlier submission, that was resolved and sent again since.
             messages.warning(request, _("The job has changed meanwhile: look again, then decide."))
-            return self._back_to(job)
-        try:
-            if request.POST.get("answer") == "not-created":
-                resolved = operations.not_created(job, actor=actor)
-            else:
-                task_id = request.POST.get("task_id", "").strip()
-                resolved = operations.attach(job, task_id, actor=actor)
-        except ValidationError as error:
-            messages.error(request, " ".join(error.messages))
-        else:
-            if resolved:
-                messages.success(request, _("Resolved: the job goes on."))
-            else:
-                messages.warning(request, _("The job is not unconfirmed any more."))
-        return self._back_to(job)
-
-    def _back_to(self, job: VideoJob) -> HttpResponse:
-        page = "admin:videojobs_videojob_change"
-        url = reverse(page, args=[job.pk], current_app=self.admin_site.name)
+        name = "admin:videojobs_videojob_change"
+        url = reverse(name, args=[job.pk], current_app=self.admin_site.name)
         return HttpResponseRedirect(url)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
@@ -199,6 +153,10 @@ class VideoJobAdmin(admin.ModelAdmin):
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
+        # Django would show the list, as if nothing had been asked for.
+        asked = decisions.mirror_again.__name__ in request.POST.getlist("action")
+        if asked and not self.has_mirror_permission(request):
+            raise PermissionDenied
         context = {"hold_notice": monitor.hold_notice(), **(extra_context or {})}
         return super().changelist_view(request, context)
 
@@ -209,10 +167,13 @@ class VideoJobAdmin(admin.ModelAdmin):
         if job is not None:
             resolvable = job.status == Status.UNCONFIRMED and self.has_resolve_permission(request)
             context |= {
-                "video": _video(job),
+                "video": page.video(job),
                 "resolvable": resolvable,
+                "mirrorable": monitor.can_be_mirrored_again(job)
+                and self.has_mirror_permission(request),
+                "mirror_failed": job.mirror_status == MirrorStatus.FAILED,
                 "hold_notice": monitor.hold_notice(),
-                **_history(job),
+                **page.history(job),
             }
         return super().render_change_form(request, context, *args, **kwargs)
 
@@ -228,11 +189,11 @@ class VideoJobAdmin(admin.ModelAdmin):
 
     @admin.display(description=_("mirror"), ordering="mirror_status")
     def mirror_badge(self, job: VideoJob) -> SafeString:
-        return markup.mirror_badge(job)
+        return markup.mirrored(job)
 
     @admin.display(description=_("prompt"))
     def excerpt(self, job: Any) -> SafeString | str:
-        text = clean(job.prompt_start, _EXCERPT)
+        text = clean(job.prompt_start, EXCERPT)
         return format_html('<bdi class="videojobs-excerpt">{}</bdi>', text) if text else NOTHING
 
     @admin.display(description=_("age"), ordering="-created_at")
@@ -274,12 +235,17 @@ class VideoJobAdmin(admin.ModelAdmin):
             return NOTHING
         return format_html("{} {}", markup.code(str(job.output.name)), job.content_type)
 
+    @admin.display(description=_("poster"))
+    def poster_name(self, job: VideoJob) -> SafeString | str:
+        return markup.code(str(job.poster.name)) if job.poster else NOTHING
+
     @admin.display(description=_("size"))
     def size(self, job: VideoJob) -> str:
-        if job.output_size is None:
-            return NOTHING
-        exact = gettext("%(size)s bytes") % {"size": localize(job.output_size)}
-        return f"{filesizeformat(job.output_size)} ({exact})"
+        return NOTHING if job.output_size is None else markup.size(job.output_size)
+
+    @admin.display(description=_("picture"))
+    def picture(self, job: VideoJob) -> str:
+        return markup.picture(job) or NOTHING
 
     @admin.display(description=_("SHA-256"))
     def sha256(self, job: VideoJob) -> SafeString | str:
@@ -287,10 +253,10 @@ class VideoJobAdmin(admin.ModelAdmin):
 
     @admin.display(description=_("duration"))
     def lengths(self, job: VideoJob) -> str:
-        actual, asked = job.actual_duration, job.duration
-        return gettext("%(actual)s; asked: %(asked)s") % {
-            "actual": NOTHING if actual is None else f"{localize(round(actual, 2))} s",
-            "asked": NOTHING if asked is None else f"{asked} s",
+        return gettext("file: %(file)s; provider: %(provider)s; asked: %(asked)s") % {
+            "file": markup.seconds(job.output_duration) or NOTHING,
+            "provider": markup.seconds(job.actual_duration) or NOTHING,
+            "asked": markup.seconds(job.duration) or NOTHING,
         }
 
     @admin.display(description=_("endpoint"))
@@ -317,30 +283,4 @@ class VideoJobAdmin(admin.ModelAdmin):
     @admin.display(description=_("times"))
     def times(self, job: VideoJob) -> SafeString:
         known = ((label_for_field(name, VideoJob), getattr(job, name)) for name in _TIMES)
-        rows = [(label, markup.exact(when)) for label, when in known if when]
-        items = format_html_join("", "<div><dt>{}</dt><dd>{}</dd></div>", rows)
-        return format_html('<dl class="videojobs-times">{}</dl>', items)
-
-
-def _video(job: VideoJob) -> dict[str, str] | None:
-    """What the player needs; None unless the video is stored and its storage names URLs."""
-    if job.mirror_status != MirrorStatus.STORED:
-        return None
-    try:
-        return {"url": job.output.url, "poster": job.poster.url if job.poster else ""}
-    except (ValueError, NotImplementedError):
-        return None
-
-
-def _history(job: VideoJob) -> dict[str, Any]:
-    """The latest events, oldest first, and whether there are earlier ones."""
-    events = list(job.events.order_by("-created_at", "-pk")[: MAX_EVENTS + 1])
-    shown = events[:MAX_EVENTS][::-1]
-    rows = [
-        (event, markup.exact(event.created_at), markup.change(event), redact(event.reason))
-        for event in shown
-    ]
-    return {
-        "events": rows,
-        "events_left_out": len(events) > MAX_EVENTS,
-    }
+        return markup.times((label, when) for label, when in known if when)

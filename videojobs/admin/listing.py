@@ -1,0 +1,67 @@
+"""The admin's list: what it reads of each job, and what it can be narrowed to."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.contrib.admin.views.main import ChangeList
+from django.db.models import Q, QuerySet
+from django.db.models.functions import Left
+from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from .. import monitor
+from ..conf import conf
+from ..states import MirrorStatus, Status
+
+#: How many characters of a prompt the list shows.
+EXCERPT = 70
+# What the list has no use for and what is as long as its writer liked.
+_LONG = ("prompt", "params", "metadata", "video_url", "error")
+
+
+class JobList(ChangeList):
+    def get_queryset(self, request: HttpRequest, *args: Any, **kwargs: Any) -> QuerySet[Any]:
+        """Rows without their long texts: a page of megabyte prompts would be read for nothing."""
+        jobs = super().get_queryset(request, *args, **kwargs)
+        return jobs.annotate(prompt_start=Left("prompt", EXCERPT * 6)).defer(*_LONG)
+
+
+class ModelFilter(admin.SimpleListFilter):
+    """By model, with the names from the settings: those in use would be a scan of the table."""
+
+    title = _("model")
+    parameter_name = "model"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(name, name) for name in conf.MODELS]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(model=self.value()) if self.value() else queryset
+
+
+class AttentionFilter(admin.SimpleListFilter):
+    """The jobs that somebody should look at."""
+
+    title = _("attention")
+    parameter_name = "attention"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return [
+            ("person", _("needs a person")),
+            ("unconfirmed", _("needs a person: unconfirmed")),
+            ("mirror-failed", _("needs a person: mirror failed")),
+            ("expired", _("needs a person: expired")),
+            ("overdue", _("overdue")),
+        ]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        conditions = {
+            "person": monitor.NEEDS_A_PERSON,
+            "unconfirmed": Q(status=Status.UNCONFIRMED),
+            "mirror-failed": Q(mirror_status=MirrorStatus.FAILED),
+            "expired": Q(status=Status.EXPIRED),
+            "overdue": monitor.overdue(timezone.now()),
+        }
+        condition = conditions.get(self.value() or "")
+        return queryset.filter(condition) if condition else queryset

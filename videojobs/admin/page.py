@@ -1,0 +1,35 @@
+"""What a job's page shows beside the fields: the video itself, and what happened to the job."""
+
+from typing import Any
+
+from .. import markup
+from ..models import VideoJob
+from ..sanitize import redact
+from ..states import MirrorStatus
+
+#: The latest events that a job page shows; more are a loop that somebody has to look into.
+MAX_EVENTS = 500
+
+
+def video(job: VideoJob) -> dict[str, str] | None:
+    """What the player needs; None unless the video is stored and its storage names URLs."""
+    if job.mirror_status != MirrorStatus.STORED:
+        return None
+    try:
+        return {"url": job.output.url, "poster": job.poster.url if job.poster else ""}
+    except (ValueError, NotImplementedError):
+        return None
+
+
+def history(job: VideoJob) -> dict[str, Any]:
+    """The latest events, oldest first, and whether there are earlier ones."""
+    events = list(job.events.order_by("-created_at", "-pk")[: MAX_EVENTS + 1])
+    shown = events[:MAX_EVENTS][::-1]
+    rows = [
+        (event, markup.exact(event.created_at), markup.change(event), redact(event.reason))
+        for event in shown
+    ]
+    return {
+        "events": rows,
+        "events_left_out": len(events) > MAX_EVENTS,
+    }
