@@ -201,6 +201,18 @@ def test_what_a_killed_worker_has_uploaded_is_removed_by_the_next_one(
     assert bucket.pending() == [STEM.replace("6f", "7a") + ".mp4"]
 
 
+def test_what_a_killed_worker_has_uploaded_is_removed_though_the_object_is_there_already(
+    bucket: Bucket, tmp_path: Path
+) -> None:
+    done = finished(tmp_path / "done.part")
+    mirror.store(done, bucket.storage, NAME)
+    bucket.begin_upload(NAME, b"half of what its host sent in between")
+
+    mirror.store(done, bucket.storage, NAME)
+
+    assert (bucket.keys(), bucket.pending()) == ([NAME], [])
+
+
 def test_uploads_that_nobody_may_see_keep_no_video_from_being_stored(
     bucket: Bucket, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

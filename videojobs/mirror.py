@@ -77,6 +77,7 @@ def store(done: Download, storage: Storage, name: str) -> str:
     A file that an earlier, lost attempt left there is used if its bytes are the same, and replaced
     if not: a retry leaves no second file.
     """
+    parts.remove_uploads(storage, name)
     before = storage.size(name) if storage.exists(name) else None
     if before is not None:
         if before == done.size and _sha256(storage, name) == done.sha256:
@@ -84,7 +85,6 @@ def store(done: Download, storage: Storage, name: str) -> str:
         if storage.get_available_name(name) != name:  # else saving replaces it at once
             storage.delete(name)
             before = None
-    parts.remove_uploads(storage, name)
     try:
         with _Finished(done) as content:
             saved = storage.save(name, content)
