@@ -18,7 +18,8 @@ class ObjectStore:
     """A server with buckets.
 
     `fails` is asked about each request, by its method and its path with the query; what it says
-    yes to is answered with an HTTP 500.
+    yes to is answered with an HTTP 500. `cuts` is asked once a request has taken effect; what it
+    says yes to gets no answer.
     """
 
     def __init__(self) -> None:
@@ -30,6 +31,7 @@ class ObjectStore:
                 pass
 
         self.fails: Callable[[str, str], bool] = lambda method, path: False
+        self.cuts: Callable[[str, str], bool] = lambda method, path: False
         #: Each request, as it came in: its method, and its path with the query.
         self.requests: list[tuple[str, str]] = []
         self._application = DomainDispatcherApplication(create_backend_app)
@@ -55,7 +57,10 @@ class ObjectStore:
             environ["wsgi.input"].read(-1 if ends else int(environ.get("CONTENT_LENGTH") or 0))
             start_response("500 Internal Server Error", [("Content-Length", "0")])
             return [b""]
-        return self._application(environ, start_response)
+        answer = self._application(environ, start_response)
+        if self.cuts(environ["REQUEST_METHOD"], path):
+            raise ConnectionAbortedError
+        return answer
 
 
 class Bucket:

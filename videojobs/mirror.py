@@ -85,6 +85,7 @@ def store(done: Download, storage: Storage, name: str) -> str:
         if storage.get_available_name(name) != name:  # else saving replaces it at once
             storage.delete(name)
             before = None
+    _give_mode(done.path, storage)
     try:
         with _Finished(done) as content:
             saved = storage.save(name, content)
@@ -107,6 +108,16 @@ def store_poster(picture: bytes, storage: Storage, stem: str) -> str:
         digest = hashlib.sha256(picture).hexdigest()
         poster = Download(path, len(picture), digest, "image/jpeg", ".jpg")
         return store(poster, storage, stem + poster.extension)
+
+
+def _give_mode(path: Path, storage: Storage) -> None:
+    """Make a part as readable as its storage makes files, which it does after the move.
+
+    A worker that died in between would leave a file that is whole, and that no web server can read.
+    """
+    mode = getattr(storage, "file_permissions_mode", None)
+    if mode is not None:
+        path.chmod(mode)
 
 
 def _remove_part(storage: Storage, name: str, *, whole: Collection[int | None]) -> None:

@@ -1,0 +1,13 @@
+"""The site's settings, with a storage that a test describes: an entry of STORAGES, as JSON."""
+
+from project.settings import *  # noqa: F403
+from project.settings import env
+
+STORAGES = {"default": env.json("VIDEOJOBS_TEST_STORAGE")}
+
+if "s3" in STORAGES["default"]["BACKEND"]:
+    from boto3.s3.transfer import TransferConfig
+
+    AWS_S3_ADDRESSING_STYLE = "path"
+    # One part after the other.
+    AWS_S3_TRANSFER_CONFIG = TransferConfig(use_threads=False)

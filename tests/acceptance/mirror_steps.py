@@ -1,0 +1,89 @@
+"""Mirror steps, each in a process of its own, as Celery's prefork pool runs them.
+
+Each line of the standard input asks for one, as a list in JSON: a job's id and turn and, where the
+process is to be killed, "before" or "after", a function, and which of its calls, from 1. It is
+answered with the process' id, the children that it has when it is killed, and its exit code.
+"""
+
+import importlib
+import itertools
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, NoReturn
+
+import django
+
+from tests.processes import descendants_of
+from videojobs.testing.crashes import resolve
+
+
+def main() -> None:
+    django.setup()
+    from django.core.files.storage import storages
+
+    # What is slow to load is loaded once.
+    importlib.import_module("videojobs.services")
+    _ = storages["default"]
+    for line in sys.stdin:
+        job_id, turn, *death = json.loads(line)
+        if pid := os.fork():
+            _, status = os.waitpid(pid, 0)
+            _say("exit", os.waitstatus_to_exitcode(status))
+        else:
+            _step(job_id, turn, death)
+
+
+def _step(job_id: str, turn: int, death: Sequence[Any]) -> NoReturn:
+    """The whole life of a process; it leaves out what only its parent is to do at its end."""
+    from videojobs import services
+
+    code = 1
+    try:
+        _say("pid", os.getpid())
+        if death:
+            _arm(*death)
+        services.mirror(job_id, turn)
+        code = 0
+    except Exception:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def _say(what: str, value: object) -> None:
+    print(json.dumps({what: value}), flush=True)
+
+
+def _arm(when: str, place: str, call: int) -> None:
+    owner, name = resolve(place)
+    setattr(owner, name, _deadly(getattr(owner, name), when, call))
+
+
+def _deadly(function: Callable[..., Any], when: str, call: int) -> Callable[..., Any]:
+    numbers = itertools.count(1)
+
+    @wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        is_last = next(numbers) == call
+        if is_last and when == "before":
+            _die()
+        result = function(*args, **kwargs)
+        if is_last:
+            _die()
+        return result
+
+    return wrapper
+
+
+def _die() -> None:
+    _say("children", descendants_of(os.getpid()))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()
