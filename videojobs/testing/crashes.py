@@ -74,6 +74,7 @@ _SEND = "videojobs.queue:_send"
 _TELL = "videojobs.outbox:send"
 _TICK = "videojobs.outbox:tick_off"
 _STORE = "videojobs.mirror:store"
+_STORED = "videojobs.services.mirroring:_mirror_stored"
 
 POINTS: Mapping[str, Point] = MappingProxyType(
     {
@@ -100,11 +101,15 @@ POINTS: Mapping[str, Point] = MappingProxyType(
         "mirror: in the middle of the download": Point(
             "mirror", "after", "videojobs.lease:KeptClaim.progress"
         ),
-        "mirror: downloaded, not stored": Point("mirror", "before", _STORE),
-        "mirror: stored, not recorded": Point("mirror", "after", _STORE),
+        "mirror: downloaded, not looked at": Point("mirror", "before", "videojobs.mirror:verify"),
+        # A poster is stored by the same function, after the video; a point kills once.
+        "mirror: looked at, not stored": Point("mirror", "before", _STORE),
+        "mirror: video stored, poster not": Point("mirror", "after", _STORE),
+        # Not at the poster's own function: without PyAV there is none.
+        "mirror: all stored, not recorded": Point("mirror", "before", _STORED),
         "mirror: recorded, signals not sent": Point("mirror", "before", _TELL),
         "mirror: signals sent, not ticked off": Point("mirror", "before", _TICK, repeats=True),
-        "mirror: recorded": Point("mirror", "after", "videojobs.services.mirroring:_mirror_stored"),
+        "mirror: recorded": Point("mirror", "after", _STORED),
         # The first wake-up of these jobs is lost, or there were nothing to sweep.
         "sweep: found, not woken up": Point("sweep", "before", _REARM),
         "sweep: recorded, wake-up not sent": Point("sweep", "before", _SEND),
