@@ -19,14 +19,12 @@ class Fetch:
     """One mirror step, or several at once; sizes in bytes.
 
     `seconds`: by the clock, of the longest. `processor`: seconds of the worker's processor time.
-    `memory`: the worker's peak beyond what it has when idle. `children`: the peak of the largest
-    process that it started, 0 without any.
+    `memory`: the worker's peak beyond what it has when idle.
     """
 
     seconds: float
     processor: float
     memory: int
-    children: int
 
 
 @dataclass(frozen=True)
@@ -42,6 +40,7 @@ class Measured:
     """One file of `size` bytes, each way in turn; then a large one, and `many` at once.
 
     `plain`: seconds to write and fsync the bytes from memory. `idle`: the worker's memory.
+    `children`: the peak of the largest process that a step starts, 0 without any.
     """
 
     size: int
@@ -54,6 +53,7 @@ class Measured:
     many_size: int
     at_once: Fetch
     idle: int
+    children: int
 
     @property
     def ratio(self) -> float:
@@ -76,10 +76,6 @@ class Measured:
     def memory_each(self) -> float:
         """What each one took of those at once."""
         return self.at_once.memory / self.many
-
-    @property
-    def children(self) -> int:
-        return max(run.children for run in (*self.mirror, self.large, self.at_once))
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from tests.servers import Redis, missing, obtain
 from videojobs.media import is_whole
 
 ROOT = Path(__file__).resolve().parent.parent
-FETCH = Fetch(seconds=1.2, processor=1.0, memory=4 * MIB, children=0)
+FETCH = Fetch(seconds=1.2, processor=1.0, memory=4 * MIB)
 GOOD = Measured(
     size=1024 * MIB,
     plain=[0.5, 0.5, 0.9],
@@ -32,6 +32,7 @@ GOOD = Measured(
     many_size=256 * MIB,
     at_once=replace(FETCH, memory=20 * 32 * MIB),
     idle=99 * MIB,
+    children=0,
 )
 
 

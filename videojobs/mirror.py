@@ -78,13 +78,28 @@ def store(done: Download, storage: Storage, name: str) -> str:
     if not: a retry leaves no second file.
     """
     parts.remove_uploads(storage, name)
+    if not _is_there(done, storage, name):
+        _save(done, storage, name)
+    with contextlib.suppress(NotImplementedError):  # it has no directory of this machine
+        disk.flush_directory(Path(storage.path(name)).parent)
+    return name
+
+
+def _is_there(done: Download, storage: Storage, name: str) -> bool:
+    """Whether the same bytes stand under `name` already."""
+    return (
+        storage.exists(name)
+        and storage.size(name) == done.size
+        and _sha256(storage, name) == done.sha256
+    )
+
+
+def _save(done: Download, storage: Storage, name: str) -> None:
+    """Give a file to the storage, in place of whatever else has its name."""
     before = storage.size(name) if storage.exists(name) else None
-    if before is not None:
-        if before == done.size and _sha256(storage, name) == done.sha256:
-            return name
-        if storage.get_available_name(name) != name:  # else saving replaces it at once
-            storage.delete(name)
-            before = None
+    if before is not None and storage.get_available_name(name) != name:
+        storage.delete(name)  # else saving replaces it at once
+        before = None
     _give_mode(done.path, storage)
     try:
         with _Finished(done) as content:
@@ -95,9 +110,6 @@ def store(done: Download, storage: Storage, name: str) -> str:
     if saved != name or storage.size(saved) != done.size:
         storage.delete(saved)
         raise StorageError(f"storage did not keep the file as it was under {name}")
-    with contextlib.suppress(NotImplementedError):  # it has no directory of this machine
-        disk.flush_directory(Path(storage.path(saved)).parent)
-    return saved
 
 
 def store_poster(picture: bytes, storage: Storage, stem: str) -> str:
