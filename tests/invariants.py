@@ -199,8 +199,8 @@ MUTANTS = [
     Mutant(
         "I8",
         "services/mirroring.py",
-        "    else:\n        _leave_no_orphan(job, now)\n",
-        "",
+        "        _leave_no_orphan(job, now)\n        _leave",
+        "        _leave",
         "test_services.py::test_a_job_that_was_deleted_while_its_file_was_stored_leaves_none",
     ),
     Mutant(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.raw_server import CHUNKED, RawServer, answer, drip, redirect, reset, within
+from tests.raw_server import CHUNKED, RawServer, answer, drip, redirect, reset, silence, within
 from videojobs import download
 from videojobs.download import Fetched
 from videojobs.exceptions import (
@@ -288,6 +288,19 @@ def test_one_deadline_covers_the_beginning_and_the_rest(settings: Any) -> None:
         error = failure(server)
 
     assert (type(error), len(server.requests)) == (TransportError, 2)
+
+
+def test_a_host_that_stalls_is_left_long_before_the_deadline(settings: Any) -> None:
+    settings.VIDEOJOBS = {**settings.VIDEOJOBS, "READ_TIMEOUT": 0.2, "DOWNLOAD_TIMEOUT": 60.0}
+
+    def stall(connection: socket.socket) -> None:
+        connection.sendall(cut(headers=()))
+        silence(connection)
+
+    with RawServer(stall) as server, within(2.0):
+        error = failure(server)
+
+    assert (type(error), error.transient) == (TransportError, True)
 
 
 def test_what_progress_raises_ends_the_download_at_once() -> None:

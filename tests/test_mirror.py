@@ -8,7 +8,9 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ from videojobs.exceptions import (
     VideoJobsError,
 )
 from videojobs.mirror import Download
-from videojobs.testing import SAMPLE, Script, SimulatedProvider, Slow, Truncate
+from videojobs.testing import SAMPLE, Script, SimulatedProvider, Slow, Truncate, sample
 
 STEM = "videojobs/2030/01/6f9619ff"
 NAME = STEM + ".mp4"
@@ -489,6 +491,30 @@ def test_a_file_that_is_smaller_than_any_buffer_is_stored_whole() -> None:
         kept(server.url, storage)
     with storage.open(NAME) as file:
         assert file.read() == tiny
+
+
+@pytest.mark.parametrize("bodies", [[SAMPLE] * 2, [SAMPLE, sample("other")]], ids=["same", "other"])
+def test_two_workers_that_store_at_once_leave_one_whole_file(
+    storage: FileSystemStorage, tmp_path: Path, bodies: list[bytes]
+) -> None:
+    both_are_here = threading.Barrier(2)
+
+    def worker(number: int) -> str:
+        path, body = tmp_path / f"{number}.part", bodies[number]
+        path.write_bytes(body)
+        mine = Download(path, len(body), hashlib.sha256(body).hexdigest(), "video/mp4", ".mp4")
+        both_are_here.wait(5)
+        try:
+            return mirror.store(mine, storage, NAME)
+        except (StorageError, OSError):  # the other one was quicker; there are more attempts
+            return "too late"
+
+    with ThreadPoolExecutor(2) as pool:
+        ended = list(pool.map(worker, range(2)))
+
+    assert NAME in ended
+    assert files(storage) == [NAME]
+    assert Path(storage.path(NAME)).read_bytes() in bodies
 
 
 class Renaming(Remote):

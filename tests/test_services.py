@@ -1016,6 +1016,27 @@ def test_a_file_that_came_too_late_stays_if_another_worker_recorded_it(
     assert len(files(media_root)) == 1
 
 
+def test_a_file_that_came_too_late_over_one_with_other_bytes_is_fetched_again(
+    provider: MeddledProvider, media_root: Path
+) -> None:
+    job = completed(provider)
+    record = take_it(
+        mirror_status="stored",
+        output=f"{job.output_stem}.mp4",
+        output_size=len(SAMPLE),
+        output_sha256="f" * 64,
+    )
+    with before_the_record(record, nth=3):
+        job = run(job)
+    assert (job.mirror_status, job.mirror_attempts) == ("due", 0)
+    assert "different bytes" in job.events.get(kind="mirror", new="due").reason
+
+    job = run(job)
+
+    assert (job.mirror_status, job.output_sha256) == ("stored", provider.sha256("proj_1"))
+    assert len(files(media_root)) == 1
+
+
 def test_attempts_that_are_lost_with_their_workers_are_bounded(
     provider: MeddledProvider,
 ) -> None:

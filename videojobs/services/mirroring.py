@@ -115,6 +115,7 @@ def _mirror_stored(job: VideoJob, stored: dict[str, Any]) -> None:
         _delete(job, before - now)
     else:
         _leave_no_orphan(job, now)
+        _leave_nothing_false(job, stored)
 
 
 def _leave_no_orphan(job: VideoJob, names: set[str]) -> None:
@@ -124,6 +125,24 @@ def _leave_no_orphan(job: VideoJob, names: set[str]) -> None:
         return
     kept = rows.values_list("output", "poster").first() or ()
     _delete(job, names - _files(*kept))
+
+
+def _leave_nothing_false(job: VideoJob, stored: dict[str, Any]) -> None:
+    """If another worker has recorded other bytes under this name, fetch the video once more.
+
+    Ours may stand there now: its host sent each of us something else.
+    """
+    rows = VideoJob.objects.filter(mirror_status=MirrorStatus.STORED, output=stored["output"])
+    other = rows.filter(pk=job.pk).exclude(output_sha256=stored["output_sha256"]).first()
+    if other is not None:
+        record(
+            other,
+            mirror_status=MirrorStatus.DUE,
+            mirror_attempts=0,
+            video_url="",
+            due_at=timezone.now(),
+            reason="two workers stored different bytes: to be fetched again",
+        )
 
 
 def _files(*names: str | None) -> set[str]:
