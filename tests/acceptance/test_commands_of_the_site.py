@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -62,7 +63,9 @@ def test_the_demo_works_twice_and_stores_what_it_says(
         for digest, name in rows:
             (path,) = (tmp_path / "media").rglob(name)
             assert hashlib.sha256(path.read_bytes()).hexdigest().startswith(digest)
-    assert len([path for path in (tmp_path / "media").rglob("*") if path.is_file()]) == 10
+    kept = [path for path in (tmp_path / "media").rglob("*") if path.is_file()]
+    # Each video with its poster, and nothing else.
+    assert Counter(path.suffix for path in kept) == {".mp4": 10, ".jpg": 10}
 
 
 def test_a_demo_that_nobody_reads_to_the_end_leaves_no_job_behind(
