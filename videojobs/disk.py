@@ -31,7 +31,7 @@ class WriteBack:
     """
 
     #: Bytes that are left in memory before the disk is given them.
-    EVERY = 64 * 1024 * 1024
+    EVERY = 32 * 1024 * 1024
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
