@@ -283,7 +283,9 @@ def test_a_storage_whose_backend_is_missing_is_an_error(settings: Any) -> None:
     assert (code, "no.such.Backend" in message) == ("videojobs.E010", True)
 
 
-@pytest.mark.parametrize("directory", ["../up", "a/../b", "/root", "a\nb", None, 5])
+@pytest.mark.parametrize(
+    "directory", ["../up", "a/../b", "/root", "a\nb", "./a", "a//b", "a/.", None, 5]
+)
 def test_outputs_must_lie_inside_the_storage(directory: Any) -> None:
     assert found(UPLOAD_TO=directory) == [
         ("videojobs.E011", "VIDEOJOBS['UPLOAD_TO'] must be a directory inside the storage.", None)

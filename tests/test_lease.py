@@ -4,7 +4,7 @@ from threading import Event
 from typing import Any
 
 import pytest
-from django.db import OperationalError
+from django.db import InterfaceError, OperationalError, connection
 
 from videojobs import operations, services
 from videojobs.exceptions import ClaimLost
@@ -151,6 +151,32 @@ def test_a_database_that_is_away_for_a_moment_does_not_lose_the_claim(
         renewals.wait_for_next()
         kept.progress(1, None)
 
+    assert lease(claimed) > before
+
+
+@pytest.mark.parametrize("kind", [OperationalError, InterfaceError])
+def test_a_connection_that_broke_is_replaced(
+    claimed: VideoJob, renewals: Renewals, kind: type[Exception]
+) -> None:
+    broken: list[object] = []
+
+    def break_it() -> None:
+        # As after a restart of the database: each later use of this connection would fail, too.
+        if connection.connection is not None and not broken:
+            broken.append(connection.connection)
+        if connection.connection in broken:
+            raise kind("the connection is closed")
+
+    with KeptClaim(claimed, seconds=10) as kept:
+        renewals.wait_for_next()
+        renewals.before = break_it
+        renewals.wait_for_next()
+        before = lease(claimed)
+        renewals.wait_for_next()
+        renewals.wait_for_next()
+        kept.progress(1, None)
+
+    assert broken
     assert lease(claimed) > before
 
 

@@ -110,6 +110,19 @@ def test_a_stored_file_is_readable_for_the_web_server(storage: FileSystemStorage
     assert stat.S_IMODE(os.stat(storage.path(NAME)).st_mode) == 0o644
 
 
+def test_a_directory_that_is_made_is_open_for_the_web_server(tmp_path: Path) -> None:
+    storage = FileSystemStorage(tmp_path / "outputs", directory_permissions_mode=0o2755)
+    before = os.umask(0o077)
+    try:
+        with RawServer(VIDEO) as server:
+            kept(server.url, storage)
+    finally:
+        os.umask(before)
+
+    made = [path for path in (tmp_path / "outputs").rglob("*") if path.is_dir()]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in made} == {0o2755}
+
+
 def test_progress_is_told_the_bytes_so_far(storage: FileSystemStorage, settings: Any) -> None:
     body = SAMPLE + bytes(600_000)
     seen: list[tuple[int, int | None]] = []

@@ -104,7 +104,7 @@ def test_a_file_under_another_directory_than_its_job_names_is_found(
     later: time_machine.Traveller,
 ) -> None:
     job = stored()
-    elsewhere = put(a_name(job, directory="videojobs/old"))
+    elsewhere = put(a_name(job, directory="videojobs/2031/02"))
 
     assert found(later) == [("file", elsewhere)]
 
@@ -159,6 +159,9 @@ def test_nothing_is_old_that_a_step_under_way_could_have_made(
         f"{MONTH}/{uuid.uuid4()}_x1Y2z.mp4".replace("-", "_"),
         f"{MONTH}/.hidden.x1.part",
         f"uploads/{uuid.uuid4()}.mp4",
+        f"videojobs/{uuid.uuid4()}.mp4",
+        f"videojobs/2030/{uuid.uuid4()}.mp4",
+        f"{MONTH}/avatars/{uuid.uuid4()}.jpg",
         f"{uuid.uuid4()}.mp4",
     ],
 )
@@ -170,7 +173,9 @@ def test_what_is_not_ours_by_its_name_or_place_stays(
     assert found(later) == []
 
 
-@pytest.mark.parametrize("upload_to", ["%Y/%m", "%Y", "", "/a/b/%Y/", "a/x%Y/c"])
+@pytest.mark.parametrize(
+    "upload_to", ["%Y/%m", "%Y", "", "/a/b/%Y/", "a/x%Y/c", "a.b/%-d", "100%%/%Y", "a/b"]
+)
 def test_files_are_looked_for_below_what_never_changes_in_their_directory(
     later: time_machine.Traveller, settings: Any, upload_to: str
 ) -> None:
@@ -183,6 +188,40 @@ def test_files_are_looked_for_below_what_never_changes_in_their_directory(
 
 def test_a_storage_without_a_file_yet_has_no_orphans(place: str) -> None:
     assert orphans.search().orphans == []
+
+
+def test_a_stored_file_is_not_found_again_behind_a_link(
+    later: time_machine.Traveller, media_root: Path
+) -> None:
+    stored()
+    (media_root / "videojobs" / "2031").mkdir()
+    (media_root / "videojobs" / "2031" / "02").symlink_to(media_root / MONTH)
+    (media_root / MONTH / "above").symlink_to(media_root)
+
+    assert found(later) == []
+
+
+def test_all_that_one_job_left_is_removed_in_one_go(later: time_machine.Traveller) -> None:
+    job = a_job(mirror_status="failed")
+    for extension in (".jpg", ".mp4", ".webm"):
+        put(a_name(job, extension))
+    later.shift(2 * DAY)
+
+    assert [orphan.remove() for orphan in orphans.search().orphans] == [True] * 3
+
+
+def test_a_file_that_goes_in_this_moment_is_no_orphan(
+    later: time_machine.Traveller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(a_name(uuid.uuid4()))
+    storage = type(storages["default"])
+
+    def gone(*_: object) -> Any:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(storage, "get_modified_time", gone)
+
+    assert found(later) == []
 
 
 # Parts
@@ -302,7 +341,27 @@ def test_a_storage_whose_files_mostly_have_no_job_looks_like_somebody_else_s(
     assert orphans.search().is_suspicious
 
 
+def test_a_file_without_a_job_where_none_is_known_looks_like_a_wrong_database(
+    later: time_machine.Traveller,
+) -> None:
+    put(a_name(uuid.uuid4()))
+    later.shift(2 * DAY)
+
+    assert orphans.search().is_suspicious
+
+
+def test_files_of_jobs_that_name_others_look_suspicious_too(
+    later: time_machine.Traveller,
+) -> None:
+    for _ in range(11):
+        put(a_name(a_job(mirror_status="failed")))
+    later.shift(2 * DAY)
+
+    assert orphans.search().is_suspicious
+
+
 def test_a_few_files_without_a_job_look_like_nothing(later: time_machine.Traveller) -> None:
+    stored()
     for _ in range(10):
         put(a_name(uuid.uuid4()))
     later.shift(2 * DAY)

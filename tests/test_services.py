@@ -16,6 +16,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from tests import jobs
+from videojobs import mirror as mirroring
 from videojobs import operations, services, signals
 from videojobs.models import VideoJob
 from videojobs.states import MirrorStatus, Status
@@ -1035,6 +1036,29 @@ def test_a_file_that_came_too_late_over_one_with_other_bytes_is_fetched_again(
 
     assert (job.mirror_status, job.output_sha256) == ("stored", provider.sha256("proj_1"))
     assert len(files(media_root)) == 1
+
+
+def test_a_file_that_came_too_late_is_looked_at_again_by_who_is_at_it(
+    provider: MeddledProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, store = completed(provider), mirroring.store
+    claims: list[VideoJob | None] = []
+
+    def stored_late(*args: Any) -> str:
+        name = store(*args)
+        # Another worker has the job, has stored its own bytes, and is about to record them.
+        lose_the_worker()
+        claims.append(VideoJob.objects.claim("mirror", job.pk, VideoJob.objects.get().turn))
+        return name
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mirroring, "store", stored_late)
+        run(job)
+
+    (other,) = claims
+    assert other is not None
+    assert not VideoJob.objects.transition(other, due_at=None, mirror_status="failed")
+    assert run(job).output_sha256 == provider.sha256("proj_1")
 
 
 def test_attempts_that_are_lost_with_their_workers_are_bounded(

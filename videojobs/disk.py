@@ -51,12 +51,15 @@ class WriteBack:
 
         The system tells of it once only: the next `flush` might find nothing wrong.
         """
+        if size < self._begun:  # it was begun anew
+            self._begun = 0
         if size < self._begun + self.EVERY or (self._thread and self._thread.is_alive()):
             return
         self.check()
         self._begun = size
-        self._thread = threading.Thread(target=self._write, name="videojobs-disk", daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._write, name="videojobs-disk", daemon=True)
+        thread.start()
+        self._thread = thread
 
     def check(self) -> None:
         """Wait for what is under way, and raise the disk's error if there was one."""

@@ -20,8 +20,9 @@ class Sha256:
     def update(self, piece: bytes) -> None:
         """Take the next bytes; waits while some are left of those before."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="videojobs-hash", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="videojobs-hash", daemon=True)
+            thread.start()
+            self._thread = thread
         self._pieces.put(piece)
 
     def hexdigest(self) -> str:

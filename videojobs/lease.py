@@ -4,11 +4,12 @@ import logging
 import threading
 import time
 
-from django.db import DatabaseError, connections
+from django.db import DatabaseError, InterfaceError, connections
 
 from .conf import conf
 from .exceptions import ClaimLost
 from .models import VideoJob
+from .sanitize import clean
 
 logger = logging.getLogger("videojobs")
 
@@ -61,7 +62,8 @@ class KeptClaim:
                         self._lost.set()
                         return
                     written, next_renewal = received, time.monotonic() + conf.lease / 4
-                except DatabaseError as error:  # it may be restarting: the next one may succeed
-                    logger.warning("job=%s lease not renewed: %s", self._job.pk, error)
+                except (DatabaseError, InterfaceError) as error:
+                    logger.warning("job=%s lease not renewed: %s", self._job.pk, clean(str(error)))
+                    connections.close_all()  # it may be restarting: only a new one can succeed
         finally:
             connections.close_all()  # this thread's own

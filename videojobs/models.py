@@ -178,7 +178,7 @@ class VideoJob(models.Model):
     @property
     def output_stem(self) -> str:
         """The output's name in storage without its extension: ours, and the same in each retry."""
-        return f"{self.created_at.strftime(conf.UPLOAD_TO).strip('/')}/{self.pk}"
+        return f"{self.created_at.strftime(conf.UPLOAD_TO).strip('/')}/{self.pk}".lstrip("/")
 
     @property
     def is_finished(self) -> bool:

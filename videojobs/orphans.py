@@ -1,10 +1,12 @@
 """Find and remove what no job knows: files of deleted jobs, parts and uploads of killed workers.
 
 Nothing is touched that somebody could be at: what is young, what a row names, and whatever belongs
-to a job whose download is due. Only names of ours are looked at: a job's id with an extension of
-ours, below the part of `UPLOAD_TO` that doesn't change with the date.
+to a job whose download is due. Only names like ours are looked at: a UUID with an extension of
+ours, in a directory as `UPLOAD_TO` makes them. Whether that is another site's, too, nobody can tell
+from it: one storage and `UPLOAD_TO` belong to one site.
 """
 
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -27,6 +29,7 @@ GRACE = timedelta(days=1)
 #: So many files without a job are no sign of a wrong database yet.
 FEW = 10
 
+_DIRECTIVE = re.compile(r"%[-_0^#]?[A-Za-z]")
 _EXTENSIONS = frozenset({".mp4", ".mov", ".webm", ".mkv", ".jpg"})
 
 
@@ -51,13 +54,18 @@ class Search:
     known: int
 
     @property
+    def jobless(self) -> int:
+        """How many whole files have no job."""
+        return sum(orphan.is_jobless and orphan.kind == "file" for orphan in self.orphans)
+
+    @property
     def is_suspicious(self) -> bool:
         """Whether this looks like the storage of another database, and nothing should be removed.
 
-        That is where most of the files, and more than a few, have no job.
+        That is where no file is known, or most files, and more than a few, are not.
         """
-        jobless = sum(orphan.is_jobless and orphan.kind == "file" for orphan in self.orphans)
-        return jobless > max(FEW, self.known)
+        unknown = sum(orphan.kind == "file" for orphan in self.orphans)
+        return unknown > max(FEW, self.known) or (self.known == 0 and self.jobless > 0)
 
 
 @dataclass(frozen=True)
@@ -80,17 +88,27 @@ def search(*, older_than: timedelta = GRACE) -> Search:
     latest = timezone.now() - max(older_than, timedelta(seconds=conf.longest_mirror))
     orphans: list[Orphan] = []
     known = 0
-    for batch in _in_batches(_everything(storage, _root())):
+    # One for all orphans of a job: removing the first raises its turn.
+    of_orphans: dict[UUID, VideoJob] = {}
+    for batch in _in_batches(_everything(storage)):
         jobs = VideoJob.objects.only("turn", "status", "mirror_status", "output", "poster")
         rows = jobs.in_bulk([found.job_id for found in batch])
         for found in batch:
             job = rows.get(found.job_id)
             if job and found.name in (job.output.name, job.poster.name):
                 known += 1
-            elif not (job and _is_in_use(job)) and found.changed_at() < latest:
+            elif not (job and _is_in_use(job)) and _is_older(found, latest):
+                job = job and of_orphans.setdefault(job.pk, job)
                 remove = partial(_remove, found, job)
                 orphans.append(Orphan(found.name, found.kind, job is None, remove))
     return Search(orphans, known)
+
+
+def _is_older(found: _Found, latest: datetime) -> bool:
+    try:
+        return found.changed_at() < latest
+    except FileNotFoundError:  # stored, or removed by its worker, in this moment
+        return False
 
 
 def _is_in_use(job: VideoJob) -> bool:
@@ -104,18 +122,21 @@ def _remove(found: _Found, job: VideoJob | None) -> bool:
         mine = VideoJob.objects.filter(pk=job.pk, turn=job.turn)
         if not mine.update(turn=job.turn + 1):
             return False
+        job.turn += 1
     found.delete()
     return True
 
 
-def _everything(storage: Storage, root: str) -> Iterator[_Found]:
-    yield from _stored(storage, root)
+def _everything(storage: Storage) -> Iterator[_Found]:
+    root, is_ours = _root(), re.compile(_pattern()).fullmatch
+    yield from (found for found in _stored(storage, root) if is_ours(_directory(found.name)))
     if not parts.are_beside(storage):
         yield from _local_parts()
     if s3.is_s3(storage):
         for upload in s3.uploads(storage, root):
             name = s3.name_of(storage, upload.object_key)
-            if job_id := _job_id(PurePosixPath(name).stem):
+            job_id = _job_id(PurePosixPath(name).stem)
+            if job_id and is_ours(_directory(name)):
                 changed_at = partial(getattr, upload, "initiated")
                 yield _Found(name, "upload", job_id, changed_at, upload.abort)
 
@@ -138,7 +159,10 @@ def _stored(storage: Storage, directory: str) -> Iterator[_Found]:
                 partial(storage.delete, str(path)),
             )
     for name in directories:
-        yield from _stored(storage, str(PurePosixPath(directory, name)))
+        path = PurePosixPath(directory, name)
+        # Behind a link, files have another name than their rows say.
+        if not (parts.are_beside(storage) and Path(storage.path(str(path))).is_symlink()):
+            yield from _stored(storage, str(path))
 
 
 def _local_parts() -> Iterator[_Found]:
@@ -150,16 +174,24 @@ def _local_parts() -> Iterator[_Found]:
 
 
 def _modified_at(path: Path) -> datetime:
-    try:
-        return datetime.fromtimestamp(path.stat().st_mtime, timezone.get_current_timezone())
-    except FileNotFoundError:  # stored, or removed by its worker, in this moment
-        return timezone.now()
+    return datetime.fromtimestamp(path.stat().st_mtime, timezone.get_current_timezone())
 
 
 def _root() -> str:
     """The part of `UPLOAD_TO` that is the same for all jobs."""
     steps = conf.UPLOAD_TO.strip("/").split("/")
     return "/".join(takewhile(lambda step: "%" not in step, steps))
+
+
+def _pattern() -> str:
+    """What the directory of an output looks like, as a regular expression."""
+    text = conf.UPLOAD_TO.strip("/").replace("%%", "\0")
+    fixed = map(re.escape, _DIRECTIVE.split(text))
+    return "[^/]+".join(fixed).replace(re.escape("\0"), "%")
+
+
+def _directory(name: str) -> str:
+    return name.rpartition("/")[0]
 
 
 def _job_id(stem: str) -> UUID | None:

@@ -55,7 +55,7 @@ def new(storage: Storage, stem: str) -> Iterator[tuple[Path, BinaryIO]]:
     Unless it was moved away by then, which is how it is stored.
     """
     home = directory(storage, stem)
-    home.mkdir(parents=True, exist_ok=True)
+    _make(home, getattr(storage, "directory_permissions_mode", None))
     descriptor, name = tempfile.mkstemp(".part", f".{Path(stem).name}.", home)
     path = Path(name)
     try:
@@ -63,6 +63,15 @@ def new(storage: Storage, stem: str) -> Iterator[tuple[Path, BinaryIO]]:
             yield path, file
     finally:
         path.unlink(missing_ok=True)
+
+
+def _make(home: Path, mode: int | None) -> None:
+    """Make a directory and those above it, with the mode that the storage would give them."""
+    for path in reversed([home, *home.parents]):
+        with contextlib.suppress(FileExistsError):
+            path.mkdir()
+            if mode is not None:
+                path.chmod(mode)
 
 
 def remove_files(storage: Storage, stem: str) -> None:

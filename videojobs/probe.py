@@ -1,8 +1,9 @@
 """A program that opens the video on its standard input and says on its standard output what it is.
 
 `media` runs it as a process of its own: a stranger's file may crash what decodes it, keep it busy
-for ever, or take it over. So it imports nothing of the site, which also makes it start quickly,
-holds no secret, and has narrow limits before it loads FFmpeg.
+for ever, or take it over. So it imports nothing of the site, which also makes it start quickly, is
+handed no secret, and has narrow limits before it loads FFmpeg. It is no sandbox: code that takes it
+over runs as the worker's user.
 
 The answer is a line of JSON, then the bytes of a JPEG.
 """

@@ -98,7 +98,7 @@ def test_a_senseless_age_is_an_error(days: str) -> None:
 @pytest.fixture
 def orphans(media_root: Path) -> list[Path]:
     """A video and a part that lost their jobs long ago."""
-    directory = media_root / "videojobs" / "2030"
+    directory = media_root / "videojobs" / "2030" / "01"
     directory.mkdir(parents=True)
     names = [f"{uuid4()}.mp4", f".{uuid4()}.x1.part"]
     for name in names:
@@ -107,19 +107,26 @@ def orphans(media_root: Path) -> list[Path]:
     return [directory / name for name in names]
 
 
+def a_known_file(directory: Path) -> VideoJob:
+    """A job from long ago, with its video where a worker would have put it."""
+    pk = uuid4()
+    (directory / f"{pk}.mp4").write_bytes(b"known")
+    return jobs.make("stored", pk=pk, output=f"videojobs/2030/01/{pk}.mp4", finished_at=ago(3e5))
+
+
 def test_orphans_are_shown_before_they_are_removed(orphans: list[Path]) -> None:
-    jobs.make_stored()
+    a_known_file(orphans[0].parent)
 
     planned = run("videojobs_purge", "--orphans", "--dry-run")
 
     assert planned.out.splitlines()[-1] == "2 to be removed."
     assert {line.split()[0] for line in planned.out.splitlines()[:-1]} == {"file", "part"}
-    assert all(f"videojobs/2030/{path.name}" in planned.out for path in orphans)
+    assert all(f"videojobs/2030/01/{path.name}" in planned.out for path in orphans)
     assert all(path.exists() for path in orphans)
 
 
 def test_orphans_are_removed_and_jobs_stay(orphans: list[Path]) -> None:
-    old = jobs.make_stored(finished_at=ago(3 * 86400))
+    old = a_known_file(orphans[0].parent)
 
     assert run("videojobs_purge", "--orphans").out.splitlines()[-1] == "2 removed."
 
@@ -142,9 +149,31 @@ def test_nothing_is_removed_from_what_looks_like_another_site_s_storage(
 
     ended = run("videojobs_purge", "--orphans")
 
-    assert "is this the right database?" in ended.error
+    assert "11 files have no job" in ended.error
+    assert "is this the right database" in ended.error
     assert all(path.exists() for path in orphans)
     assert run("videojobs_purge", "--orphans", "--force").out.endswith("12 removed.\n")
+
+
+class Stubborn(FileSystemStorage):
+    def delete(self, name: str) -> None:
+        if name.endswith(".mp4"):
+            raise PermissionError(13, "Permission denied")
+        super().delete(name)
+
+
+def test_an_orphan_that_can_t_be_removed_keeps_no_other_one(
+    orphans: list[Path], settings: Any
+) -> None:
+    entry = {"BACKEND": f"{__name__}.Stubborn"}
+    settings.STORAGES = {**settings.STORAGES, "default": entry}
+    a_known_file(orphans[0].parent)
+
+    ended = run("videojobs_purge", "--orphans")
+
+    assert ended.error == "1 could not be removed."
+    assert "Permission denied" in ended.err
+    assert [path.exists() for path in orphans] == [True, False]
 
 
 def test_an_orphan_has_no_status() -> None:

@@ -12,6 +12,7 @@ from ..conf import conf
 from ..exceptions import ClaimLost, OutputExpired, OutputRefused
 from ..lease import KeptClaim
 from ..models import ProviderHold, VideoJob
+from ..sanitize import clean
 from ..schedule import Policy
 from ..states import MirrorStatus, Status
 from .probing import probes
@@ -128,13 +129,21 @@ def _leave_no_orphan(job: VideoJob, names: set[str]) -> None:
 
 
 def _leave_nothing_false(job: VideoJob, stored: dict[str, Any]) -> None:
-    """If another worker has recorded other bytes under this name, fetch the video once more.
+    """See that nobody's hash stands over our bytes, which came too late, under the same name.
 
-    Ours may stand there now: its host sent each of us something else.
+    A worker that is at it may have stored its own before us, and must not record them. One that
+    has recorded other bytes may not have them any more: they are fetched again.
     """
-    rows = VideoJob.objects.filter(mirror_status=MirrorStatus.STORED, output=stored["output"])
-    other = rows.filter(pk=job.pk).exclude(output_sha256=stored["output_sha256"]).first()
-    if other is not None:
+    other = VideoJob.objects.filter(pk=job.pk).first()
+    if other is None:
+        return
+    if other.mirror_status == MirrorStatus.DUE and other.claimed_until:
+        VideoJob.objects.rearm(other)
+    elif (
+        other.mirror_status == MirrorStatus.STORED
+        and other.output.name == stored["output"]
+        and other.output_sha256 != stored["output_sha256"]
+    ):
         record(
             other,
             mirror_status=MirrorStatus.DUE,
@@ -151,7 +160,10 @@ def _files(*names: str | None) -> set[str]:
 
 def _delete(job: VideoJob, names: set[str]) -> None:
     for name in names:
-        job.output.storage.delete(name)
+        try:
+            job.output.storage.delete(name)
+        except Exception as error:  # what was recorded stands; `orphans` finds it
+            logger.warning("job=%s %s stays in storage: %s", job.pk, name, clean(str(error)))
 
 
 def _mirror_failed(job: VideoJob, error: Exception) -> None:

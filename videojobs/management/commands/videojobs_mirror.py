@@ -24,9 +24,8 @@ class Command(JobCommand):
     def handle(self, *, ids: list[str], failed: bool, **_: Any) -> None:
         if bool(ids) == failed:
             raise CommandError("Which ones? Give their IDs, or --failed.")
-        jobs = find_jobs(ids)
-        if failed:
-            jobs = list(VideoJob.objects.filter(mirror_status=MirrorStatus.FAILED))
+        of_failed = VideoJob.objects.filter(mirror_status=MirrorStatus.FAILED)
+        jobs = list(of_failed) if failed else find_jobs(ids)
         left = 0
         for job in jobs:
             if operations.mirror_again(job, actor=ACTOR):

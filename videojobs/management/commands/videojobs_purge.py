@@ -38,7 +38,8 @@ class Command(JobCommand):
             action="store_true",
             dest="only_orphans",
             help="delete no job, but files without one, parts and uploads that killed workers "
-            "left, in storage and in this machine's temporary directory",
+            "left, in storage and in this machine's temporary directory. The storage must be this "
+            "site's alone, and this its own database, no copy",
         )
         parser.add_argument(
             "--force",
@@ -77,12 +78,22 @@ class Command(JobCommand):
             raise CommandError("This storage can't be listed, so no orphan can be found.") from None
         if found.is_suspicious and not (dry_run or force):
             raise CommandError(
-                f"{len(found.orphans)} files have no job, and only {found.known} have one: is this "
-                "the right database? Look at them with --dry-run; --force removes them."
+                f"{found.jobless} files have no job, and {found.known} are known to one: is this "
+                "the right database, and nobody else's storage? Look at them with --dry-run; "
+                "--force removes them."
             )
-        number = 0
+        number = failed = 0
         for orphan in found.orphans:
-            if dry_run or orphan.remove():
+            name = clean(orphan.name)
+            try:
+                gone = dry_run or orphan.remove()
+            except Exception as error:  # any storage's; the others can go all the same
+                failed += 1
+                self.stderr.write(f"{name}: {clean(str(error))}")
+                continue
+            if gone:
                 number += 1
-                self.stdout.write(f"{orphan.kind:6}  {clean(orphan.name)}")
+                self.stdout.write(f"{orphan.kind:6}  {name}")
         self.stdout.write(f"{number} {'to be removed' if dry_run else 'removed'}.")
+        if failed:
+            raise CommandError(f"{failed} could not be removed.")
