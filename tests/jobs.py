@@ -28,6 +28,21 @@ def asked_at(provider: SimulatedProvider) -> dict[str, Any]:
     }
 
 
+def fetched_from_here(**more: Any) -> dict[str, Any]:
+    """The setting for outputs that lie on this machine, and for a provider that nobody asks."""
+    return {
+        "BASE_URL": "http://127.0.0.1:1",
+        "API_KEY": "sk-9f8e7d6c",
+        "ALLOWED_PRIVATE_NETWORKS": ["127.0.0.1/32"],
+        "CONNECT_TIMEOUT": 2.0,
+        "READ_TIMEOUT": 2.0,
+        "DOWNLOAD_TIMEOUT": 5.0,
+        "MAX_OUTPUT_BYTES": 1024 * 1024,
+        "MEDIA_CHECK": False,
+        **more,
+    }
+
+
 def _in(seconds: float) -> Any:
     return timezone.now() + timedelta(seconds=seconds)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests import jobs
 from tests.raw_server import CHUNKED, RawServer, answer, drip, redirect, reset, silence, within
 from videojobs import download
 from videojobs.download import Fetched
@@ -34,15 +35,7 @@ LONG = sample("." * (PIECE // 2 * 3))
 
 @pytest.fixture(autouse=True)
 def configured(settings: Any) -> None:
-    settings.VIDEOJOBS = {
-        "BASE_URL": "http://127.0.0.1:1",
-        "API_KEY": "sk-9f8e7d6c",
-        "ALLOWED_PRIVATE_NETWORKS": ["127.0.0.1/32"],
-        "CONNECT_TIMEOUT": 2.0,
-        "READ_TIMEOUT": 2.0,
-        "DOWNLOAD_TIMEOUT": 5.0,
-        "MAX_OUTPUT_BYTES": 1024 * 1024,
-    }
+    settings.VIDEOJOBS = jobs.fetched_from_here()
 
 
 def cut(

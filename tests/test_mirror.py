@@ -18,6 +18,7 @@ import pytest
 from django.core.files.base import ContentFile
 from django.core.files.storage import FileSystemStorage, InMemoryStorage, Storage
 
+from tests import jobs
 from tests.raw_server import CHUNKED, RawServer, answer, drip, redirect, reset
 from videojobs import client, mirror
 from videojobs.exceptions import (
@@ -41,16 +42,7 @@ FTYP = b"\0\0\0\x10ftypisom\0\0\0\0"
 
 @pytest.fixture(autouse=True)
 def configured(settings: Any) -> None:
-    settings.VIDEOJOBS = {
-        "BASE_URL": "http://127.0.0.1:1",
-        "API_KEY": "sk-9f8e7d6c",
-        "ALLOWED_PRIVATE_NETWORKS": ["127.0.0.1/32"],
-        "CONNECT_TIMEOUT": 2.0,
-        "READ_TIMEOUT": 2.0,
-        "DOWNLOAD_TIMEOUT": 5.0,
-        "MAX_OUTPUT_BYTES": 1024 * 1024,
-        "MEDIA_CHECK": False,
-    }
+    settings.VIDEOJOBS = jobs.fetched_from_here()
 
 
 @pytest.fixture

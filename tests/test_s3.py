@@ -11,6 +11,7 @@ import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 from django.core.files.base import ContentFile
 
+from tests import jobs
 from tests.object_store import Bucket, ObjectStore
 from tests.raw_server import RawServer, answer
 from videojobs import mirror, parts, s3
@@ -25,11 +26,7 @@ LONG = sample("." * 20_000_000)
 
 @pytest.fixture(autouse=True)
 def configured(settings: Any) -> None:
-    settings.VIDEOJOBS = {
-        "BASE_URL": "http://127.0.0.1:1",
-        "API_KEY": "sk-9f8e7d6c",
-        "ALLOWED_PRIVATE_NETWORKS": ["127.0.0.1/32"],
-    }
+    settings.VIDEOJOBS = jobs.fetched_from_here(MAX_OUTPUT_BYTES=2**30, DOWNLOAD_TIMEOUT=60.0)
 
 
 @pytest.fixture(autouse=True)
