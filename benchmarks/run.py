@@ -8,6 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -143,24 +144,10 @@ def carry_out(
         Postgres.found(own=True) as postgres,
         postgres.database() as database_url,
         UnhurriedProvider(script=_script) as provider,
-        deployed(
-            directory,
-            database_url=database_url,
-            broker_url=broker.url,
-            provider=provider,
-            app="benchmarks.witness",
-            # A process more for each video: its time is no part of what is measured here.
-            MEDIA_CHECK="false",
-            **setup.SETTINGS,
-        ) as site,
+        _site(directory, database_url, broker, provider) as site,
         ThreadPoolExecutor(3) as helpers,  # None of them reads the database.
     ):
-        # Without debug, as in production.
-        site.environment |= {
-            "DJANGO_DEBUG": "0",
-            "DJANGO_SECRET_KEY": "for a moment only",
-            "CHAOS_NOTES": str(notes),
-        }
+        site.environment["CHAOS_NOTES"] = str(notes)
         crew, person, recoveries = Crew(site), Person(site, helpers), Recoveries(site)
         faults = Faults(crew, broker, postgres, recoveries, helpers, seed=seed, say=say)
         submitting = helpers.submit(_submit, site, jobs)
@@ -198,6 +185,25 @@ def carry_out(
             recoveries=recoveries.seen,
             database=f"PostgreSQL {_database_version()}",
         )
+
+
+@contextmanager
+def _site(
+    directory: Path, database_url: str, broker: Server, provider: SimulatedProvider
+) -> Iterator[Deployment]:
+    """The site that is disturbed, without debug, as in production."""
+    with deployed(
+        directory,
+        database_url=database_url,
+        broker_url=broker.url,
+        provider=provider,
+        app="benchmarks.witness",
+        # A process more for each video: its time is no part of what is measured here.
+        MEDIA_CHECK="false",
+        **setup.SETTINGS,
+    ) as site:
+        site.environment |= {"DJANGO_DEBUG": "0", "DJANGO_SECRET_KEY": "for a moment only"}
+        yield site
 
 
 def _script(prompt: str) -> Script:
