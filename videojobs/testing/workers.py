@@ -142,7 +142,9 @@ class Supervisor:
     def _start(self, name: str, arguments: list[str]) -> subprocess.Popen[bytes]:
         with self._log(name).open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "celery", "-A", self.app, *arguments],
+                # Unbuffered: what a signal's handler prints while a line is being written would
+                # else raise, and the worker would go on as if nobody had told it to end.
+                [sys.executable, "-u", "-m", "celery", "-A", self.app, *arguments],
                 cwd=self.cwd,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
