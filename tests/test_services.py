@@ -117,6 +117,12 @@ def take_it(**changes: Any) -> Callable[[], Any]:
     return act
 
 
+def record_it(job: VideoJob, sha256: str) -> Callable[[], Any]:
+    """Another worker takes the job over and records a file with this hash."""
+    values = {"output_size": len(SAMPLE), "output_sha256": sha256}
+    return take_it(mirror_status="stored", output=f"{job.output_stem}.mp4", **values)
+
+
 def before_the_record(act: Callable[[], Any], *, nth: int, times: int = 1) -> Any:
     """A hook that acts just before a worker's nth UPDATE of a job: the first one is its claim."""
     seen = 0
@@ -1003,12 +1009,7 @@ def test_a_file_that_came_too_late_stays_if_another_worker_recorded_it(
     provider: MeddledProvider, media_root: Path
 ) -> None:
     job = completed(provider)
-    record = take_it(
-        mirror_status="stored",
-        output=f"{job.output_stem}.mp4",
-        output_size=len(SAMPLE),
-        output_sha256=provider.sha256("proj_1"),
-    )
+    record = record_it(job, provider.sha256("proj_1"))
 
     with before_the_record(record, nth=3):
         job = run(job)
@@ -1021,12 +1022,7 @@ def test_a_file_that_came_too_late_over_one_with_other_bytes_is_fetched_again(
     provider: MeddledProvider, media_root: Path
 ) -> None:
     job = completed(provider)
-    record = take_it(
-        mirror_status="stored",
-        output=f"{job.output_stem}.mp4",
-        output_size=len(SAMPLE),
-        output_sha256="f" * 64,
-    )
+    record = record_it(job, "f" * 64)
     with before_the_record(record, nth=3):
         job = run(job)
     assert (job.mirror_status, job.mirror_attempts) == ("due", 0)

@@ -78,25 +78,16 @@ def store(done: Download, storage: Storage, name: str) -> str:
     if not: a retry leaves no second file.
     """
     parts.remove_uploads(storage, name)
-    if not _is_there(done, storage, name):
-        _save(done, storage, name)
-    with contextlib.suppress(NotImplementedError):  # it has no directory of this machine
+    before = storage.size(name) if storage.exists(name) else None
+    if before != done.size or _sha256(storage, name) != done.sha256:
+        _save(done, storage, name, before=before)
+    if parts.are_beside(storage):
         disk.flush_directory(Path(storage.path(name)).parent)
     return name
 
 
-def _is_there(done: Download, storage: Storage, name: str) -> bool:
-    """Whether the same bytes stand under `name` already."""
-    return (
-        storage.exists(name)
-        and storage.size(name) == done.size
-        and _sha256(storage, name) == done.sha256
-    )
-
-
-def _save(done: Download, storage: Storage, name: str) -> None:
-    """Give a file to the storage, in place of whatever else has its name."""
-    before = storage.size(name) if storage.exists(name) else None
+def _save(done: Download, storage: Storage, name: str, *, before: int | None) -> None:
+    """Give a file to the storage, in place of what has its name, if anything: `before` bytes."""
     if before is not None and storage.get_available_name(name) != name:
         storage.delete(name)  # else saving replaces it at once
         before = None
