@@ -11,7 +11,7 @@ from celery import Celery, current_app
 from django.db import connection, connections
 from pytest_django import Settings
 
-from videojobs import queue
+from videojobs import estimates, queue
 
 pytest_plugins = [
     "tests.listening",
@@ -80,6 +80,12 @@ def a_broker_that_nobody_found_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     """What one test's broker did is forgotten before the next test."""
     monkeypatch.setattr(queue, "_quiet_until", 0.0)
     monkeypatch.setattr(queue, "_frozen", None)
+
+
+@pytest.fixture(autouse=True)
+def estimates_that_nobody_remembers() -> None:
+    """What was completed in one test says nothing in the next."""
+    estimates.forget()
 
 
 @pytest.fixture

@@ -98,7 +98,7 @@ MUTANTS = [
         "test_signals.py::test_what_is_sent_is_ticked_off",
     ),
     Mutant(
-        *("I3", "operations.py", "    _send_lost_signals(now, limit)\n", ""),
+        *("I3", "operations/sweeping.py", "    _send_lost_signals(now, limit)\n", ""),
         "test_signals.py::test_signals_whose_worker_died_before_it_sent_them_are_sent_by_a_sweep",
     ),
     # An unfinished job has a due_at, or is unconfirmed. The database itself keeps it.
@@ -121,7 +121,7 @@ MUTANTS = [
     ),
     Mutant(
         "I5",
-        "operations.py",
+        "operations/sweeping.py",
         "if job.status == Status.SUBMITTING:",
         "if job.status == Status.SUBMITTING and VideoJob.objects.transition("
         "job, status=Status.PENDING, due_at=now):",

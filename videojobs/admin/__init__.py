@@ -4,45 +4,23 @@ from collections.abc import Callable
 from typing import Any
 
 from django.contrib import admin, messages
-from django.contrib.admin.utils import flatten_fieldsets, label_for_field
+from django.contrib.admin.utils import flatten_fieldsets
 from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import path, reverse
-from django.utils.html import format_html, format_html_join
-from django.utils.safestring import SafeString
-from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_POST
 
-from .. import markup, monitor
+from .. import outlook
 from ..models import VideoJob
-from ..monitor import NOTHING
-from ..sanitize import clean, redact
+from ..outlook import NOTHING
 from ..states import MirrorStatus, Status
 from . import decisions, page
-from .listing import EXCERPT, AttentionFilter, JobList, ModelFilter
-
-_TIMES = (
-    "created_at",
-    "submitted_at",
-    "last_checked_at",
-    "deadline_at",
-    "finished_at",
-    "mirrored_at",
-    "due_at",
-    "claimed_until",
-)
-
-# The job page: section, and its lines.
-_SECTIONS: list[tuple[Any, list[Any]]] = [
-    (None, ["state", "what_next", "error_text"]),
-    (_("Video"), [("size", "picture"), "lengths", "sha256", "file", "poster_name"]),
-    (_("Request, as frozen"), ["prompt_text", "request_text", "endpoint_text"]),
-    (_("Identity"), [("provider_task_id", "key", "video_host"), "metadata_text"]),
-    (_("Work"), [("check_count", "error_count", "mirror_attempts", "turn"), "times"]),
-]
+from .columns import COLUMNS
+from .fields import SECTIONS
+from .listing import AttentionFilter, JobList, ModelFilter
 
 
 @admin.register(VideoJob)
@@ -52,17 +30,7 @@ class VideoJobAdmin(admin.ModelAdmin):
     class Media:
         css = {"all": ["videojobs/admin.css"]}
 
-    list_display = [
-        "short_id",
-        "status_badge",
-        "mirror_badge",
-        "next_step",
-        "excerpt",
-        "age",
-        "checks",
-        "errors",
-        "model",
-    ]
+    list_display = COLUMNS
     list_filter = [AttentionFilter, "status", "mirror_status", ModelFilter]
     list_per_page = 50
     search_fields = ["provider_task_id", "key", "prompt"]
@@ -73,7 +41,7 @@ class VideoJobAdmin(admin.ModelAdmin):
     show_facets = admin.ShowFacets.NEVER
     actions = [decisions.mirror_again]
 
-    fieldsets = [(title, {"fields": lines}) for title, lines in _SECTIONS]
+    fieldsets = SECTIONS
     readonly_fields = flatten_fieldsets(fieldsets)
     empty_value_display = NOTHING
 
@@ -146,7 +114,7 @@ class VideoJobAdmin(admin.ModelAdmin):
     ) -> tuple[QuerySet[Any], bool]:
         """Also by id, whole or its beginning, with or without dashes."""
         found, may_repeat = super().get_search_results(request, queryset, search_term)
-        if ids := monitor.id_range(search_term):
+        if ids := outlook.id_range(search_term):
             found |= queryset.filter(pk__range=ids)
         return found, may_repeat
 
@@ -157,7 +125,7 @@ class VideoJobAdmin(admin.ModelAdmin):
         asked = decisions.mirror_again.__name__ in request.POST.getlist("action")
         if asked and not self.has_mirror_permission(request):
             raise PermissionDenied
-        context = {"hold_notice": monitor.hold_notice(), **(extra_context or {})}
+        context = {"hold_notice": outlook.hold_notice(), **(extra_context or {})}
         return super().changelist_view(request, context)
 
     def render_change_form(
@@ -169,118 +137,10 @@ class VideoJobAdmin(admin.ModelAdmin):
             context |= {
                 "video": page.video(job),
                 "resolvable": resolvable,
-                "mirrorable": monitor.can_be_mirrored_again(job)
+                "mirrorable": outlook.can_be_mirrored_again(job)
                 and self.has_mirror_permission(request),
                 "mirror_failed": job.mirror_status == MirrorStatus.FAILED,
-                "hold_notice": monitor.hold_notice(),
+                "hold_notice": outlook.hold_notice(),
                 **page.history(job),
             }
         return super().render_change_form(request, context, *args, **kwargs)
-
-    # Columns of the list.
-
-    @admin.display(description=_("job"), ordering="id")
-    def short_id(self, job: VideoJob) -> SafeString:
-        return markup.code(str(job.pk)[:8])
-
-    @admin.display(description=_("status"), ordering="status")
-    def status_badge(self, job: VideoJob) -> SafeString:
-        return markup.status_badge(job)
-
-    @admin.display(description=_("mirror"), ordering="mirror_status")
-    def mirror_badge(self, job: VideoJob) -> SafeString:
-        return markup.mirrored(job)
-
-    @admin.display(description=_("prompt"))
-    def excerpt(self, job: Any) -> SafeString | str:
-        text = clean(job.prompt_start, EXCERPT)
-        return format_html('<bdi class="videojobs-excerpt">{}</bdi>', text) if text else NOTHING
-
-    @admin.display(description=_("age"), ordering="-created_at")
-    def age(self, job: VideoJob) -> SafeString:
-        return markup.moment(job.created_at, monitor.age(job.created_at))
-
-    @admin.display(description=_("checks"), ordering="check_count")
-    def checks(self, job: VideoJob) -> int:
-        return job.check_count
-
-    @admin.display(description=_("errors"), ordering="error_count")
-    def errors(self, job: VideoJob) -> SafeString | int:
-        if not job.error_count:
-            return 0
-        return format_html('<strong class="videojobs-errors">{}</strong>', job.error_count)
-
-    @admin.display(description=_("next step"), ordering="due_at")
-    def next_step(self, job: VideoJob) -> SafeString | str:
-        words = monitor.next_step(job)
-        return markup.moment(job.due_at, words) if job.due_at else words
-
-    # Fields of the job page.
-
-    @admin.display(description=_("status, mirror"))
-    def state(self, job: VideoJob) -> SafeString:
-        return format_html("{} {}", markup.status_badge(job), markup.mirror_badge(job))
-
-    @admin.display(description=_("what happens next"))
-    def what_next(self, job: VideoJob) -> SafeString:
-        return format_html_join(" ", "{}", ((sentence,) for sentence in monitor.outlook(job)))
-
-    @admin.display(description=_("error"))
-    def error_text(self, job: VideoJob) -> SafeString | str:
-        return markup.box(job.error, _("error")) if job.error else NOTHING
-
-    @admin.display(description=_("file"))
-    def file(self, job: VideoJob) -> SafeString | str:
-        if not job.output:
-            return NOTHING
-        return format_html("{} {}", markup.code(str(job.output.name)), job.content_type)
-
-    @admin.display(description=_("poster"))
-    def poster_name(self, job: VideoJob) -> SafeString | str:
-        return markup.code(str(job.poster.name)) if job.poster else NOTHING
-
-    @admin.display(description=_("size"))
-    def size(self, job: VideoJob) -> str:
-        return NOTHING if job.output_size is None else markup.size(job.output_size)
-
-    @admin.display(description=_("picture"))
-    def picture(self, job: VideoJob) -> str:
-        return markup.picture(job) or NOTHING
-
-    @admin.display(description=_("SHA-256"))
-    def sha256(self, job: VideoJob) -> SafeString | str:
-        return markup.code(job.output_sha256) if job.output_sha256 else NOTHING
-
-    @admin.display(description=_("duration"))
-    def lengths(self, job: VideoJob) -> str:
-        return gettext("file: %(file)s; provider: %(provider)s; asked: %(asked)s") % {
-            "file": markup.seconds(job.output_duration) or NOTHING,
-            "provider": markup.seconds(job.actual_duration) or NOTHING,
-            "asked": markup.seconds(job.duration) or NOTHING,
-        }
-
-    @admin.display(description=_("endpoint"))
-    def endpoint_text(self, job: VideoJob) -> str:
-        return redact(job.endpoint)
-
-    @admin.display(description=_("prompt"))
-    def prompt_text(self, job: VideoJob) -> SafeString | str:
-        return markup.box(job.prompt, _("prompt")) if job.prompt else NOTHING
-
-    @admin.display(description=_("parameters"))
-    def request_text(self, job: VideoJob) -> SafeString:
-        request = {"model": job.model, "duration": job.duration, **job.params}
-        return markup.json_box(request, _("parameters"))
-
-    @admin.display(description=_("metadata"))
-    def metadata_text(self, job: VideoJob) -> SafeString | str:
-        return markup.json_box(job.metadata, _("metadata")) if job.metadata else NOTHING
-
-    @admin.display(description=_("output's host"))
-    def video_host(self, job: VideoJob) -> str:
-        return monitor.host(job.video_url) or NOTHING
-
-    @admin.display(description=_("times"))
-    def times(self, job: VideoJob) -> SafeString:
-        known = ((label_for_field(name, VideoJob), getattr(job, name)) for name in _TIMES)
-        return markup.times((label, when) for label, when in known if when)

@@ -12,7 +12,7 @@ from django.http import HttpRequest
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
-from .. import monitor, operations
+from .. import operations, outlook
 from ..models import VideoJob
 
 #: The most outputs that one click fetches again: each is a transition, and the browser waits.
@@ -49,7 +49,7 @@ def mirror(request: HttpRequest, job: VideoJob) -> None:
 @admin.action(permissions=["mirror"], description=_("Mirror again: fetch the videos once more"))
 def mirror_again(model_admin: Any, request: HttpRequest, selected: QuerySet[VideoJob]) -> None:
     """Fetch the outputs of the selected jobs once more, of as many as one click may take."""
-    fitting = monitor.CAN_BE_MIRRORED_AGAIN
+    fitting = outlook.CAN_BE_MIRRORED_AGAIN
     numbers = selected.aggregate(all=Count("pk"), fitting=Count("pk", filter=fitting))
     # Doing it again goes on where this ends: what was stored last comes last.
     order = F("mirrored_at").asc(nulls_first=True), "pk"

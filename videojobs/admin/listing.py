@@ -10,12 +10,11 @@ from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from .. import monitor
+from .. import outlook
 from ..conf import conf
 from ..states import MirrorStatus, Status
+from .columns import EXCERPT
 
-#: How many characters of a prompt the list shows.
-EXCERPT = 70
 # What the list has no use for and what is as long as its writer liked.
 _LONG = ("prompt", "params", "metadata", "video_url", "error")
 
@@ -57,11 +56,11 @@ class AttentionFilter(admin.SimpleListFilter):
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         conditions = {
-            "person": monitor.NEEDS_A_PERSON,
+            "person": outlook.NEEDS_A_PERSON,
             "unconfirmed": Q(status=Status.UNCONFIRMED),
             "mirror-failed": Q(mirror_status=MirrorStatus.FAILED),
             "expired": Q(status=Status.EXPIRED),
-            "overdue": monitor.overdue(timezone.now()),
+            "overdue": outlook.overdue(timezone.now()),
         }
         condition = conditions.get(self.value() or "")
         return queryset.filter(condition) if condition else queryset

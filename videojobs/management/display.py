@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from django.utils import timezone
 
-from videojobs import monitor
+from videojobs import outlook
 from videojobs.models import VideoJob
 from videojobs.sanitize import clean
 
@@ -83,7 +83,7 @@ def _row(job: VideoJob, now: datetime) -> tuple[str, ...]:
         job.mirror_status,
         str(job.check_count),
         str(job.error_count),
-        monitor.next_step(job, now),
+        outlook.next_step(job, now),
         name(job),
     )
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from django.utils import timezone
 
-from videojobs import monitor
+from videojobs import outlook
 from videojobs.models import VideoJob
 from videojobs.states import MirrorStatus
 
@@ -70,7 +70,7 @@ def watch(
                 on_tick()
             _refresh(current)
             show(current)
-            if all(monitor.at_rest(job) for job in current.values()):
+            if all(outlook.at_rest(job) for job in current.values()):
                 return True
             left = math.inf if until is None else until - time.monotonic()
             if left <= 0:
@@ -80,7 +80,7 @@ def watch(
 
 def _refresh(jobs: dict[Any, VideoJob]) -> None:
     """Read again the jobs that are not at rest; forget those that are gone."""
-    moving = [pk for pk, job in jobs.items() if not monitor.at_rest(job)]
+    moving = [pk for pk, job in jobs.items() if not outlook.at_rest(job)]
     fresh = VideoJob.objects.defer(*_LONG).in_bulk(moving)
     for pk in moving:
         if pk in fresh:
@@ -124,7 +124,7 @@ def _show_changes(stream: Writer, names: Names, seen: dict[Any, str], jobs: Jobs
         if old != new:
             seen[pk] = new
             change = f"{old} → {new}" if old else new
-            reason = f": {job.error}" if job.error and monitor.at_rest(job) else ""
+            reason = f": {job.error}" if job.error and outlook.at_rest(job) else ""
             now = timezone.localtime().strftime("%H:%M:%S")
             stream.write(f"{now}  {str(pk)[:8]}  {change}{reason}  {names[pk]}".rstrip() + "\n")
     stream.flush()
@@ -141,7 +141,7 @@ def _table(jobs: Jobs, names: Names, *, room: int) -> Table:
 
     shown = list(jobs.values())
     if len(shown) > room:
-        shown = sorted(shown, key=monitor.at_rest)[: room - 1]
+        shown = sorted(shown, key=outlook.at_rest)[: room - 1]
     table = Table(box=None, pad_edge=False)
     for title in ("Job", "Status", "Mirror"):
         table.add_column(title, no_wrap=True)
@@ -159,7 +159,7 @@ def _table(jobs: Jobs, names: Names, *, room: int) -> Table:
             Text(job.mirror_status, _STYLES.get(job.mirror_status, "")),
             str(job.check_count),
             str(job.error_count or ""),
-            monitor.next_step(job),
+            outlook.next_step(job),
             Text(names[job.pk], no_wrap=True, overflow="ellipsis"),
         )
     if len(shown) < len(jobs):

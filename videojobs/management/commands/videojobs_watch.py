@@ -3,7 +3,7 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from videojobs import monitor
+from videojobs import outlook
 from videojobs.management import display
 from videojobs.management.base import JobCommand, seconds
 from videojobs.management.lookup import ID_HELP, find_jobs
@@ -33,7 +33,7 @@ class Command(JobCommand):
         )
 
     def handle(self, *, ids: list[str], json: bool, timeout: float | None, **_: Any) -> None:
-        jobs = find_jobs(ids) if ids else VideoJob.objects.filter(monitor.UNFINISHED)
+        jobs = find_jobs(ids) if ids else VideoJob.objects.filter(outlook.UNFINISHED)
         watched = [job.pk for job in jobs]
         if not watched:
             self.stderr.write("No unfinished jobs.")
@@ -51,14 +51,14 @@ def _judge(watched: list[Any], jobs: list[VideoJob], *, in_time: bool) -> None:
     good = words.pop("", 0)
     summary = f"{good} of {len(watched)} jobs are as they should be"
     if bad := ", ".join(f"{number} {word}" for word, number in words.items() if number):
-        undecided = not in_time or any(monitor.needs_a_person(job) for job in jobs)
+        undecided = not in_time or any(outlook.needs_a_person(job) for job in jobs)
         raise CommandError(f"{summary}; {bad}.", returncode=UNDECIDED if undecided else FAILED)
 
 
 def _verdict(job: VideoJob) -> str:
     """What is to be said of a job against it."""
-    if monitor.succeeded(job):
+    if outlook.succeeded(job):
         return ""
-    if not monitor.at_rest(job):
+    if not outlook.at_rest(job):
         return "not finished"
     return "not stored" if job.status == "completed" else job.status

@@ -8,7 +8,7 @@ import pytest
 from django.utils import timezone, translation
 
 from tests import jobs
-from videojobs import monitor, operations
+from videojobs import operations, outlook
 from videojobs.models import ProviderHold, VideoJob
 
 pytestmark = pytest.mark.django_db
@@ -35,7 +35,7 @@ def after(seconds: float) -> Any:
     ],
 )
 def test_a_span_is_said_as_a_person_says_it(seconds: float, words: str) -> None:
-    assert monitor.span(seconds) == words
+    assert outlook.span(seconds) == words
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_the_next_step_is_said_in_a_few_words(
 ) -> None:
     job = jobs.make(state, **{name: after(seconds) for name, seconds in fields.items()})
 
-    assert monitor.next_step(job) == words
+    assert outlook.next_step(job) == words
 
 
 @pytest.mark.parametrize(
@@ -82,13 +82,13 @@ def test_the_outlook_says_what_comes_next(
 ) -> None:
     job = jobs.make(state, **fields)
 
-    assert sentence in monitor.outlook(job)
+    assert sentence in outlook.sentences(job)
 
 
 def test_a_running_download_is_called_by_the_number_of_its_attempt() -> None:
     job = jobs.make("due", mirror_attempts=2, claimed_until=after(30))
 
-    assert monitor.outlook(job)[0] == "Download the video, attempt 2 of 10: under way."
+    assert outlook.sentences(job)[0] == "Download the video, attempt 2 of 10: under way."
 
 
 @pytest.mark.parametrize(("late", "lost"), [(10, False), (61, True)])
@@ -98,18 +98,18 @@ def test_a_wake_up_counts_as_lost_when_the_sweep_says_so(
     settings.VIDEOJOBS = {"SWEEP_GRACE": 60.0}
     job = jobs.make(due_at=after(-late))
 
-    assert any("wake-up is lost" in sentence for sentence in monitor.outlook(job)) is lost
+    assert any("wake-up is lost" in sentence for sentence in outlook.sentences(job)) is lost
 
 
 def test_a_lost_worker_is_named_as_the_reason() -> None:
     job = jobs.make("submitting", due_at=after(-100), claimed_until=after(-1))
 
-    assert "Its worker did not come back. The sweep takes care of it." in monitor.outlook(job)
+    assert "Its worker did not come back. The sweep takes care of it." in outlook.sentences(job)
 
 
 def test_every_state_has_an_outlook() -> None:
     for state in jobs.STATES:
-        assert monitor.outlook(jobs.make(state)), state
+        assert outlook.sentences(jobs.make(state)), state
 
 
 def test_conditions_and_functions_agree_in_every_state() -> None:
@@ -117,21 +117,21 @@ def test_conditions_and_functions_agree_in_every_state() -> None:
 
     for state, job in made.items():
         row = VideoJob.objects.filter(pk=job.pk)
-        assert row.filter(monitor.NEEDS_A_PERSON).exists() == monitor.needs_a_person(job), state
-        assert row.filter(monitor.overdue(timezone.now())).exists() == job.is_overdue, state
-        assert row.filter(monitor.UNFINISHED).exists() != job.is_finished, state
+        assert row.filter(outlook.NEEDS_A_PERSON).exists() == outlook.needs_a_person(job), state
+        assert row.filter(outlook.overdue(timezone.now())).exists() == job.is_overdue, state
+        assert row.filter(outlook.UNFINISHED).exists() != job.is_finished, state
 
 
 def test_what_needs_a_person_succeeds_and_rests() -> None:
     made = {state: jobs.make(state) for state in jobs.STATES}
 
-    assert {s for s, job in made.items() if monitor.needs_a_person(job)} == {
+    assert {s for s, job in made.items() if outlook.needs_a_person(job)} == {
         "unconfirmed",
         "expired",
         "mirror-failed",
     }
-    assert {s for s, job in made.items() if monitor.succeeded(job)} == {"stored", "skipped"}
-    assert {s for s, job in made.items() if not monitor.at_rest(job)} == {
+    assert {s for s, job in made.items() if outlook.succeeded(job)} == {"stored", "skipped"}
+    assert {s for s, job in made.items() if not outlook.at_rest(job)} == {
         "pending",
         "submitting",
         "queued",
@@ -143,14 +143,14 @@ def test_what_needs_a_person_succeeds_and_rests() -> None:
 
 @pytest.mark.parametrize("text", ["", "1234567", "proj_1234567890", "x" * 36, "1" * 33, "½" * 8])
 def test_what_begins_no_id_has_no_range(text: str) -> None:
-    assert monitor.id_range(text) is None
+    assert outlook.id_range(text) is None
 
 
 @pytest.mark.parametrize("text", ["1a2b3c4d", "1A2B3C4D", "1a2b-3c4d", " 1a2b3c4d "])
 def test_the_beginning_of_an_id_is_a_range_of_ids(text: str) -> None:
     low, high = UUID("1a2b3c4d" + "0" * 24), UUID("1a2b3c4d" + "f" * 24)
 
-    assert monitor.id_range(text) == (low, high)
+    assert outlook.id_range(text) == (low, high)
 
 
 def test_a_range_finds_exactly_the_ids_that_begin_so() -> None:
@@ -159,7 +159,7 @@ def test_a_range_finds_exactly_the_ids_that_begin_so() -> None:
     for number, pk in enumerate([first, last, before, behind]):
         jobs.make(pk=pk, provider_task_id=f"t{number}")
 
-    found = VideoJob.objects.filter(pk__range=monitor.id_range("1a2b3c4d"))
+    found = VideoJob.objects.filter(pk__range=outlook.id_range("1a2b3c4d"))
 
     assert {job.pk for job in found} == {first, last}
 
@@ -174,12 +174,12 @@ def test_a_range_finds_exactly_the_ids_that_begin_so() -> None:
     ],
 )
 def test_no_more_than_the_host_of_a_url_is_told(url: str, host: str) -> None:
-    assert monitor.host(url) == host
+    assert outlook.host(url) == host
 
 
 def test_the_words_are_made_when_they_are_shown_and_not_at_import() -> None:
     with translation.override("de"):
-        assert monitor.next_step(jobs.make())
+        assert outlook.next_step(jobs.make())
 
 
 @pytest.mark.django_db
@@ -196,8 +196,8 @@ def test_a_hold_is_told_with_its_reason_and_when_it_is_tried_again(
 ) -> None:
     hold = jobs.make_hold(kind)
 
-    notice = monitor.hold_notice()
-    later = monitor.hold_notice(hold.until)
+    notice = outlook.hold_notice()
+    later = outlook.hold_notice(hold.until)
 
     assert expected in notice
     assert notice.endswith("The next try: in 4 min.")
@@ -209,14 +209,14 @@ def test_without_a_hold_there_is_nothing_to_tell() -> None:
     jobs.make_hold("limited")
     ProviderHold.objects.update(lifted_at=timezone.now())
 
-    assert monitor.hold_notice() == ""
+    assert outlook.hold_notice() == ""
 
 
 @pytest.mark.parametrize("state", [*jobs.STATES, "completed"])
 def test_who_can_be_mirrored_again_is_said_as_it_is_done(state: str) -> None:
     job = jobs.make(state)
 
-    says = monitor.can_be_mirrored_again(job)
-    finds = VideoJob.objects.filter(monitor.CAN_BE_MIRRORED_AGAIN).exists()
+    says = outlook.can_be_mirrored_again(job)
+    finds = VideoJob.objects.filter(outlook.CAN_BE_MIRRORED_AGAIN).exists()
 
     assert says == finds == operations.mirror_again(job, actor="ann")

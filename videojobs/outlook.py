@@ -159,7 +159,7 @@ def _so_far(job: VideoJob) -> str:
     }
 
 
-def outlook(job: VideoJob, now: datetime | None = None) -> list[str]:
+def sentences(job: VideoJob, now: datetime | None = None) -> list[str]:
     """What happens next and when, and what a person can do about it; a sentence an entry."""
     now = now or timezone.now()
     if job.due_at is None:

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from tests import jobs
+from videojobs import estimates
+from videojobs.models import VideoJob
+
+pytestmark = pytest.mark.django_db
+
+
+def completed(seconds: Iterable[float], **fields: object) -> None:
+    """A completed job for each length of its generation."""
+    for length in seconds:
+        submitted_at = timezone.now() - timedelta(hours=1)
+        finished_at = submitted_at + timedelta(seconds=length)
+        jobs.make("stored", submitted_at=submitted_at, finished_at=finished_at, **fields)
+
+
+def seconds_left(job: VideoJob, now: datetime) -> float | None:
+    expected = estimates.expected_at(job, now)
+    return None if expected is None else round((expected - now).total_seconds())
+
+
+def test_it_is_expected_when_half_of_its_kind_were_finished() -> None:
+    completed([100, 110, 120, 130, 140])
+    now = timezone.now()
+
+    job = jobs.make("processing", submitted_at=now - timedelta(seconds=30))
+
+    assert seconds_left(job, now) == 90
+
+
+def test_one_that_takes_longer_is_expected_when_nine_in_ten_were() -> None:
+    completed([100, 110, 120, 130, 140])
+    now = timezone.now()
+
+    job = jobs.make("processing", submitted_at=now - timedelta(seconds=121))
+
+    assert seconds_left(job, now) == 15
+
+
+def test_nothing_is_said_of_one_that_takes_longer_than_nearly_all() -> None:
+    completed([100, 110, 120, 130, 140])
+    now = timezone.now()
+
+    job = jobs.make("processing", submitted_at=now - timedelta(seconds=137))
+
+    assert estimates.expected_at(job, now) is None
+
+
+def test_nothing_is_said_from_four_jobs() -> None:
+    completed([100] * 4)
+
+    assert estimates.expected_at(jobs.make(submitted_at=timezone.now())) is None
+
+
+def test_nothing_is_said_from_jobs_of_another_model() -> None:
+    completed([100] * 5, model="other")
+
+    assert estimates.expected_at(jobs.make(submitted_at=timezone.now())) is None
+
+
+def test_jobs_of_the_same_duration_say_more_than_those_of_its_model() -> None:
+    completed([100] * 9, duration=5)
+    completed([300] * 5, duration=10)
+    now = timezone.now()
+
+    job = jobs.make(duration=10, submitted_at=now)
+
+    assert seconds_left(job, now) == 300
+
+
+def test_a_duration_that_is_new_is_judged_by_its_model() -> None:
+    completed([100] * 5, duration=5)
+    now = timezone.now()
+
+    job = jobs.make(duration=8, submitted_at=now)
+
+    assert seconds_left(job, now) == 100
+
+
+@pytest.mark.parametrize(
+    "state", [state for state in jobs.STATES if state not in ("queued", "processing")]
+)
+def test_nothing_is_expected_of_a_job_that_is_not_being_generated(state: str) -> None:
+    completed([10_000] * 5)
+
+    assert estimates.expected_at(jobs.make(state, submitted_at=timezone.now())) is None
+
+
+def test_many_jobs_are_judged_with_one_query() -> None:
+    completed([100] * 5)
+    running = [jobs.make(submitted_at=timezone.now()) for _ in range(5)]
+
+    with CaptureQueriesContext(connection) as captured:
+        found = [estimates.expected_at(job) for job in running]
+
+    assert all(found)
+    assert len(captured) == 1

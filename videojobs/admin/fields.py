@@ -1,0 +1,119 @@
+"""The fields of the job page."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.contrib.admin.utils import label_for_field
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
+
+from .. import markup, outlook
+from ..models import VideoJob
+from ..outlook import NOTHING
+from ..sanitize import redact
+
+_TIMES = (
+    "created_at",
+    "submitted_at",
+    "last_checked_at",
+    "deadline_at",
+    "finished_at",
+    "mirrored_at",
+    "due_at",
+    "claimed_until",
+)
+
+
+@admin.display(description=_("status, mirror"))
+def state(job: VideoJob) -> SafeString:
+    return format_html("{} {}", markup.status_badge(job), markup.mirror_badge(job))
+
+
+@admin.display(description=_("what happens next"))
+def what_next(job: VideoJob) -> SafeString:
+    return format_html_join(" ", "{}", ((sentence,) for sentence in outlook.sentences(job)))
+
+
+@admin.display(description=_("error"))
+def error_text(job: VideoJob) -> SafeString | str:
+    return markup.box(job.error, _("error")) if job.error else NOTHING
+
+
+@admin.display(description=_("file"))
+def file(job: VideoJob) -> SafeString | str:
+    if not job.output:
+        return NOTHING
+    return format_html("{} {}", markup.code(str(job.output.name)), job.content_type)
+
+
+@admin.display(description=_("poster"))
+def poster_name(job: VideoJob) -> SafeString | str:
+    return markup.code(str(job.poster.name)) if job.poster else NOTHING
+
+
+@admin.display(description=_("size"))
+def size(job: VideoJob) -> str:
+    return NOTHING if job.output_size is None else markup.size(job.output_size)
+
+
+@admin.display(description=_("picture"))
+def picture(job: VideoJob) -> str:
+    return markup.picture(job) or NOTHING
+
+
+@admin.display(description=_("SHA-256"))
+def sha256(job: VideoJob) -> SafeString | str:
+    return markup.code(job.output_sha256) if job.output_sha256 else NOTHING
+
+
+@admin.display(description=_("duration"))
+def lengths(job: VideoJob) -> str:
+    return gettext("file: %(file)s; provider: %(provider)s; asked: %(asked)s") % {
+        "file": markup.seconds(job.output_duration) or NOTHING,
+        "provider": markup.seconds(job.actual_duration) or NOTHING,
+        "asked": markup.seconds(job.duration) or NOTHING,
+    }
+
+
+@admin.display(description=_("endpoint"))
+def endpoint_text(job: VideoJob) -> str:
+    return redact(job.endpoint)
+
+
+@admin.display(description=_("prompt"))
+def prompt_text(job: VideoJob) -> SafeString | str:
+    return markup.box(job.prompt, _("prompt")) if job.prompt else NOTHING
+
+
+@admin.display(description=_("parameters"))
+def request_text(job: VideoJob) -> SafeString:
+    request = {"model": job.model, "duration": job.duration, **job.params}
+    return markup.json_box(request, _("parameters"))
+
+
+@admin.display(description=_("metadata"))
+def metadata_text(job: VideoJob) -> SafeString | str:
+    return markup.json_box(job.metadata, _("metadata")) if job.metadata else NOTHING
+
+
+@admin.display(description=_("output's host"))
+def video_host(job: VideoJob) -> str:
+    return outlook.host(job.video_url) or NOTHING
+
+
+@admin.display(description=_("times"))
+def times(job: VideoJob) -> SafeString:
+    known = ((label_for_field(name, VideoJob), getattr(job, name)) for name in _TIMES)
+    return markup.times((label, when) for label, when in known if when)
+
+
+#: Section, and its lines.
+SECTIONS: Any = [
+    (None, {"fields": [state, what_next, error_text]}),
+    (_("Video"), {"fields": [(size, picture), lengths, sha256, file, poster_name]}),
+    (_("Request, as frozen"), {"fields": [prompt_text, request_text, endpoint_text]}),
+    (_("Identity"), {"fields": [("provider_task_id", "key", video_host), metadata_text]}),
+    (_("Work"), {"fields": [("check_count", "error_count", "mirror_attempts", "turn"), times]}),
+]

@@ -1,0 +1,75 @@
+"""When a generation is likely to be finished, judged by those that were completed lately.
+
+The provider says nothing of progress, so this is all that can be said honestly; and where too few
+were completed, or a job takes longer than nearly all of them did, it is nothing.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import lru_cache
+from statistics import quantiles
+
+from django.utils import timezone
+
+from .models import VideoJob
+from .states import POLLED, Status
+
+#: How many of the latest completed jobs are looked at: one short scan of the index, for all models.
+_SAMPLES = 500
+#: Fewer jobs of a kind than this say nothing.
+_FEWEST = 5
+#: For how many seconds a process remembers what it found: browsers ask for it all the time.
+_FRESH = 60.0
+
+
+@dataclass(frozen=True)
+class Typical:
+    """How long half of the jobs of a kind took, and nine in ten."""
+
+    half: timedelta
+    most: timedelta
+
+
+def expected_at(job: VideoJob, now: datetime | None = None) -> datetime | None:
+    """When a job's verdict is to be expected; None where nobody can say.
+
+    When half of its kind would be finished; if it isn't by then, when nine in ten would be.
+    """
+    if job.status not in POLLED or job.submitted_at is None or job.is_overdue:
+        return None
+    now = now or timezone.now()
+    known = _typical(int(time.monotonic() // _FRESH))
+    kind = known.get((job.model, job.duration)) or known.get((job.model, None))
+    if kind is None:
+        return None
+    candidates = (job.submitted_at + kind.half, job.submitted_at + kind.most)
+    return next((when for when in candidates if when > now), None)
+
+
+def forget() -> None:
+    """Look at the latest jobs again at the next call."""
+    _typical.cache_clear()
+
+
+@lru_cache(maxsize=1)
+def _typical(_period: int) -> Mapping[tuple[str, int | None], Typical]:
+    """Of each model and asked duration, and of each model with any duration."""
+    finished = VideoJob.objects.filter(
+        status=Status.COMPLETED, submitted_at__isnull=False, finished_at__isnull=False
+    ).order_by("-created_at")
+    columns = "model", "duration", "submitted_at", "finished_at"
+    lengths = defaultdict(list)
+    for model, duration, submitted_at, finished_at in finished.values_list(*columns)[:_SAMPLES]:
+        length = (finished_at - submitted_at).total_seconds()
+        lengths[model, None].append(length)
+        if duration is not None:
+            lengths[model, duration].append(length)
+    return {kind: _of(found) for kind, found in lengths.items() if len(found) >= _FEWEST}
+
+
+def _of(lengths: list[float]) -> Typical:
+    tenths = quantiles(lengths, n=10, method="inclusive")
+    return Typical(timedelta(seconds=tenths[4]), timedelta(seconds=tenths[8]))

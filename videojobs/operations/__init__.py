@@ -1,0 +1,10 @@
+"""What keeps the whole in order. All of it is safe side by side with itself and with workers.
+
+`sweeping` and `purging` are for beat, `steering` is for people.
+"""
+
+from .purging import purge
+from .steering import attach, mirror_again, not_created
+from .sweeping import Swept, sweep
+
+__all__ = ["Swept", "attach", "mirror_again", "not_created", "purge", "sweep"]
