@@ -13,6 +13,7 @@ from .. import markup, outlook
 from ..models import VideoJob
 from ..outlook import NOTHING
 from ..sanitize import redact
+from .page import last_problem
 
 _TIMES = (
     "created_at",
@@ -38,7 +39,8 @@ def what_next(job: VideoJob) -> SafeString:
 
 @admin.display(description=_("error"))
 def error_text(job: VideoJob) -> SafeString | str:
-    return markup.box(job.error, _("error")) if job.error else NOTHING
+    error = job.error or last_problem(job)
+    return markup.box(error, _("error")) if error else NOTHING
 
 
 @admin.display(description=_("file"))

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from .. import markup
-from ..models import VideoJob
+from .. import markup, outlook
+from ..models import JobEvent, VideoJob
 from ..sanitize import redact
 from ..states import MirrorStatus
 
@@ -24,12 +24,32 @@ def video(job: VideoJob) -> dict[str, str] | None:
 def history(job: VideoJob) -> dict[str, Any]:
     """The latest events, oldest first, and whether there are earlier ones."""
     events = list(job.events.order_by("-created_at", "-pk")[: MAX_EVENTS + 1])
-    shown = events[:MAX_EVENTS][::-1]
-    rows = [
-        (event, markup.exact(event.created_at), markup.change(event), redact(event.reason))
-        for event in shown
-    ]
+    latest = events[:MAX_EVENTS][::-1]
     return {
-        "events": rows,
+        "events": [_line(event, before) for event, before in zip(latest, [None, *latest])],
         "events_left_out": len(events) > MAX_EVENTS,
     }
+
+
+def _line(event: JobEvent, before: JobEvent | None) -> dict[str, Any]:
+    return {
+        "event": event,
+        "time": markup.exact(event.created_at),
+        "after": outlook.age(before.created_at, event.created_at) if before else "",
+        "change": markup.change(event),
+        "reason": redact(event.reason),
+    }
+
+
+def last_problem(job: VideoJob) -> str:
+    """Why the latest attempt failed, where the provider has said nothing against the job itself."""
+    failed = job.mirror_status == MirrorStatus.FAILED
+    if not (failed or job.error_count):
+        return ""
+    kinds = [JobEvent.Kind.MIRROR] if failed else [JobEvent.Kind.NOTE, JobEvent.Kind.STATUS]
+    told = (
+        job.events.filter(kind__in=kinds, actor="")
+        .exclude(reason="")
+        .order_by("-created_at", "-pk")
+    )
+    return told.values_list("reason", flat=True).first() or ""
