@@ -6,12 +6,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from celery import Celery, current_app
 from django.db import connection, connections
 from pytest_django import Settings
 
 from videojobs import estimates, queue
+
+# How fast a machine is that does something else, too, is nobody's mistake.
+hypothesis.settings.register_profile(
+    "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("untimed")
 
 pytest_plugins = [
     "tests.listening",

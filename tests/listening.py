@@ -34,6 +34,7 @@ LAST = "test_no_secret_got_out_anywhere_in_this_run"
 
 # How `./dev test` chooses: not, and those of the database.
 _ALL = ("", "django_db")
+_ACCEPTANCE = ["tests/acceptance", f"tests/test_leaks.py::{LAST}"]
 
 _collected = pytest.StashKey[Collector]()
 _patched = pytest.StashKey[pytest.MonkeyPatch]()
@@ -84,22 +85,25 @@ def heard(pytestconfig: pytest.Config) -> Collector:
 
 
 def too_quiet(config: pytest.Config, collector: Collector) -> dict[str, int]:
-    """The channels over which too little came for a run of all tests, or all of the database."""
+    """The channels over which too little came for a run of all tests, or of those of a kind."""
     option = config.option
-    without_acceptance = option.ignore == ["tests/acceptance"]
     chosen = (
         option.keyword
         or option.deselect
         or config.getoption("lf", False)
         or option.markexpr not in _ALL
     )
-    if chosen or config.args != config.getini("testpaths"):
-        return {}
-    if option.ignore and not without_acceptance:
-        return {}
     # Only processes of the tests in `acceptance` leave log files.
-    least = {name: n for name, n in LEAST.items() if name != "log file" or not without_acceptance}
-    return {name: collector.seen[name] for name, n in least.items() if collector.seen[name] < n}
+    if not chosen and config.args == _ACCEPTANCE and not option.ignore:
+        expected = {"log file"}
+    elif chosen or config.args != config.getini("testpaths"):
+        expected = set()
+    elif option.ignore == [_ACCEPTANCE[0]]:
+        expected = {*LEAST} - {"log file"}
+    else:
+        expected = set() if option.ignore else {*LEAST}
+    seen = {name: collector.seen[name] for name in LEAST if name in expected}
+    return {name: number for name, number in seen.items() if number < LEAST[name]}
 
 
 def to_keys(collector: Collector, patch: pytest.MonkeyPatch) -> None:

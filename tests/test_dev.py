@@ -12,7 +12,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 # The tools that the script uses, and no Python: each test says which Pythons there are.
-TOOLS = ["sh", "cat", "cksum", "dirname", "env", "mkdir", "readlink", "rm", "sed", "uname"]
+TOOLS = [
+    *("sh", "cat", "cksum", "dirname", "env", "mkdir", "mktemp", "nice", "readlink", "rm", "sed"),
+    "uname",
+]
 MANAGE = """
 import os, sys
 print("managed", sys.argv[1:], os.getcwd(), os.environ.get("DJANGO_DEBUG"))
@@ -340,7 +343,38 @@ def test_test_goes_on_without_the_newest_celery_where_it_cannot_be_installed(cop
 
     assert "no such file" in run.stderr
     assert "going on without the newest Celery" in run.stderr
-    assert run.stderr.endswith("No module named pytest\n")
+    assert run.stdout.endswith("No module named pytest\n")
+
+
+# What `python -m pytest` finds in the copy.
+PYTEST = """
+import os, sys
+print("tested", sys.argv[1:])
+sys.exit(os.environ.get("FAILS", "none") in " ".join(sys.argv[1:]))
+"""
+
+
+def test_test_runs_every_test_once_and_those_of_the_database_on_postgresql_too(copy: Copy) -> None:
+    (copy.root / "pytest.py").write_text(PYTEST)
+
+    run = copy.run("test")
+
+    assert run.returncode == 0
+    tested = [line.removeprefix("tested ") for line in run.stdout.splitlines()]
+    assert tested == [
+        "['tests/acceptance', 'tests/test_leaks.py::test_no_secret_got_out_anywhere_in_this_run']",
+        "['--ignore=tests/acceptance']",
+        "['--database=postgres', '--ignore=tests/acceptance', '-m', 'django_db']",
+    ]
+
+
+@pytest.mark.parametrize("fails", ["tests/test_leaks", "--ignore", "postgres"])
+def test_test_fails_if_any_of_its_runs_does(copy: Copy, fails: str) -> None:
+    (copy.root / "pytest.py").write_text(PYTEST)
+
+    run = copy.run("test", FAILS=fails)
+
+    assert run.returncode == 1
 
 
 def test_lock_without_uv_says_what_is_missing(bare: Copy) -> None:

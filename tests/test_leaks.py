@@ -360,6 +360,22 @@ def test_a_whole_run_in_which_little_is_heard_fails(tmp_path: Path, arguments: l
     assert ("'log file': 0" in output) == (arguments == [])
 
 
+def test_a_run_of_those_with_processes_of_their_own_in_which_no_log_is_heard_fails(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "tests" / "acceptance").mkdir(parents=True)
+    (tmp_path / "tests" / "test_leaks.py").write_text(
+        "from tests.listening import too_quiet\n"
+        f"def {LAST}(heard, pytestconfig): assert too_quiet(pytestconfig, heard) == {{}}"
+    )
+
+    output = last_test_of(
+        tmp_path, "--import-mode=importlib", "tests/acceptance", f"tests/test_leaks.py::{LAST}"
+    )
+
+    assert "{'log file': 0}" in output, output
+
+
 @pytest.mark.parametrize("arguments", [["test_all.py"], ["-k", LAST]], ids=["a file", "a word"])
 def test_of_a_choice_of_tests_nothing_is_expected(tmp_path: Path, arguments: list[str]) -> None:
     output = last_test_of(tmp_path, *arguments)
