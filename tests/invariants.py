@@ -67,7 +67,7 @@ MUTANTS = [
             "kind=kind, reason=reason, actor=actor)",
             "kind=kind, reason=reason)",
         ),
-        "test_operations.py::test_of_two_people_who_resolve_at_once_one_does",
+        "test_steering.py::test_of_two_people_who_resolve_at_once_one_does",
     ),
     # What was won is told, after the commit, once, robustly.
     Mutant(
