@@ -135,6 +135,14 @@ MUTANTS = [
         *("I5", "client.py", 'fresh=method == "POST",', "fresh=False,"),
         "test_client.py::test_a_create_call_goes_over_a_connection_of_its_own",
     ),
+    Mutant(
+        *("I5", "admin/asking.py", '"turn": int(turn)}', "}"),
+        "test_acts.py::test_an_answer_is_about_the_jobs_as_they_were_shown",
+    ),
+    Mutant(
+        *("I5", "admin/asking.py", 'f"again-{token}-{job.pk}"', 'f"again-{secrets.token_hex()}"'),
+        "test_acts.py::test_an_answer_that_is_sent_twice_is_one",
+    ),
     # No error of transport, of HTTP or of ours sets `failed`.
     Mutant(
         *("I6", "client.py", "reply.status not in _NO_REFUSAL and refusal", "refusal"),

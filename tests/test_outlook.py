@@ -88,7 +88,7 @@ def test_the_outlook_says_what_comes_next(
     [
         ("unconfirmed", {}, "attach its id or confirm that it was not created"),
         ("expired", {}, "Take it up again"),
-        ("expired", {}, "generate it again, which is billed"),
+        ("expired", {}, "before you generate it again, which is billed"),
         ("stopped", {}, "the provider may still finish, and bill. Take it up again"),
         ("stopped", {"provider_task_id": None}, "generate it again, which is billed"),
         ("failed", {}, "generate it again, which is billed"),

@@ -577,7 +577,10 @@ def test_a_download_that_asks_for_a_fresh_url_has_asked_the_provider(
     settings.VIDEOJOBS = jobs.asked_at(simulated_provider)
     simulated_provider.add_task("proj_1")  # still queued: there is no URL
     job = jobs.make(
-        "due", provider_task_id="proj_1", endpoint=f"{simulated_provider.base_url}/v1/", video_url=""
+        "due",
+        provider_task_id="proj_1",
+        endpoint=f"{simulated_provider.base_url}/v1/",
+        video_url="",
     )
 
     services.mirror(job.pk, job.turn)

@@ -216,11 +216,9 @@ class VideoJobQuerySet(models.QuerySet["VideoJob"]):
         event.save(using=self.db, force_insert=True)
 
         def announce() -> None:  # no partial: Django fails to log the error of one
-            if kind in ("status", "mirror"):
-                logger.info("job=%s %s %s", job.pk, event, reason)
-            else:
-                level = logging.INFO if actor else logging.WARNING
-                logger.log(level, "job=%s %s", job.pk, event)
+            told = f"{event} {reason}" if event.old != event.new else reason
+            level = logging.INFO if actor or kind in ("status", "mirror") else logging.WARNING
+            logger.log(level, "job=%s %s", job.pk, told)
             outbox.deliver(job, event)
 
         transaction.on_commit(announce, using=self.db, robust=True)

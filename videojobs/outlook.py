@@ -212,7 +212,7 @@ def _at_rest(job: VideoJob) -> str:
     if job.status == Status.EXPIRED:
         return gettext(
             "No verdict came in time; the provider is not asked any more. Take it up again to ask "
-            "once more, or generate it again, which is billed."
+            "once more, before you generate it again, which is billed."
         )
     if job.status == Status.STOPPED:
         return _stopped(job)

@@ -161,7 +161,8 @@ def add_view(model_admin: Any, request: HttpRequest) -> HttpResponse:
         if form.is_valid():
             known = VideoJob.objects.filter(key=form.order_key()).exists()
             if job := form.submit(acts.actor(request)):
-                return _lead_to(model_admin, request, job, known=known)
+                told = _told(form, known=known)
+                return _lead_to(model_admin, request, job, told, warn=known)
     else:
         form = AddForm(initial={"token": secrets.token_hex(16)})
     # Django's own helpers ask no more of a form than its fields and errors.
@@ -185,14 +186,21 @@ def add_view(model_admin: Any, request: HttpRequest) -> HttpResponse:
     return response
 
 
-def _lead_to(model_admin: Any, request: HttpRequest, job: VideoJob, *, known: bool) -> HttpResponse:
+def _told(form: AddForm, *, known: bool) -> Any:
+    if not known:
+        return _("Submitted as job {}.")
+    if form.cleaned_data["key"]:
+        return _("Nothing was sent: the key belongs to job {} already.")
+    return _("This form was sent already, as job {}. For another one, open the form anew.")
+
+
+def _lead_to(
+    model_admin: Any, request: HttpRequest, job: VideoJob, told: Any, *, warn: bool
+) -> HttpResponse:
     may_look = model_admin.has_view_permission(request, job)
     name = telling.link(model_admin, job) if may_look else str(job.pk)
-    if known:
-        told = _("Nothing was sent: the key, or this form, belongs to job {} already.")
-        messages.warning(request, format_html(str(told), name))
-    else:
-        messages.success(request, format_html(str(_("Submitted as job {}.")), name))
+    level = messages.WARNING if warn else messages.SUCCESS
+    messages.add_message(request, level, format_html(str(told), name))
     if may_look:
         return HttpResponseRedirect(telling.url(model_admin, request, "change", job.pk))
     return HttpResponseRedirect(reverse("admin:index", current_app=model_admin.admin_site.name))
