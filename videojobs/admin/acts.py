@@ -33,8 +33,8 @@ class Act:
     # On the job's page.
     button: Any
     says: Callable[[VideoJob], Any]
-    told: Any
     refused: Any
+    told: Any = ""
     #: Fields of its form that the operation takes.
     takes: tuple[str, ...] = ()
     #: Whether what it says has to be opened before there is a button.
@@ -233,7 +233,6 @@ _TABLE = [
         options.can_be_generated_again,
         button=_("Generate it again…"),
         says=lambda job: _("The same request as a new job, which is billed: you are asked first."),
-        told=_("Generated again, which is billed, as"),
         refused=_("The job is not finished, or its request is not known."),
         is_order=True,
         offered=_("Generate again, which is billed"),

@@ -42,7 +42,7 @@ def ask(
     count = {"count": len(jobs)}
     context = {
         **model_admin.admin_site.each_context(request),
-        "title": act.button if of_page else act.offered,
+        "title": act.offered,
         "subtitle": None,
         "opts": model_admin.opts,
         "media": model_admin.media,
