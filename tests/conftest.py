@@ -9,6 +9,7 @@ from typing import Any
 import hypothesis
 import pytest
 from celery import Celery, current_app
+from celery.signals import before_task_publish
 from django.db import connection, connections
 from pytest_django import Settings
 
@@ -87,6 +88,19 @@ def a_broker_that_nobody_found_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     """What one test's broker did is forgotten before the next test."""
     monkeypatch.setattr(queue, "_quiet_until", 0.0)
     monkeypatch.setattr(queue, "_frozen", None)
+
+
+@pytest.fixture
+def woken() -> Iterator[list[tuple[str, str, int]]]:
+    """The wake-ups that reach the broker: task, job, turn."""
+    sent: list[tuple[str, str, int]] = []
+
+    def note(sender: str, body: Any, **_: Any) -> None:
+        sent.append((sender, *body[0]))
+
+    before_task_publish.connect(note, weak=False)
+    yield sent
+    before_task_publish.disconnect(note)
 
 
 @pytest.fixture(autouse=True)

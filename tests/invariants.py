@@ -67,7 +67,7 @@ MUTANTS = [
             "kind=kind, reason=reason, actor=actor)",
             "kind=kind, reason=reason)",
         ),
-        "test_operations.py::test_of_two_people_who_resolve_at_once_one_does",
+        "test_steering.py::test_of_two_people_who_resolve_at_once_one_does",
     ),
     # What was won is told, after the commit, once, robustly.
     Mutant(
@@ -134,6 +134,14 @@ MUTANTS = [
     Mutant(
         *("I5", "client.py", 'fresh=method == "POST",', "fresh=False,"),
         "test_client.py::test_a_create_call_goes_over_a_connection_of_its_own",
+    ),
+    Mutant(
+        *("I5", "admin/asking.py", '"turn": int(turn)}', "}"),
+        "test_acts.py::test_an_answer_is_about_the_jobs_as_they_were_shown",
+    ),
+    Mutant(
+        *("I5", "admin/asking.py", 'f"again-{token}-{job.pk}"', 'f"again-{secrets.token_hex()}"'),
+        "test_acts.py::test_an_answer_that_is_sent_twice_is_one",
     ),
     # No error of transport, of HTTP or of ours sets `failed`.
     Mutant(

@@ -1,22 +1,21 @@
 """The sweep finds what was lost, the purge deletes what is over; neither touches anything else."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import time_machine
-from celery.signals import before_task_publish
-from django.core.exceptions import ValidationError
 from django.core.files.base import ContentFile
 from django.core.files.storage import FileSystemStorage
 from django.db import connection, models, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from videojobs import operations, queue, signals
+from tests.races import meanwhile
+from videojobs import operations, signals
 from videojobs.models import JobEvent, VideoJob
 from videojobs.operations import Swept
 from videojobs.states import TERMINAL, MirrorStatus, Status
@@ -25,20 +24,6 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 DAY = timedelta(days=1)
 MIRROR_DUE = {"status": Status.COMPLETED, "mirror_status": MirrorStatus.DUE}
-
-
-@pytest.fixture
-def woken(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, str, int]]]:
-    """The wake-ups that reach the broker: task, job, turn."""
-    sent: list[tuple[str, str, int]] = []
-
-    def note(sender: str, body: Any, **_: Any) -> None:
-        sent.append((sender, *body[0]))
-
-    monkeypatch.setattr(queue, "_quiet_until", 0.0)
-    before_task_publish.connect(note, weak=False)
-    yield sent
-    before_task_publish.disconnect(note)
 
 
 @pytest.fixture(autouse=True)
@@ -64,18 +49,6 @@ def a_job(**fields: Any) -> VideoJob:
 
 def rows() -> list[dict[str, Any]]:
     return [dict(row) for row in VideoJob.objects.order_by("pk").values()]
-
-
-def meanwhile(table: str, verb: str, act: Callable[[], Any]) -> Any:
-    """A hook that lets somebody else `act` just before the first such statement on the table."""
-    pending = [act]
-
-    def hook(execute: Any, sql: str, *args: Any) -> Any:
-        if pending and sql.startswith(verb) and f'"{table}"' in sql:
-            pending.pop()()
-        return execute(sql, *args)
-
-    return connection.execute_wrapper(hook)
 
 
 # sweep
@@ -539,104 +512,3 @@ def test_a_purge_of_a_status_that_is_not_the_end_deletes_nothing(now: datetime) 
     a_job(status=Status.QUEUED, due_at=now, created_at=now - 9 * DAY)
 
     assert operations.purge(older_than=DAY, statuses=[Status.QUEUED]) == 0
-
-
-# resolve
-
-
-def an_unconfirmed_job(**fields: Any) -> VideoJob:
-    return a_job(status=Status.UNCONFIRMED, error_count=3, **fields)
-
-
-def test_an_attached_id_is_tracked_from_now_on(now: datetime, woken: list[Any]) -> None:
-    job = an_unconfirmed_job()
-
-    assert operations.attach(job, "proj_7", actor="ann")
-
-    job = VideoJob.objects.get()
-    assert (job.status, job.provider_task_id, job.error_count) == (Status.QUEUED, "proj_7", 0)
-    assert woken == [("videojobs.poll", str(job.pk), 1)]
-    assert job.deadline_at is not None
-    assert job.deadline_at >= now + timedelta(seconds=1800)
-
-
-def test_a_submission_that_was_not_created_is_sent_again(woken: list[Any]) -> None:
-    job = an_unconfirmed_job()
-
-    assert operations.not_created(job, actor="ann")
-
-    job = VideoJob.objects.get()
-    assert (job.status, job.error_count) == (Status.PENDING, 0)
-    assert woken == [("videojobs.submit", str(job.pk), 1)]
-
-
-@pytest.mark.parametrize(
-    "act",
-    [
-        lambda job: operations.attach(job, "proj_7", actor="ann"),
-        lambda job: operations.not_created(job, actor="ann"),
-    ],
-)
-def test_of_two_people_who_resolve_at_once_one_does(act: Callable[[VideoJob], bool]) -> None:
-    job = an_unconfirmed_job()
-    same = VideoJob.objects.get()
-
-    assert [act(job), act(same)] == [True, False]
-
-    assert [(event.new, event.actor) for event in JobEvent.objects.all()] == [(job.status, "ann")]
-
-
-def test_an_id_that_another_job_has_is_refused(now: datetime) -> None:
-    a_job(status=Status.QUEUED, due_at=now, provider_task_id="proj_7")
-    job = an_unconfirmed_job()
-
-    with pytest.raises(ValidationError, match="belongs to job"):
-        operations.attach(job, "proj_7", actor="ann")
-
-    assert VideoJob.objects.get(pk=job.pk).status == Status.UNCONFIRMED
-
-
-# mirror again
-
-
-@pytest.mark.parametrize("mirror", [MirrorStatus.FAILED, MirrorStatus.SKIPPED])
-def test_an_output_is_fetched_again_from_the_first_attempt_with_a_fresh_url(
-    mirror: MirrorStatus, woken: list[Any]
-) -> None:
-    job = a_job(
-        status=Status.COMPLETED, mirror_status=mirror, mirror_attempts=9, video_url="https://old"
-    )
-
-    assert operations.mirror_again(job, actor="ann")
-
-    job = VideoJob.objects.get()
-    assert (job.mirror_status, job.mirror_attempts, job.video_url) == (MirrorStatus.DUE, 0, "")
-    assert woken == [("videojobs.mirror", str(job.pk), 1)]
-    assert [(event.new, event.actor) for event in job.events.all()] == [("due", "ann")]
-
-
-def test_a_stored_output_can_be_fetched_again(now: datetime) -> None:
-    job = a_stored_job(now, days=1)
-
-    assert operations.mirror_again(job, actor="ann")
-
-    assert VideoJob.objects.get().mirror_status == MirrorStatus.DUE
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"status": Status.FAILED},
-        {"status": Status.UNCONFIRMED},
-        {"status": Status.QUEUED, "due_at": True},
-        {**MIRROR_DUE, "due_at": True},
-    ],
-)
-def test_without_an_output_there_is_nothing_to_fetch(fields: dict[str, Any], now: datetime) -> None:
-    if "due_at" in fields:
-        fields = {**fields, "due_at": now}
-    job = a_job(**fields)
-
-    assert not operations.mirror_again(job, actor="ann")
-
-    assert not JobEvent.objects.exists()

@@ -8,7 +8,7 @@ import pytest
 from django.utils import timezone, translation
 
 from tests import jobs
-from videojobs import operations, outlook
+from videojobs import outlook
 from videojobs.models import ProviderHold, VideoJob
 
 pytestmark = pytest.mark.django_db
@@ -73,8 +73,6 @@ def test_the_next_step_is_said_in_a_few_words(
         ("overdue", {}, "It is overdue and asked for rarely; given up in 23 h 28 min."),
         ("due", {"mirror_attempts": 1}, "Download the video, attempt 2 of 10: in 24 s."),
         ("stored", {}, "Nothing: the job is finished."),
-        ("stopped", {}, "Tracking was stopped; the provider may still finish, and bill."),
-        ("expired", {}, "No verdict came in time; the provider is not asked any more."),
     ],
 )
 def test_the_outlook_says_what_comes_next(
@@ -83,6 +81,24 @@ def test_the_outlook_says_what_comes_next(
     job = jobs.make(state, **fields)
 
     assert sentence in outlook.sentences(job)
+
+
+@pytest.mark.parametrize(
+    ("state", "fields", "way_out"),
+    [
+        ("unconfirmed", {}, "attach its id or confirm that it was not created"),
+        ("expired", {}, "Take it up again"),
+        ("expired", {}, "before you generate it again, which is billed"),
+        ("stopped", {}, "the provider may still finish, and bill. Take it up again"),
+        ("stopped", {"provider_task_id": None}, "generate it again, which is billed"),
+        ("failed", {}, "generate it again, which is billed"),
+        ("cancelled", {}, "generate it again, which is billed"),
+        ("cancelled", {"model": ""}, "submit a new one"),
+        ("mirror-failed", {}, "mirror it again"),
+    ],
+)
+def test_the_outlook_names_the_way_out(state: str, fields: dict[str, Any], way_out: str) -> None:
+    assert way_out in outlook.sentences(jobs.make(state, **fields))[0]
 
 
 def test_a_running_download_is_called_by_the_number_of_its_attempt() -> None:
@@ -210,13 +226,3 @@ def test_without_a_hold_there_is_nothing_to_tell() -> None:
     ProviderHold.objects.update(lifted_at=timezone.now())
 
     assert outlook.hold_notice() == ""
-
-
-@pytest.mark.parametrize("state", [*jobs.STATES, "completed"])
-def test_who_can_be_mirrored_again_is_said_as_it_is_done(state: str) -> None:
-    job = jobs.make(state)
-
-    says = outlook.can_be_mirrored_again(job)
-    finds = VideoJob.objects.filter(outlook.CAN_BE_MIRRORED_AGAIN).exists()
-
-    assert says == finds == operations.mirror_again(job, actor="ann")

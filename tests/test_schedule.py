@@ -314,3 +314,10 @@ def test_no_wake_up_is_sent_further_ahead_than_the_longest_countdown(
         policy.after(hold),
     ):
         assert at is None or at <= latest
+
+
+@pytest.mark.parametrize(("asked", "wait"), [(None, 0), (-5, 25), (-30, 0), (-3000, 0), (5, 35)])
+def test_a_persons_wish_waits_for_the_interval_to_be_over(asked: float | None, wait: float) -> None:
+    last = None if asked is None else STARTED + timedelta(seconds=asked)
+
+    assert Policy().earliest(STARTED, last) == STARTED + timedelta(seconds=wait)

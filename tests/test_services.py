@@ -108,6 +108,12 @@ def lose_the_worker() -> None:
     operations.sweep()
 
 
+def give_it_up() -> None:
+    """As if the worker had not come back, and a person had stopped the job then."""
+    lose_the_worker()
+    assert operations.stop(VideoJob.objects.get(), actor="ann")
+
+
 def take_it(**changes: Any) -> Callable[[], Any]:
     """Somebody else changes the job, and thereby takes it over."""
 
@@ -263,7 +269,7 @@ def test_a_message_that_is_delivered_again_during_the_call_sends_nothing(
     ("lose_it", "status"),
     [
         (lose_the_worker, Status.UNCONFIRMED),
-        (take_it(status=Status.STOPPED, actor="ann"), Status.STOPPED),
+        (give_it_up, Status.STOPPED),
         (lambda: VideoJob.objects.all().delete(), None),
     ],
 )
@@ -322,15 +328,59 @@ def test_an_answer_that_came_after_the_lease_is_attached(provider: MeddledProvid
     assert job.deadline_at is not None
 
 
-def test_an_answer_for_a_job_that_was_stopped_meanwhile_is_logged(
+def test_an_answer_for_a_job_that_was_stopped_meanwhile_is_kept_for_whoever_takes_it_up(
+    provider: MeddledProvider,
+) -> None:
+    provider.meanwhile = give_it_up
+
+    job = run(submitted())
+
+    assert (job.status, [job.provider_task_id]) == (Status.STOPPED, list(provider.tasks))
+    assert (job.due_at, job.submitted_at is None) == (None, False)
+    assert last_reason(job) == "the answer came late"
+    assert operations.take_up(job, actor="ann")
+    assert run(job).check_count == 1
+
+
+def test_a_stopped_job_tells_of_a_refusal_that_came_late(provider: MeddledProvider) -> None:
+    provider.expect("kitten", Script(create=Answer(200, {"code": "1001", "msg": "no"})))
+    provider.meanwhile = give_it_up
+
+    job = run(submitted())
+
+    assert (job.status, job.provider_task_id) == (Status.STOPPED, None)
+    assert last_reason(job).startswith("the answer came late; the provider refused the request")
+
+
+def test_an_answer_that_comes_late_for_a_job_that_a_person_has_sent_again_and_stopped_is_kept(
+    provider: MeddledProvider,
+) -> None:
+    def send_again_and_stop() -> None:
+        lose_the_worker()
+        operations.not_created(VideoJob.objects.get(), actor="ann")
+        operations.stop(VideoJob.objects.get(), actor="ann")
+
+    provider.meanwhile = send_again_and_stop
+
+    job = run(submitted())
+
+    assert (job.status, [job.provider_task_id]) == (Status.STOPPED, list(provider.tasks))
+
+
+def test_an_id_that_a_stopped_job_has_already_stays(
     provider: MeddledProvider, caplog: pytest.LogCaptureFixture
 ) -> None:
-    provider.meanwhile = take_it(status=Status.STOPPED, actor="ann")
+    def stop_with_an_id() -> None:
+        lose_the_worker()
+        operations.attach(VideoJob.objects.get(), "proj_mine", actor="ann")
+        operations.stop(VideoJob.objects.get(), actor="ann")
+
+    provider.meanwhile = stop_with_an_id
 
     job = run(submitted())
 
     [task_id] = provider.tasks
-    assert job.status == Status.STOPPED
+    assert job.provider_task_id == "proj_mine"
     assert f"nobody tracks the task {task_id}" in caplog.text
 
 

@@ -63,6 +63,7 @@ class VideoJobQuerySet(models.QuerySet["VideoJob"]):
         metadata: Mapping[str, Any] | None = None,
         mirror: bool = True,
         actor: str = "",
+        generated_from: "VideoJob | None" = None,
         **params: Any,
     ) -> "VideoJob":
         """Write down a request for a video; it is sent once the transaction commits.
@@ -70,12 +71,13 @@ class VideoJobQuerySet(models.QuerySet["VideoJob"]):
         `duration` is in seconds; `params` are the provider's own parameters (`ratio="16:9"`,
         `referenceImages=[…]`). A `key` that is known already returns the job that has it, and
         nothing is sent. With `mirror=False` the output is left where the provider put it.
+        `generated_from` is the job that this one repeats: both histories tell of it.
 
         Raises `ValidationError` before anything is written; `SpendLimitReached`, which is one, for
         a request that is right but one too many.
         """
         self._for_write = True
-        _check_caller_values(key, metadata)
+        rules.check_caller_values(key, metadata)
         find = partial(self._find_by_key, key)
         if known := find():
             return known
@@ -87,6 +89,7 @@ class VideoJobQuerySet(models.QuerySet["VideoJob"]):
             status=Status.PENDING,
             mirror_status=MirrorStatus.NONE if mirror else MirrorStatus.SKIPPED,
             key=key,
+            generated_from=generated_from,
             metadata=dict(metadata or {}),
             endpoint=request.endpoint,
             model=request.model,
@@ -111,7 +114,7 @@ class VideoJobQuerySet(models.QuerySet["VideoJob"]):
         """
         self._for_write = True
         rules.check_identifier("task_id", task_id)
-        _check_caller_values(key, metadata)
+        rules.check_caller_values(key, metadata)
         find = partial(self._find_by_task, task_id, key)
         if known := find():
             return known
@@ -213,10 +216,9 @@ class VideoJobQuerySet(models.QuerySet["VideoJob"]):
         event.save(using=self.db, force_insert=True)
 
         def announce() -> None:  # no partial: Django fails to log the error of one
-            if kind in ("status", "mirror"):
-                logger.info("job=%s %s %s", job.pk, event, reason)
-            else:
-                logger.warning("job=%s %s", job.pk, event)
+            told = f"{event} {reason}" if event.old != event.new else reason
+            level = logging.INFO if actor or kind in ("status", "mirror") else logging.WARNING
+            logger.log(level, "job=%s %s", job.pk, told)
             outbox.deliver(job, event)
 
         transaction.on_commit(announce, using=self.db, robust=True)
@@ -252,9 +254,16 @@ class VideoJobQuerySet(models.QuerySet["VideoJob"]):
             with transaction.atomic(using=self.db):
                 if billed:
                     spending.check(self.model._base_manager.using(self.db))
-                now = timezone.now()
+                now, origin = timezone.now(), fields.get("generated_from")
                 job = self.create(due_at=now, created_at=now, **fields)
-                job.events.create(kind="status", new=job.status, actor=actor)
+                reason = f"generated again from {origin.pk}" if origin else ""
+                job.events.create(kind="status", new=job.status, reason=reason, actor=actor)
+                if origin:  # nothing of it changes: who is at its file keeps his claim
+                    was, told = (
+                        (origin.status, origin.mirror_status),
+                        f"generated again as {job.pk}",
+                    )
+                    self._tell(origin, "note", was, reason=told, actor=actor)
                 self._wake(job)
         except (IntegrityError, SpendLimitReached):
             # Another caller has inserted it meanwhile, at the last place perhaps.
@@ -266,15 +275,6 @@ class VideoJobQuerySet(models.QuerySet["VideoJob"]):
 
 def _lease() -> datetime:
     return timezone.now() + timedelta(seconds=conf.lease)
-
-
-def _check_caller_values(key: str | None, metadata: Mapping[str, Any] | None) -> None:
-    if key is not None:
-        rules.check_identifier("key", key)
-    if not isinstance(metadata, Mapping | None):
-        raise ValidationError({"metadata": "This must be a mapping."})
-    if errors := dict(rules.check_json("metadata", dict(metadata or {}))):
-        raise ValidationError(errors)
 
 
 def _check_transition(job: "VideoJob", changes: Mapping[str, Any], actor: str) -> None:

@@ -55,6 +55,17 @@ class VideoJob(models.Model):
     params = models.JSONField(default=dict, blank=True)
     metadata = models.JSONField(default=dict, blank=True, help_text=_("The caller's own."))
 
+    # The job whose request this one repeats, because a person wanted it.
+    generated_from = models.ForeignKey(
+        "self",
+        verbose_name=_("generated again from"),
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        editable=False,
+        related_name="generated_again",
+    )
+
     # Who may act on the job, and when.
     due_at = models.DateTimeField(_("next step"), null=True, blank=True)
     turn = models.PositiveBigIntegerField(
@@ -109,8 +120,12 @@ class VideoJob(models.Model):
         verbose_name_plural = _("video jobs")
         ordering = ["-created_at"]
         permissions = [
+            ("check_videojob", "Can have a job checked now"),
+            ("stop_videojob", "Can stop tracking a job"),
+            ("take_up_videojob", "Can take up a job again"),
             ("resolve_videojob", "Can resolve an unconfirmed submission"),
             ("mirror_videojob", "Can mirror an output again"),
+            ("generate_videojob", "Can generate a job again, which is billed"),
         ]
         indexes = [
             # → the sweep: due() and stuck(). Only unfinished jobs are in it.

@@ -12,7 +12,7 @@ from django.template.defaultfilters import filesizeformat
 from django.utils import timezone
 from django.utils.translation import gettext, ngettext
 
-from . import holds
+from . import holds, options
 from .conf import conf
 from .models import ProviderHold, VideoJob
 from .schedule import Policy
@@ -25,9 +25,6 @@ NEEDS_A_PERSON = Q(status__in=_WAITING) | Q(mirror_status=MirrorStatus.FAILED)
 
 #: The jobs that are under way, or wait for a person before they can be.
 UNFINISHED = ~Q(status__in=sorted(TERMINAL)) | Q(mirror_status=MirrorStatus.DUE)
-
-#: The jobs whose output can be fetched once more; `operations.mirror_again` does it.
-CAN_BE_MIRRORED_AGAIN = Q(status=Status.COMPLETED) & ~Q(mirror_status=MirrorStatus.DUE)
 
 #: What is shown where nothing is to be said.
 NOTHING = "—"
@@ -44,11 +41,6 @@ def overdue(now: datetime) -> Q:
 def needs_a_person(job: VideoJob) -> bool:
     """Whether `NEEDS_A_PERSON` holds for a job that is read already."""
     return job.status in _WAITING or job.mirror_status == MirrorStatus.FAILED
-
-
-def can_be_mirrored_again(job: VideoJob) -> bool:
-    """Whether `CAN_BE_MIRRORED_AGAIN` holds for a job that is read already."""
-    return job.status == Status.COMPLETED and job.mirror_status != MirrorStatus.DUE
 
 
 def succeeded(job: VideoJob) -> bool:
@@ -218,12 +210,39 @@ def _at_rest(job: VideoJob) -> str:
             "created."
         )
     if job.status == Status.EXPIRED:
-        return gettext("No verdict came in time; the provider is not asked any more.")
+        return gettext(
+            "No verdict came in time; the provider is not asked any more. Take it up again to ask "
+            "once more, before you generate it again, which is billed."
+        )
     if job.status == Status.STOPPED:
-        return gettext("Tracking was stopped; the provider may still finish, and bill.")
+        return _stopped(job)
+    if job.status in (Status.FAILED, Status.CANCELLED):
+        return _refused(job)
     if job.mirror_status == MirrorStatus.FAILED:
         return gettext(
             "The video was generated but not stored, and nothing tries again by itself. "
             "The provider keeps it for a while only: mirror it again before it is gone."
         )
     return gettext("Nothing: the job is finished.")
+
+
+def _stopped(job: VideoJob) -> str:
+    if options.can_be_taken_up(job):
+        return gettext(
+            "Tracking was stopped; the provider may still finish, and bill. Take it up again to "
+            "ask what became of it."
+        )
+    return gettext(
+        "It was stopped, and no id of the provider is known: either nothing was sent, or nobody "
+        "knows whether it arrived; its history tells. What the provider has can be tracked as a "
+        "job of its own; or generate it again, which is billed."
+    )
+
+
+def _refused(job: VideoJob) -> str:
+    if options.can_be_generated_again(job):
+        return gettext("That is the last word on it. You can generate it again, which is billed.")
+    return gettext(
+        "That is the last word on it. It was not submitted here, so its request is "
+        "not known: submit a new one."
+    )

@@ -83,6 +83,16 @@ def check_identifier(field: str, value: object) -> None:
         )
 
 
+def check_caller_values(key: object, metadata: object) -> None:
+    """Raise `ValidationError` unless a caller's key and metadata can be stored."""
+    if key is not None:
+        check_identifier("key", key)
+    if not isinstance(metadata, Mapping | None):
+        raise ValidationError({"metadata": "This must be a mapping."})
+    if errors := dict(check_json("metadata", dict(metadata or {}))):
+        raise ValidationError(errors)
+
+
 def check_json(field: str, value: object) -> Errors:
     """An error unless `value` can be stored as JSON by every database."""
     try:

@@ -76,6 +76,12 @@ class Policy:
             base = max(base, self.overdue_interval)
         return now + self._wait(base, error_count, retry_after)
 
+    def earliest(self, now: datetime, last_checked_at: datetime | None) -> datetime:
+        """When a person may have a job asked for: now, or an interval after the last time."""
+        if last_checked_at is None:
+            return now
+        return max(now, last_checked_at + timedelta(seconds=self.poll_interval))
+
     def next_submit(self, now: datetime, *, error_count: int, slowly: bool = False) -> datetime:
         """When to try a create call again that surely never left."""
         base = self.overdue_interval if slowly else self.poll_interval

@@ -50,8 +50,9 @@ _VERDICTS = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED})
 #: a person, or the answer to the create call when it comes late after all.
 TRANSITIONS: dict[Status, frozenset[Status]] = {
     Status.PENDING: frozenset({Status.SUBMITTING, Status.STOPPED}),
+    # Not stopped: the answer may be on its way, and the provider's id with it.
     Status.SUBMITTING: frozenset(
-        {Status.PENDING, Status.QUEUED, Status.FAILED, Status.UNCONFIRMED, Status.STOPPED}
+        {Status.PENDING, Status.QUEUED, Status.FAILED, Status.UNCONFIRMED}
     ),
     Status.UNCONFIRMED: frozenset({Status.PENDING, Status.QUEUED, Status.FAILED, Status.STOPPED}),
     Status.QUEUED: frozenset({Status.PROCESSING, Status.EXPIRED, Status.STOPPED}) | _VERDICTS,

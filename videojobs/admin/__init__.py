@@ -1,23 +1,18 @@
 """The admin: every job with its whole story, and the ways out that only a person can take."""
 
-from collections.abc import Callable
 from typing import Any
 
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.contrib.admin.utils import flatten_fieldsets
 from django.contrib.admin.views.main import ChangeList
-from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
-from django.urls import path, reverse
+from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext_lazy as _
-from django.views.decorators.http import require_POST
 
 from .. import outlook
 from ..models import VideoJob
 from ..outlook import NOTHING
-from ..states import MirrorStatus, Status
-from . import decisions, page
+from . import adding, decisions, page
 from .columns import COLUMNS
 from .fields import SECTIONS
 from .listing import AttentionFilter, JobList, ModelFilter
@@ -25,7 +20,10 @@ from .listing import AttentionFilter, JobList, ModelFilter
 
 @admin.register(VideoJob)
 class VideoJobAdmin(admin.ModelAdmin):
-    """Nothing is added, edited or deleted here; the promises of a job are kept by its steps."""
+    """Nothing is edited or deleted here; the promises of a job are kept by its steps.
+
+    What a person may do is in `acts`; a new job comes by `adding`.
+    """
 
     class Media:
         css = {"all": ["videojobs/admin.css"]}
@@ -39,66 +37,23 @@ class VideoJobAdmin(admin.ModelAdmin):
     ordering = ["-created_at"]
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
-    actions = [decisions.mirror_again]
 
     fieldsets = SECTIONS
     readonly_fields = flatten_fieldsets(fieldsets)
     empty_value_display = NOTHING
 
+    add_form_template = "admin/videojobs/videojob/add_form.html"
+
     def get_urls(self) -> list[Any]:
-        views = {"resolve": self.resolve_view, "mirror": self.mirror_view}
-        return [
-            path(
-                f"<path:object_id>/{act}/",
-                self.admin_site.admin_view(require_POST(view)),
-                name=f"videojobs_videojob_{act}",
-            )
-            for act, view in views.items()
-        ] + super().get_urls()
+        return [*decisions.urls(self), *super().get_urls()]
 
-    def has_resolve_permission(self, request: HttpRequest) -> bool:
-        """Whether somebody may say what became of an unconfirmed submission."""
-        return request.user.has_perm("videojobs.resolve_videojob")
+    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
+        return {**super().get_actions(request), **decisions.actions(request)}
 
-    def has_mirror_permission(self, request: HttpRequest) -> bool:
-        """Whether somebody may have outputs fetched again."""
-        return request.user.has_perm("videojobs.mirror_videojob")
-
-    def resolve_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Attach the provider's id to an unconfirmed job, or let it be sent again."""
-        permitted = self.has_resolve_permission(request)
-        return self._decide(request, object_id, decisions.resolve, permitted=permitted)
-
-    def mirror_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Fetch the output of a completed job once more."""
-        permitted = self.has_mirror_permission(request)
-        return self._decide(request, object_id, decisions.mirror, permitted=permitted)
-
-    def _decide(
-        self,
-        request: HttpRequest,
-        object_id: str,
-        act: Callable[[HttpRequest, VideoJob], None],
-        *,
-        permitted: bool,
+    def add_view(
+        self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """Act on a job for somebody who may, and who has seen it as it is; then show it."""
-        job: VideoJob | None = self.get_object(request, object_id)
-        if not permitted or not self.has_view_permission(request, job):
-            raise PermissionDenied
-        if job is None:
-            raise Http404
-        if request.POST.get("turn") == str(job.turn):
-            act(request, job)
-        else:
-            # The page may be about an earlier submission, that was resolved and sent again since.
-            messages.warning(request, _("The job has changed meanwhile: look again, then decide."))
-        name = "admin:videojobs_videojob_change"
-        url = reverse(name, args=[job.pk], current_app=self.admin_site.name)
-        return HttpResponseRedirect(url)
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
+        return adding.add_view(self, request)
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
@@ -121,10 +76,7 @@ class VideoJobAdmin(admin.ModelAdmin):
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        # Django would show the list, as if nothing had been asked for.
-        asked = decisions.mirror_again.__name__ in request.POST.getlist("action")
-        if asked and not self.has_mirror_permission(request):
-            raise PermissionDenied
+        decisions.refuse_unpermitted(request)
         context = {"hold_notice": outlook.hold_notice(), **(extra_context or {})}
         return super().changelist_view(request, context)
 
@@ -133,14 +85,11 @@ class VideoJobAdmin(admin.ModelAdmin):
     ) -> HttpResponse:
         job = kwargs.get("obj")
         if job is not None:
-            resolvable = job.status == Status.UNCONFIRMED and self.has_resolve_permission(request)
             context |= {
                 "video": page.video(job),
-                "resolvable": resolvable,
-                "mirrorable": outlook.can_be_mirrored_again(job)
-                and self.has_mirror_permission(request),
-                "mirror_failed": job.mirror_status == MirrorStatus.FAILED,
                 "hold_notice": outlook.hold_notice(),
+                **decisions.offers(self, request, job),
                 **page.history(job),
+                **page.generations(job),
             }
         return super().render_change_form(request, context, *args, **kwargs)

@@ -1,81 +1,136 @@
-"""What a person decides in the admin, and what he is told of it.
+"""What a person decides in the admin: of one job on its page, of a selection on the list.
 
-Whether he may, and whether he has seen the job as it is now, is asked before: by `VideoJobAdmin`.
+The views, the list's actions and the buttons of all acts are made here, from the table in `acts`.
 """
 
+from functools import partial
 from typing import Any
 
-from django.contrib import admin, messages
-from django.core.exceptions import ValidationError
-from django.db.models import Count, F, QuerySet
-from django.http import HttpRequest
-from django.utils.translation import gettext, ngettext
+from django.contrib import messages
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.db.models import Count, QuerySet
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import URLPattern, path
 from django.utils.translation import gettext_lazy as _
+from django.views.decorators.http import require_POST
 
-from .. import operations, outlook
 from ..models import VideoJob
+from . import asking, telling
+from .acts import ACTS, Act, actor, permitted
+from .telling import MOST
 
-#: The most outputs that one click fetches again: each is a transition, and the browser waits.
-MAX_MIRRORED = 500
+#: They are one question, that is asked before all others.
+_RESOLVING = ("attach", "not_created")
 
 
-def resolve(request: HttpRequest, job: VideoJob) -> None:
-    """Attach the provider's id to an unconfirmed job, or let it be sent again."""
-    actor = request.user.get_username()
+def urls(model_admin: Any) -> list[URLPattern]:
+    """An address for each act on a job, and one for what was confirmed."""
+    wrap = model_admin.admin_site.admin_view
+
+    @require_POST
+    def answer(request: HttpRequest, name: str) -> HttpResponse:
+        if name not in ACTS:
+            raise Http404
+        return asking.answer(model_admin, request, ACTS[name])
+
+    named = "videojobs_videojob_{}".format
+    answers = path("acts/<slug:name>/", wrap(answer), name=named("answer"))
+    return [
+        answers,
+        *(
+            path(
+                f"<path:object_id>/{act.name}/",
+                wrap(require_POST(partial(_on_page, model_admin, act))),
+                name=named(act.name),
+            )
+            for act in ACTS.values()
+        ),
+    ]
+
+
+def actions(request: HttpRequest) -> dict[str, tuple[Any, str, Any]]:
+    """The list's actions of whoever asks, as `ModelAdmin.get_actions` wants them."""
+    return {
+        act.name: (partial(_on_list, act), act.name, act.offered)
+        for act in permitted(request)
+        if act.offered
+    }
+
+
+def refuse_unpermitted(request: HttpRequest) -> None:
+    """Refuse a posted action of somebody who may not: Django would show the list, as if nothing
+    had been asked for."""
+    asked = set(request.POST.getlist("action")) & ACTS.keys()
+    if any(not ACTS[name].is_permitted(request) for name in asked):
+        raise PermissionDenied
+
+
+def offers(model_admin: Any, request: HttpRequest, job: VideoJob) -> dict[str, Any]:
+    """What the job page's buttons need, of the acts that are possible and permitted."""
+    possible = {
+        act.name: {
+            "name": act.name,
+            "url": telling.url(model_admin, request, act.name, job.pk),
+            "button": act.button,
+            "says": act.says(job),
+            "folded": act.folded,
+        }
+        for act in permitted(request)
+        if act.applies(job)
+    }
+    resolving = {name: possible.pop(name) for name in _RESOLVING if name in possible}
+    return {"resolving": resolving, "offers": list(possible.values())}
+
+
+def _on_page(model_admin: Any, act: Act, request: HttpRequest, object_id: str) -> HttpResponse:
+    """Act on a job for somebody who may, and who has seen it as it is; then show it."""
+    job: VideoJob | None = model_admin.get_object(request, object_id)
+    if not act.is_permitted(request) or not model_admin.has_view_permission(request, job):
+        raise PermissionDenied
+    if job is None:
+        raise Http404
+    page = telling.url(model_admin, request, "change", job.pk)
+    if request.POST.get("turn") != str(job.turn):
+        # The page may be about an earlier submission, that was resolved and sent again since.
+        messages.warning(request, _("The job has changed meanwhile: look again, then decide."))
+    elif not act.applies(job):
+        messages.warning(request, act.refused)
+    elif act.is_order:
+        return asking.ask(model_admin, request, act, [job], back=page, of_page=True)
+    else:
+        _act(request, act, job)
+    return HttpResponseRedirect(page)
+
+
+def _act(request: HttpRequest, act: Act, job: VideoJob) -> None:
+    given = {name: request.POST.get(name, "").strip() for name in act.takes}
     try:
-        if request.POST.get("answer") == "not-created":
-            resolved = operations.not_created(job, actor=actor)
-        else:
-            task_id = request.POST.get("task_id", "").strip()
-            resolved = operations.attach(job, task_id, actor=actor)
+        done = act.operation(job, actor=actor(request), **given)
     except ValidationError as error:
         messages.error(request, " ".join(error.messages))
     else:
-        if resolved:
-            messages.success(request, _("Resolved: the job goes on."))
-        else:
-            messages.warning(request, _("The job is not unconfirmed any more."))
+        level, told = (messages.SUCCESS, act.told) if done else (messages.WARNING, act.refused)
+        messages.add_message(request, level, told)
 
 
-def mirror(request: HttpRequest, job: VideoJob) -> None:
-    """Fetch the output of a completed job once more."""
-    if operations.mirror_again(job, actor=request.user.get_username()):
-        messages.success(request, _("The download is due: a worker fetches the video."))
-    else:
-        told = _("There is no output to fetch, or its download is due already.")
-        messages.warning(request, told)
-
-
-@admin.action(permissions=["mirror"], description=_("Mirror again: fetch the videos once more"))
-def mirror_again(model_admin: Any, request: HttpRequest, selected: QuerySet[VideoJob]) -> None:
-    """Fetch the outputs of the selected jobs once more, of as many as one click may take."""
-    fitting = outlook.CAN_BE_MIRRORED_AGAIN
+def _on_list(
+    act: Act, model_admin: Any, request: HttpRequest, selected: QuerySet[VideoJob]
+) -> HttpResponse | None:
+    """Act on the selected jobs, on as many as one click may take; or ask first."""
+    fitting = act.selects()
     numbers = selected.aggregate(all=Count("pk"), fitting=Count("pk", filter=fitting))
-    # Doing it again goes on where this ends: what was stored last comes last.
-    order = F("mirrored_at").asc(nulls_first=True), "pk"
-    actor = request.user.get_username()
-    taken = sum(
-        operations.mirror_again(job, actor=actor)
-        for job in selected.filter(fitting).order_by(*order)[:MAX_MIRRORED]
-    )
-    left = max(0, numbers["fitting"] - MAX_MIRRORED)
-    told = _mirrored(taken, skipped=max(0, numbers["all"] - left - taken), left=left)
-    messages.add_message(request, messages.SUCCESS if taken else messages.WARNING, told)
-
-
-def _mirrored(taken: int, *, skipped: int, left: int) -> str:
-    """What became of a selection, in a sentence or two."""
-    told = ngettext(
-        "%(count)d output is fetched again", "%(count)d outputs are fetched again", taken
-    ) % {"count": taken}
-    if skipped:
-        reason = ngettext(
-            "%(count)d job skipped: it has no output, or its download is due already",
-            "%(count)d jobs skipped: they have no output, or its download is due already",
-            skipped,
+    jobs = list(selected.filter(fitting).order_by(*act.order)[:MOST])
+    left = max(0, numbers["fitting"] - MOST)
+    if act.warns and jobs:
+        return asking.ask(
+            model_admin,
+            request,
+            act,
+            jobs,
+            back=request.get_full_path(),
+            skipped=max(0, numbers["all"] - left - len(jobs)),
+            left=left,
         )
-        told = f"{told}, {reason % {'count': skipped}}"
-    if left:
-        more = gettext("%(most)d are the most at a time: do it again for %(count)d more.")
-        return f"{told}. {more % {'most': MAX_MIRRORED, 'count': left}}"
-    return f"{told}."
+    done = sum(act.operation(job, actor=actor(request)) for job in jobs) if not act.warns else 0
+    telling.tell(request, act, done, skipped=max(0, numbers["all"] - left - done), left=left)
+    return None

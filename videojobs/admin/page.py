@@ -9,6 +9,8 @@ from ..states import MirrorStatus
 
 #: The latest events that a job page shows; more are a loop that somebody has to look into.
 MAX_EVENTS = 500
+#: The latest jobs that a job page names as generated again from its own.
+MAX_GENERATIONS = 20
 
 
 def video(job: VideoJob) -> dict[str, str] | None:
@@ -53,3 +55,14 @@ def last_problem(job: VideoJob) -> str:
         .order_by("-created_at", "-pk")
     )
     return told.values_list("reason", flat=True).first() or ""
+
+
+def generations(job: VideoJob) -> dict[str, Any]:
+    """The job whose request this one repeats, and the latest ones that repeat this one's."""
+    again = job.generated_again.order_by("-created_at", "pk")
+    found = list(again.values_list("pk", flat=True)[: MAX_GENERATIONS + 1])
+    return {
+        "generated_from": job.generated_from_id,
+        "generated_again": found[:MAX_GENERATIONS],
+        "generations_left_out": len(found) > MAX_GENERATIONS,
+    }

@@ -4,7 +4,26 @@
 """
 
 from .purging import purge
-from .steering import attach, mirror_again, not_created
+from .steering import (
+    attach,
+    check_now,
+    generate_again,
+    mirror_again,
+    not_created,
+    stop,
+    take_up,
+)
 from .sweeping import Swept, sweep
 
-__all__ = ["Swept", "attach", "mirror_again", "not_created", "purge", "sweep"]
+__all__ = [
+    "Swept",
+    "attach",
+    "check_now",
+    "generate_again",
+    "mirror_again",
+    "not_created",
+    "purge",
+    "stop",
+    "sweep",
+    "take_up",
+]

@@ -1,14 +1,103 @@
 """What a person decides about a job. Each act is an event with its actor."""
 
+from datetime import datetime
+
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError
 from django.utils import timezone
 
-from .. import rules
+from .. import options, rules
 from ..models import VideoJob
 from ..sanitize import clean
 from ..schedule import Policy
 from ..states import MirrorStatus, Status
+
+
+def check_now(job: VideoJob, *, actor: str) -> bool:
+    """Bring a job's next step forward, to now or to when the provider may be asked again.
+
+    A hold of the provider is respected. False if nothing is to be brought forward: there is no
+    next step, a worker is at it, it is due by then anyway, or the job changed meanwhile.
+    """
+    if not options.can_be_checked(job):
+        return False
+    return VideoJob.objects.transition(
+        job,
+        due_at=_soon(job),
+        wake_count=0,
+        noteworthy=True,
+        reason="the next step was brought forward",
+        actor=actor,
+    )
+
+
+def stop(job: VideoJob, *, actor: str) -> bool:
+    """Stop working on a job. What the provider has of it may still be finished, and billed.
+
+    False if the job is finished, if its create call may be under way (the answer would be lost),
+    or if it changed meanwhile.
+    """
+    if not options.can_be_stopped(job):
+        return False
+    unsent = job.status == Status.PENDING
+    return VideoJob.objects.transition(
+        job,
+        status=Status.STOPPED,
+        finished_at=timezone.now(),
+        due_at=None,
+        reason="nothing was sent" if unsent else "the provider may still finish, and bill",
+        actor=actor,
+    )
+
+
+def take_up(job: VideoJob, *, actor: str) -> bool:
+    """Ask the provider again about a job that expired or was stopped; nothing is paid.
+
+    False if it is another job, if no id of the provider is known, or if the job changed meanwhile.
+    """
+    if not options.can_be_taken_up(job):
+        return False
+    return VideoJob.objects.transition(
+        job,
+        status=Status.QUEUED,
+        deadline_at=Policy.current().deadline(timezone.now()),
+        finished_at=None,
+        error="",
+        error_count=0,
+        wake_count=0,
+        due_at=_soon(job),
+        reason="taken up again",
+        actor=actor,
+    )
+
+
+def generate_again(job: VideoJob, *, actor: str, key: str) -> VideoJob:
+    """Submit the request of a finished job once more, as a new job, which is billed.
+
+    With the same `key` it is the same new job: a double click pays once. Raises `ValidationError`
+    if the request is not known or not allowed any more, or is one too many.
+    """
+    if not options.can_be_generated_again(job):
+        raise ValidationError("The job is not finished, or its request is not known.")
+    try:
+        new = VideoJob.objects.submit(
+            job.prompt,
+            duration=job.duration,
+            model=job.model,
+            key=key,
+            metadata=job.metadata,
+            mirror=job.mirror_status != MirrorStatus.SKIPPED,
+            actor=actor,
+            generated_from=job,
+            **job.params,
+        )
+    except IntegrityError:
+        if VideoJob.objects.filter(pk=job.pk).exists():
+            raise
+        raise ValidationError("The job was deleted meanwhile.") from None
+    if new.generated_from_id != job.pk:
+        raise ValidationError({"key": f"The key belongs to job {new.pk}, which is another one."})
+    return new
 
 
 def attach(job: VideoJob, task_id: str, *, actor: str) -> bool:
@@ -18,7 +107,7 @@ def attach(job: VideoJob, task_id: str, *, actor: str) -> bool:
     can't be one, or that belongs to another job. `actor` is who says so, for the job's history.
     """
     rules.check_identifier("task_id", task_id)
-    if job.status != Status.UNCONFIRMED:
+    if not options.is_unconfirmed(job):
         return False
     now = timezone.now()
     try:
@@ -47,7 +136,7 @@ def not_created(job: VideoJob, *, actor: str) -> bool:
     False if the job is not unconfirmed, or not any more. `actor` is who says so, and who answers
     for paying twice if it is not so.
     """
-    if job.status != Status.UNCONFIRMED:
+    if not options.is_unconfirmed(job):
         return False
     return VideoJob.objects.transition(
         job,
@@ -66,7 +155,7 @@ def mirror_again(job: VideoJob, *, actor: str) -> bool:
     For a download that failed, one that nobody wanted, or a file that is gone from storage. False
     if there is no output to fetch, if its download is due already, or if the job changed meanwhile.
     """
-    if job.status != Status.COMPLETED or job.mirror_status == MirrorStatus.DUE:
+    if not options.can_be_mirrored_again(job):
         return False
     return VideoJob.objects.transition(
         job,
@@ -74,7 +163,12 @@ def mirror_again(job: VideoJob, *, actor: str) -> bool:
         mirror_attempts=0,
         video_url="",
         error_count=0,
-        due_at=timezone.now(),
+        due_at=_soon(job),
         reason="to be fetched again",
         actor=actor,
     )
+
+
+def _soon(job: VideoJob) -> datetime:
+    """Now, or when the provider's interval is over: people don't hurry it either."""
+    return Policy.current().earliest(timezone.now(), job.last_checked_at)

@@ -93,6 +93,7 @@ def _output_url(job: VideoJob, probed: list[ProviderHold]) -> str:
     if job.mirror_attempts == 1 and _url_is_young(job):
         return job.video_url
     with holds.asking(job, probed):
+        job.last_checked_at = timezone.now()
         answer = client.fetch(job.endpoint, job.provider_task_id or "")
     if answer.status != Status.COMPLETED or not answer.video_url:
         raise OutputExpired("the provider names no URL for the output")
@@ -105,6 +106,7 @@ def _mirror_stored(job: VideoJob, stored: dict[str, Any]) -> None:
         job,
         mirror_status=MirrorStatus.STORED,
         mirrored_at=timezone.now(),
+        last_checked_at=job.last_checked_at,
         error_count=0,
         received_bytes=None,
         announced_bytes=None,
@@ -182,6 +184,7 @@ def _mirror_failed(job: VideoJob, error: Exception) -> None:
         mirror_status=MirrorStatus.DUE if retry_at else MirrorStatus.FAILED,
         mirror_attempts=attempts,
         error_count=job.error_count + 1,
+        last_checked_at=job.last_checked_at,
         due_at=retry_at,
         reason=describe(job, error),
         noteworthy=is_noteworthy(job.error_count + 1),

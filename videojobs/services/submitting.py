@@ -18,6 +18,9 @@ from .recording import describe, record, still_ours
 
 logger = logging.getLogger("videojobs")
 
+#: What an accepted create call says, whatever has become of the job meanwhile.
+_OF_THE_CALL = ("provider_task_id", "submitted_at")
+
 
 def submit(job_id: UUID | str, turn: int) -> None:
     """Send a job's create call: at most once, since the claim has recorded the intent.
@@ -106,10 +109,19 @@ def _accepted(job: VideoJob, task_id: str) -> None:
 def _record_submission(job: VideoJob, *, reason: str = "", **changes: Any) -> bool:
     """Record what a create call led to, also if its lease has ended: it was paid for, or not.
 
-    Then a sweep has made the job unconfirmed; and nobody must have acted on it since.
+    Then a sweep has made the job unconfirmed; and nobody must have acted on it since, but to stop
+    it: a job that is stopped stays so, and can be taken up again by the id that came late.
     """
     if record(job, reason=reason, **changes):
         return True
-    late = VideoJob.objects.filter(pk=job.pk, status=Status.UNCONFIRMED, turn=job.turn + 1).first()
     reason = f"the answer came late; {reason}" if reason else "the answer came late"
-    return late is not None and record(late, reason=reason, **changes)
+    late = VideoJob.objects.filter(pk=job.pk, status=Status.UNCONFIRMED, turn=job.turn + 1).first()
+    if late is not None and record(late, reason=reason, **changes):
+        return True
+    stopped = VideoJob.objects.filter(
+        pk=job.pk, status=Status.STOPPED, provider_task_id=None
+    ).first()
+    known = {name: changes[name] for name in _OF_THE_CALL if name in changes}
+    return stopped is not None and record(
+        stopped, due_at=None, noteworthy=True, reason=reason, **known
+    )

@@ -1,0 +1,769 @@
+"""What a person may do to jobs in the admin: who may, to which jobs, once, and what he is told."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+from django.utils import timezone
+
+from tests import jobs
+from videojobs.admin.acts import ACTS
+from videojobs.admin.page import MAX_GENERATIONS
+from videojobs.admin.telling import MOST
+from videojobs.models import JobEvent, VideoJob
+
+pytestmark = pytest.mark.django_db
+
+LIST = "/admin/videojobs/videojob/"
+HOSTILE = "<script>alert(1)</script>\u202e\x1b[31m\n\n👩‍👩‍👧 '\"&"
+
+#: Act → the permission that it needs, a state that it fits, and the status after it.
+CASES: dict[str, tuple[str, str, str]] = {
+    "attach": ("resolve_videojob", "unconfirmed", "queued"),
+    "not_created": ("resolve_videojob", "unconfirmed", "pending"),
+    "check_now": ("check_videojob", "queued", "queued"),
+    "take_up": ("take_up_videojob", "expired", "queued"),
+    "mirror_again": ("mirror_videojob", "stored", "completed"),
+    "generate_again": ("generate_videojob", "failed", "failed"),
+    "stop": ("stop_videojob", "processing", "stopped"),
+}
+ON_LIST = [name for name in CASES if name != "attach"]
+ASKS_ON_LIST = ["not_created", "generate_again", "stop"]
+DIRECT_ON_LIST = [name for name in ON_LIST if name not in ASKS_ON_LIST]
+DIRECT_ON_PAGE = [name for name in CASES if name != "generate_again"]
+PERMISSIONS = sorted({permission for permission, _, _ in CASES.values()})
+
+
+def permit(username: str, *codenames: str) -> None:
+    found = Permission.objects.filter(codename__in=codenames)
+    assert found.count() == len(set(codenames))
+    User.objects.get(username=username).user_permissions.add(*found)
+
+
+@pytest.fixture
+def staff(client: Client) -> Client:
+    """A client of somebody who may look at jobs, and nothing else."""
+    client.force_login(User.objects.create_user("viewer", is_staff=True))
+    permit("viewer", "view_videojob")
+    return client
+
+
+@pytest.fixture
+def steerer(staff: Client) -> Client:
+    """A client of somebody who may look, and do all that can be done to a job."""
+    permit("viewer", *PERMISSIONS)
+    return staff
+
+
+def page(job: VideoJob) -> str:
+    return reverse("admin:videojobs_videojob_change", args=[job.pk])
+
+
+def act_url(name: str, job: VideoJob) -> str:
+    return reverse(f"admin:videojobs_videojob_{name}", args=[job.pk])
+
+
+def answer_url(name: str) -> str:
+    return reverse("admin:videojobs_videojob_answer", args=[name])
+
+
+def of_page(job: VideoJob, **more: str) -> dict[str, str]:
+    """What a job page's form posts, for all acts."""
+    return {"turn": str(job.turn), "task_id": "proj_77", **more}
+
+
+def selected(name: str, *chosen: VideoJob, across: bool = False) -> dict[str, Any]:
+    """What the list posts for chosen rows, or for one of them and all that the filters leave."""
+    return {
+        "action": name,
+        "index": "0",
+        "select_across": "1" if across else "0",
+        "_selected_action": [str(job.pk) for job in chosen],
+    }
+
+
+def confirmed(*chosen: VideoJob, **more: Any) -> dict[str, Any]:
+    """What the page that asks posts."""
+    return {"token": "0" * 32, "job": [f"{job.pk}:{job.turn}" for job in chosen], **more}
+
+
+def read(client: Client, url: str) -> str:
+    response = client.get(url)
+    assert response.status_code == 200, (url, response.status_code)
+    return response.content.decode()
+
+
+def told(client: Client, url: str, body: dict[str, Any]) -> list[str]:
+    response = client.post(url, body, follow=True)
+    assert response.status_code == 200
+    return [str(message) for message in response.context["messages"]]
+
+
+def forms(text: str) -> dict[str, dict[str, Any]]:
+    """The forms that post to an address of their own, with what their hidden fields hold."""
+    found = re.findall(r'<form method="post" action="([^"]+)">(.*?)</form>', text, re.DOTALL)
+    fields: dict[str, dict[str, Any]] = {}
+    for url, form in found:
+        body: dict[str, Any] = {}
+        for name, value in re.findall(r'name="([^"]+)" value="([^"]*)"', form):
+            body.setdefault(name, []).append(html.unescape(value))
+        fields[html.unescape(url)] = body
+    return fields
+
+
+def queries(action: Callable[[], object]) -> int:
+    with CaptureQueriesContext(connection) as captured:
+        action()
+    return len(captured)
+
+
+def rows() -> list[Any]:
+    return list(VideoJob.objects.order_by("pk").values())
+
+
+# The table.
+
+
+def test_each_act_has_a_case() -> None:
+    assert {name: act.permission for name, act in ACTS.items()} == {
+        name: permission for name, (permission, _, _) in CASES.items()
+    }
+    assert [name for name, act in ACTS.items() if act.offered] == ON_LIST
+    assert [name for name, act in ACTS.items() if act.warns] == ASKS_ON_LIST
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("state", [*jobs.STATES, "completed"])
+def test_whom_an_act_applies_to_is_found_as_it_is_said(state: str, name: str) -> None:
+    job = jobs.make(state)
+    act = ACTS[name]
+
+    assert act.applies(job) == VideoJob.objects.filter(act.condition()).exists()
+
+
+@pytest.mark.parametrize("state", jobs.STATES)
+def test_a_page_has_a_button_for_what_is_possible_and_for_nothing_else(
+    state: str, steerer: Client
+) -> None:
+    job = jobs.make(state, turn=1234)
+
+    offered = forms(read(steerer, page(job)))
+
+    possible = {name for name, act in ACTS.items() if act.applies(job)}
+    assert set(offered) == {act_url(name, job) for name in possible}
+    assert all(form["turn"] == ["1234"] for form in offered.values())
+
+
+def test_the_docs_name_each_permission_that_there_is() -> None:
+    page = Path(__file__).parent.parent / "docs" / "admin.md"
+
+    named = re.findall(r"^\| `(\w+)` \|", page.read_text(), re.MULTILINE)
+
+    assert sorted(named) == sorted([*PERMISSIONS, "add_videojob"])
+    assert sorted(name for name, _ in VideoJob._meta.permissions) == PERMISSIONS
+
+
+# Who may.
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_on_the_page_an_act_needs_its_own_permission(name: str, staff: Client) -> None:
+    permission, state, after = CASES[name]
+    job = jobs.make(state)
+    permit("viewer", *(other for other in PERMISSIONS if other != permission))
+    assert act_url(name, job) not in read(staff, page(job))
+    assert staff.post(act_url(name, job), of_page(job)).status_code == 403
+    assert staff.post(answer_url(name), confirmed(job)).status_code == 403
+    assert (VideoJob.objects.get().turn, JobEvent.objects.count()) == (0, 0)
+
+    permit("viewer", permission)
+
+    assert act_url(name, job) in read(staff, page(job))
+    assert staff.post(act_url(name, job), of_page(job)).status_code in (200, 302)
+    assert VideoJob.objects.get().status == after
+
+
+@pytest.mark.parametrize("name", ON_LIST)
+def test_on_the_list_an_act_needs_its_own_permission(name: str, staff: Client) -> None:
+    permission, state, _ = CASES[name]
+    job = jobs.make(state)
+    permit("viewer", *(other for other in PERMISSIONS if other != permission))
+    assert f'<option value="{name}"' not in read(staff, LIST)
+    assert staff.post(LIST, selected(name, job)).status_code == 403
+    assert (VideoJob.objects.get().turn, JobEvent.objects.count()) == (0, 0)
+
+    permit("viewer", permission)
+
+    assert f'<option value="{name}"' in read(staff, LIST)
+    assert staff.post(LIST, selected(name, job)).status_code in (200, 302)
+
+
+def test_who_may_only_look_is_offered_nothing(staff: Client) -> None:
+    for state in jobs.STATES:
+        assert "What you can do" not in read(staff, page(jobs.make(state)))
+    assert "_selected_action" not in read(staff, LIST)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_without_the_permission_to_look_nothing_is_done(name: str, client: Client) -> None:
+    client.force_login(User.objects.create_user("viewer", is_staff=True))
+    permit("viewer", *PERMISSIONS)
+    job = jobs.make(CASES[name][1])
+
+    assert client.post(act_url(name, job), of_page(job)).status_code == 403
+    assert client.post(LIST, selected(name, job)).status_code == 403
+    assert client.post(answer_url(name), confirmed(job)).status_code == 403
+    assert (VideoJob.objects.count(), JobEvent.objects.count()) == (1, 0)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_who_is_no_staff_does_nothing(name: str, steerer: Client) -> None:
+    User.objects.update(is_staff=False)
+    job = jobs.make(CASES[name][1])
+    addresses = {
+        act_url(name, job): of_page(job),
+        LIST: selected(name, job),
+        answer_url(name): confirmed(job),
+    }
+
+    for url, body in addresses.items():
+        assert "/login/" in steerer.post(url, body).headers["Location"]
+    assert (VideoJob.objects.count(), JobEvent.objects.count()) == (1, 0)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_forged_form_does_nothing(name: str, steerer: Client) -> None:
+    job = jobs.make(CASES[name][1])
+    strict = Client(enforce_csrf_checks=True)
+    strict.cookies = steerer.cookies
+    addresses = {
+        act_url(name, job): of_page(job),
+        LIST: selected(name, job),
+        answer_url(name): confirmed(job),
+    }
+
+    assert [strict.post(url, body).status_code for url, body in addresses.items()] == [403] * 3
+    assert (VideoJob.objects.count(), JobEvent.objects.count()) == (1, 0)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_link_does_nothing(name: str, steerer: Client) -> None:
+    job = jobs.make(CASES[name][1])
+
+    assert steerer.get(act_url(name, job)).status_code == 405
+    assert steerer.get(answer_url(name)).status_code == 405
+
+
+def test_an_act_that_is_none_is_not_found(steerer: Client) -> None:
+    assert steerer.post(f"{LIST}acts/delete/", confirmed()).status_code == 404
+
+
+# On the page.
+
+
+@pytest.mark.parametrize("name", DIRECT_ON_PAGE)
+def test_what_the_form_holds_is_all_that_its_post_needs(
+    name: str, steerer: Client, settings: Any
+) -> None:
+    settings.USE_THOUSAND_SEPARATOR = True
+    _, state, after = CASES[name]
+    job = jobs.make(state, turn=1234)
+    strict = Client(enforce_csrf_checks=True)
+    strict.cookies = steerer.cookies
+    url = act_url(name, job)
+    body = forms(read(strict, page(job)))[url]
+
+    response = strict.post(url, {**body, "task_id": "proj_77"}, follow=True)
+
+    job.refresh_from_db()
+    assert (job.status, job.turn) == (after, 1235)
+    assert [event.actor for event in job.events.all()] == ["viewer"]
+    assert str(ACTS[name].told) in html.unescape(response.content.decode())
+
+
+@pytest.mark.parametrize("turn", ["2", "", "x"])
+@pytest.mark.parametrize("name", CASES)
+def test_an_old_page_decides_nothing(name: str, turn: str, steerer: Client) -> None:
+    job = jobs.make(CASES[name][1], turn=3)
+
+    [message] = told(steerer, act_url(name, job), of_page(job, turn=turn))
+
+    assert "changed meanwhile" in message
+    assert VideoJob.objects.get().turn == 3
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_not_possible_is_said_and_left_as_it_is(name: str, steerer: Client) -> None:
+    for state in jobs.STATES:
+        job = jobs.make(state)
+        if ACTS[name].applies(job):
+            continue
+        before = VideoJob.objects.filter(pk=job.pk).values().get()
+
+        assert told(steerer, act_url(name, job), of_page(job)) == [str(ACTS[name].refused)], state
+        assert VideoJob.objects.filter(pk=job.pk).values().get() == before
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_job_that_is_gone_is_not_found(name: str, steerer: Client) -> None:
+    job = jobs.make(CASES[name][1])
+    url = act_url(name, job)
+    job.delete()
+
+    assert steerer.post(url, of_page(job)).status_code == 404
+
+
+@pytest.mark.parametrize("task_id", ["", "proj_0", "a\nb", "<b>" * 100])
+def test_an_id_that_can_not_be_attached_says_why(task_id: str, steerer: Client) -> None:
+    jobs.make("queued")  # proj_0
+    job = jobs.make("unconfirmed")
+
+    [message] = told(steerer, act_url("attach", job), of_page(job, task_id=task_id))
+
+    assert re.search("belongs to job|must be printable text", message)
+    assert VideoJob.objects.get(pk=job.pk).status == "unconfirmed"
+
+
+def test_an_id_is_attached_without_the_blanks_around_it(steerer: Client) -> None:
+    job = jobs.make("unconfirmed")
+
+    steerer.post(act_url("attach", job), of_page(job, task_id=" proj_78 "))
+
+    assert VideoJob.objects.get().provider_task_id == "proj_78"
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ("pending", "Nothing was sent yet, and nothing will be sent or billed."),
+        ("unconfirmed", "the provider may still finish, and bill."),
+        ("processing", "the provider may still finish, and bill."),
+    ],
+)
+def test_before_it_stops_a_page_says_what_may_still_be_billed(
+    state: str, words: str, steerer: Client
+) -> None:
+    text = read(steerer, page(jobs.make(state)))
+
+    assert re.search(f"<details.*{re.escape(words)}.*</details>", text, re.DOTALL)
+
+
+def test_after_an_act_the_page_still_leads_to_the_filtered_list(steerer: Client) -> None:
+    job = jobs.make("queued")
+    query = "?_changelist_filters=status__exact%3Dqueued"
+    [url] = [url for url in forms(read(steerer, page(job) + query)) if "/stop/" in url]
+
+    response = steerer.post(url, of_page(job))
+
+    assert response.headers["Location"] == page(job) + query
+
+
+def test_an_actor_with_a_long_and_hostile_name_fits_the_history(steerer: Client) -> None:
+    name = "<i>\u202e" + "x" * 146
+    User.objects.filter(username="viewer").update(username=name)
+    job = jobs.make("queued")
+
+    text = steerer.post(act_url("stop", job), of_page(job), follow=True).content.decode()
+
+    assert JobEvent.objects.get().actor == name
+    assert "<i>" not in text
+
+
+def test_a_page_with_markup_in_all_that_it_shows_breaks_not(steerer: Client) -> None:
+    job = jobs.make("failed", prompt=HOSTILE, error=HOSTILE, model="<u>model")
+
+    for text in (
+        read(steerer, page(job)),
+        steerer.post(act_url("generate_again", job), of_page(job)).content.decode(),
+        steerer.post(LIST, selected("generate_again", job)).content.decode(),
+    ):
+        assert "<script>alert" not in text
+        assert "<u>model" not in text
+        assert "&lt;script&gt;alert(1)" in text
+
+
+# On the list, what is done at once.
+
+
+@pytest.mark.parametrize("name", DIRECT_ON_LIST)
+def test_a_selection_is_done_as_far_as_it_applies(name: str, steerer: Client) -> None:
+    _, state, after = CASES[name]
+    taken = [jobs.make(state) for _ in range(3)]
+    skipped = [jobs.make("failed"), jobs.make("submitting")]
+    other = jobs.make(state)
+
+    [message] = told(steerer, LIST, selected(name, *taken, *skipped))
+
+    act = ACTS[name]
+    assert message == f"{act.done % {'count': 3}}, {act.skipped % {'count': 2}}."
+    assert {event.job_id for event in JobEvent.objects.filter(actor="viewer")} == {
+        job.pk for job in taken
+    }
+    assert {VideoJob.objects.get(pk=job.pk).status for job in taken} == {after}
+    other.refresh_from_db()
+    assert (other.status, other.turn) == (CASES[name][1].replace("stored", "completed"), 0)
+
+
+@pytest.mark.parametrize("name", ON_LIST)
+def test_a_selection_that_it_does_not_apply_to_is_told_of(name: str, steerer: Client) -> None:
+    job = jobs.make("submitting")
+    before = rows()
+
+    [message] = told(steerer, LIST, selected(name, job))
+
+    act = ACTS[name]
+    assert message == f"{act.done % {'count': 0}}, {act.skipped % {'count': 1}}."
+    assert (rows(), JobEvent.objects.count()) == (before, 0)
+
+
+def test_all_that_the_filter_shows_means_nothing_else(steerer: Client) -> None:
+    failed = [jobs.make("mirror-failed") for _ in range(3)]
+    stored = jobs.make("stored")
+    url = f"{LIST}?mirror_status__exact=failed"
+
+    response = steerer.post(url, selected("mirror_again", failed[0], across=True))
+
+    assert response.headers["Location"] == url
+    assert JobEvent.objects.count() == 3
+    stored.refresh_from_db()
+    assert stored.mirror_status == "stored"
+
+
+def test_all_that_a_search_finds_is_done(steerer: Client) -> None:
+    found, other = jobs.make("stored", prompt="A red fox"), jobs.make("stored")
+
+    messages = told(steerer, f"{LIST}?q=red+fox", selected("mirror_again", found, across=True))
+
+    assert messages == ["1 output is fetched again."]
+    other.refresh_from_db()
+    assert other.mirror_status == "stored"
+
+
+def test_a_click_takes_so_many_at_most_and_the_next_one_goes_on(steerer: Client) -> None:
+    first = jobs.make("mirror-failed")
+    lately = timezone.now()
+    VideoJob.objects.bulk_create(
+        VideoJob(
+            status="completed",
+            mirror_status="stored",
+            output="2026/sample.mp4",
+            output_size=1,
+            output_sha256="ab" * 32,
+            mirrored_at=lately - timedelta(minutes=n),
+        )
+        for n in range(MOST + 1)
+    )
+    every = selected("mirror_again", first, across=True)
+
+    [message] = told(steerer, LIST, every)
+
+    assert message == (
+        f"{MOST} outputs are fetched again. {MOST} are the most at a time: do it again for 2 more."
+    )
+    waiting = VideoJob.objects.exclude(mirror_status="due").values_list("mirrored_at", flat=True)
+    assert set(waiting) == {lately - timedelta(minutes=1), lately}
+    assert told(steerer, LIST, every)[0].startswith(
+        f"2 outputs are fetched again, {MOST} jobs skipped"
+    )
+
+
+@pytest.mark.parametrize("name", DIRECT_ON_LIST)
+def test_each_job_of_a_selection_takes_as_many_queries(name: str, steerer: Client) -> None:
+    def taken(number: int) -> int:
+        chosen = [jobs.make(CASES[name][1], prompt=HOSTILE) for _ in range(number)]
+        return queries(lambda: steerer.post(LIST, selected(name, *chosen)))
+
+    taken(1)
+    one, two, twelve = taken(1), taken(2), taken(12)
+
+    assert twelve - two == 10 * (two - one)
+    assert two - one <= 4
+
+
+# On the list, what asks first.
+
+
+@pytest.mark.parametrize("name", ASKS_ON_LIST)
+def test_what_is_asked_about_is_done_by_the_answer_alone(name: str, steerer: Client) -> None:
+    _, state, after = CASES[name]
+    taken = [jobs.make(state, turn=1234) for _ in range(3)]
+    chosen = [*taken, jobs.make("submitting")]
+    strict = Client(enforce_csrf_checks=True)
+    strict.cookies = steerer.cookies
+    token = forms(read(strict, page(taken[0])))[act_url(name, taken[0])]["csrfmiddlewaretoken"]
+    query = "?model=videos"
+
+    asked = strict.post(
+        LIST + query, {**selected(name, *chosen), "csrfmiddlewaretoken": token}
+    ).content.decode()
+
+    act = ACTS[name]
+    assert f'<input type="submit" value="{act.confirms % {"count": 3}}">' in asked
+    assert html.escape(f"{act.skipped % {'count': 1}}.") in asked
+    assert all(html.escape(line) in asked for line in act.warns(taken))  # type: ignore[misc]
+    assert f'<a href="{LIST}{query}" class="button">' in asked
+    assert JobEvent.objects.count() == 0
+    [(url, body)] = forms(asked).items()
+    response = strict.post(url, body)
+    assert response.headers["Location"] == LIST + query
+    assert {VideoJob.objects.get(pk=job.pk).status for job in taken} == {after}
+    assert JobEvent.objects.filter(actor="viewer", job__in=taken).count() == 3
+
+
+@pytest.mark.parametrize("name", ASKS_ON_LIST)
+def test_an_answer_that_is_sent_twice_is_one(name: str, steerer: Client) -> None:
+    job = jobs.make(CASES[name][1])
+
+    for _ in range(2):
+        assert steerer.post(answer_url(name), confirmed(job)).status_code == 302
+
+    assert JobEvent.objects.filter(job=job).count() == 1
+    assert VideoJob.objects.count() == 1 + (name == "generate_again")
+
+
+@pytest.mark.parametrize("name", ASKS_ON_LIST)
+def test_an_answer_is_about_the_jobs_as_they_were_shown(name: str, steerer: Client) -> None:
+    job, other = jobs.make(CASES[name][1]), jobs.make(CASES[name][1])
+    body = confirmed(job, other)
+    VideoJob.objects.filter(pk=job.pk).update(turn=4)  # resolved, and unconfirmed again, say
+
+    [message] = told(steerer, answer_url(name), body)
+
+    act = ACTS[name]
+    assert message.startswith(act.done % {"count": 1})
+    assert JobEvent.objects.filter(job=job).count() == 0
+    assert JobEvent.objects.filter(job=other).count() == 1
+
+
+@pytest.mark.parametrize("name", ASKS_ON_LIST)
+def test_an_answer_about_what_it_does_not_apply_to_does_nothing(name: str, steerer: Client) -> None:
+    made = [jobs.make(state) for state in jobs.STATES]
+    left = [job for job in made if not ACTS[name].applies(job)]
+    before = rows()
+
+    [message] = told(steerer, answer_url(name), confirmed(*left))
+
+    assert message.startswith(str(ACTS[name].done % {"count": 0}))
+    assert rows() == before
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"token": "0" * 32},
+        {"token": "0" * 32, "job": ["", ":", "x:1", f"{'0' * 32}:{'9' * 5000}", "\x00:0"]},
+        {"token": "0" * 32, "job": [f"{'0' * 32}:{10**30}"]},
+        {"token": "x" * 10_000, "job": ["a"]},
+        {"token": "0" * 32, "job": ["<script>alert(1)</script>"], "of_page": "1"},
+    ],
+)
+@pytest.mark.parametrize("name", ASKS_ON_LIST)
+def test_an_answer_without_sense_does_nothing(
+    name: str, body: dict[str, Any], steerer: Client
+) -> None:
+    job = jobs.make(CASES[name][1])
+
+    response = steerer.post(answer_url(name), body, follow=True)
+
+    assert response.status_code == 200
+    assert "<script>alert" not in response.content.decode()
+    assert VideoJob.objects.get().turn == job.turn
+    assert JobEvent.objects.count() == 0
+
+
+def test_before_many_are_stopped_it_is_said_what_becomes_of_how_many(steerer: Client) -> None:
+    chosen = [jobs.make(s) for s in ("pending", "queued", "processing", "unconfirmed", "stored")]
+
+    text = steerer.post(LIST, selected("stop", *chosen)).content.decode()
+
+    assert "3 jobs are not asked for any more" in text
+    assert "1 job was not sent yet, and will not be sent or billed." in text
+    assert 'value="Stop 4 jobs"' in text
+
+
+def test_resending_has_to_be_vowed_first(steerer: Client) -> None:
+    text = steerer.post(LIST, selected("not_created", jobs.make("unconfirmed"))).content.decode()
+
+    assert re.search(r'<input type="checkbox" id="videojobs-vow" required>', text)
+    assert 'value="Send again, which is billed: 1 request"' in text
+
+
+def test_a_page_that_asks_about_many_shows_some_and_asks_for_as_many_as_one_click_takes(
+    steerer: Client,
+) -> None:
+    job = jobs.make("queued")
+    VideoJob.objects.bulk_create(
+        VideoJob(status="queued", due_at=timezone.now(), provider_task_id=f"t{n}", prompt="x")
+        for n in range(MOST + 1)
+    )
+
+    text = steerer.post(LIST, selected("stop", job, across=True)).content.decode()
+
+    assert f"Stop {MOST} jobs" in text
+    assert f"{MOST} are the most at a time: do it again for 2 more." in text
+    assert text.count('name="job"') == MOST
+    assert text.count("/change/") == 20
+    assert f"and {MOST - 20} more" in text
+
+
+@pytest.mark.parametrize("name", ASKS_ON_LIST)
+def test_asking_takes_as_many_queries_for_fifty_jobs_as_for_one(name: str, steerer: Client) -> None:
+    def asked(number: int) -> int:
+        chosen = [jobs.make(CASES[name][1], prompt=HOSTILE * 50) for _ in range(number)]
+        return queries(lambda: steerer.post(LIST, selected(name, *chosen)))
+
+    asked(1)
+    one, fifty = asked(1), asked(50)
+
+    assert one == fifty <= 10
+
+
+@pytest.mark.parametrize("name", ASKS_ON_LIST)
+def test_each_job_of_an_answer_takes_as_many_queries(name: str, steerer: Client) -> None:
+    def taken(number: int) -> int:
+        chosen = [jobs.make(CASES[name][1]) for _ in range(number)]
+        return queries(lambda: steerer.post(answer_url(name), confirmed(*chosen)))
+
+    taken(1)
+    one, two, twelve = taken(1), taken(2), taken(12)
+
+    assert twelve - two == 10 * (two - one)
+    assert two - one <= 10
+
+
+def test_a_megabyte_of_prompt_is_asked_about_by_its_beginning(steerer: Client) -> None:
+    job = jobs.make("failed", prompt="<\u202e" * 500_000)
+
+    for response in (
+        steerer.post(LIST, selected("generate_again", job)),
+        steerer.post(act_url("generate_again", job), of_page(job)),
+    ):
+        assert len(response.content) < 30_000
+        assert "\u202e" not in response.content.decode()
+
+
+def test_pages_that_ask_have_no_inline_styles_scripts_or_handlers(steerer: Client) -> None:
+    text = steerer.post(LIST, selected("stop", jobs.make("queued"))).content.decode()
+
+    assert not re.search(r"<[^>]+ (style|on[a-z]+)=", text)
+    assert not re.search(r"<script(?![^>]*\bsrc=)[^>]*>", text)
+
+
+# Generating again.
+
+
+def test_a_page_asks_before_it_orders_and_leads_to_the_new_job(steerer: Client) -> None:
+    job = jobs.make("failed", turn=1234)
+
+    asked = steerer.post(act_url("generate_again", job), of_page(job)).content.decode()
+
+    assert VideoJob.objects.count() == 1
+    assert 'value="Generate again, which is billed: 1 request"' in asked
+    assert f'<a href="{page(job)}" class="button">' in asked
+    [(url, body)] = forms(asked).items()
+    response = steerer.post(url, body, follow=True)
+    new = VideoJob.objects.get(generated_from=job)
+    assert response.redirect_chain == [(page(new), 302)]
+    [message] = response.context["messages"]
+    assert f'<a href="{page(new)}">{new.pk}</a>' in str(message)
+    assert "which is billed" in str(message)
+
+
+def test_each_page_that_asks_is_another_order(steerer: Client) -> None:
+    job = jobs.make("failed")
+    url = act_url("generate_again", job)
+    pages = [forms(steerer.post(url, of_page(job)).content.decode()) for _ in range(2)]
+
+    for [(answer, body)] in (page.items() for page in pages):
+        steerer.post(answer, body)
+        steerer.post(answer, body)
+
+    assert VideoJob.objects.filter(generated_from=job).count() == 2
+
+
+def test_a_selection_leaves_out_what_was_generated_again_already(steerer: Client) -> None:
+    done, fresh = jobs.make("failed"), jobs.make("failed")
+    jobs.make("queued", generated_from=done)
+    jobs.make("queued", generated_from=done)
+
+    text = steerer.post(LIST, selected("generate_again", done, fresh)).content.decode()
+
+    assert f"{fresh.pk}:0" in text
+    assert f"{done.pk}:0" not in text
+    assert "1 job skipped" in text
+    assert 'value="Generate again, which is billed: 1 request"' in text
+
+
+def test_a_limit_that_is_reached_ends_the_order_and_says_what_is_left(
+    steerer: Client, settings: Any
+) -> None:
+    settings.VIDEOJOBS = {"MAX_ACTIVE_JOBS": 2}
+    chosen = [jobs.make("failed") for _ in range(5)]
+
+    done, error = told(steerer, answer_url("generate_again"), confirmed(*chosen))
+
+    assert done.startswith("2 requests are sent as new jobs, which is billed: <a href=")
+    assert error == (
+        "2 jobs are under way, which is the most that is allowed. 3 requests were not sent."
+    )
+    assert VideoJob.objects.filter(generated_from__in=chosen).count() == 2
+
+
+def test_requests_that_are_not_allowed_any_more_stop_no_others(steerer: Client) -> None:
+    wrong = [jobs.make("failed", duration=99, prompt=HOSTILE) for _ in range(5)]
+    right = jobs.make("failed")
+
+    done, error = told(steerer, answer_url("generate_again"), confirmed(*wrong, right))
+
+    assert done.startswith("1 request is sent as a new job")
+    assert error.count("from 4 to 15") == 3
+    assert error.endswith("And 2 more.")
+
+
+def test_a_request_that_is_refused_leads_back_to_its_page(steerer: Client) -> None:
+    job = jobs.make("failed", duration=99)
+
+    response = steerer.post(answer_url("generate_again"), confirmed(job, of_page="1"), follow=True)
+
+    assert response.redirect_chain == [(page(job), 302)]
+    assert ["from 4 to 15" in str(message) for message in response.context["messages"]] == [True]
+
+
+def test_a_long_order_links_some_of_its_jobs(steerer: Client) -> None:
+    chosen = [jobs.make("failed") for _ in range(25)]
+
+    [message] = told(steerer, answer_url("generate_again"), confirmed(*chosen))
+
+    assert message.count("<a href=") == 20
+    assert "and 5 more" in message
+
+
+def test_old_and_new_job_lead_to_each_other(steerer: Client) -> None:
+    job = jobs.make("failed")
+    new = jobs.make("queued", generated_from=job)
+
+    assert f'<a href="{page(new)}">' in read(steerer, page(job)).split("Generated again as")[1]
+    assert f'<a href="{page(job)}">' in read(steerer, page(new)).split("Generated again from")[1]
+
+
+def test_a_page_names_so_many_new_jobs_at_most(steerer: Client) -> None:
+    job = jobs.make("failed")
+    for _ in range(MAX_GENERATIONS + 1):
+        jobs.make("queued", generated_from=job)
+
+    shown = read(steerer, page(job)).split("Generated again as")[1].split("</li>")[0]
+
+    assert shown.count("<a href=") == MAX_GENERATIONS
+    assert "and earlier ones" in shown

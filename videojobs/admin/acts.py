@@ -1,0 +1,286 @@
+"""What a person may do to jobs: the one table that the job page, the list and the URLs are made of.
+
+Whether it is possible is said by `options`, and done by `operations`; here are who may, and the
+words.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from django.db.models import Exists, F, OuterRef, Q
+from django.http import HttpRequest
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext, ngettext_lazy
+
+from .. import operations, options
+from ..models import JobEvent, VideoJob
+from ..states import Status
+
+
+@dataclass(frozen=True)
+class Act:
+    """Something that a person may do to a job; its name is that of the operation."""
+
+    name: str
+    permission: str
+    operation: Callable[..., Any]
+    #: Which jobs it applies to: as a condition, and of one that is read.
+    condition: Callable[[], Q]
+    applies: Callable[[VideoJob], bool]
+
+    # On the job's page.
+    button: Any
+    says: Callable[[VideoJob], Any]
+    refused: Any
+    told: Any = ""
+    #: Fields of its form that the operation takes.
+    takes: tuple[str, ...] = ()
+    #: Whether what it says has to be opened before there is a button.
+    folded: bool = False
+    #: Whether it asks on a page of its own also where one job is meant, and takes a key from there.
+    is_order: bool = False
+
+    # On the list; those without `offered` are not on it.
+    offered: Any = ""
+    done: Any = ""
+    skipped: Any = ""
+    #: What a selection takes first; where it still applies afterwards, what was done comes last.
+    order: tuple[Any, ...] = ("created_at", "pk")
+    #: The jobs of a selection that are left out although it applies to them.
+    spares: Callable[[], Any] | None = None
+    #: What is said before a selection is done, and the words of the button; without, nobody asks.
+    warns: Callable[[Iterable[VideoJob]], list[str]] | None = None
+    confirms: Any = ""
+    #: What has to be ticked first.
+    vows: Any = ""
+
+    def is_permitted(self, request: HttpRequest) -> bool:
+        """Whether whoever asks may do it."""
+        return bool(request.user.has_perm(f"videojobs.{self.permission}"))
+
+    def selects(self) -> Q:
+        """The jobs of a selection that it is done to."""
+        return self.condition() & self.spares() if self.spares else self.condition()
+
+
+def actor(request: HttpRequest) -> str:
+    """Who asks, for the history of a job."""
+    return request.user.get_username()[: JobEvent._meta.get_field("actor").max_length]
+
+
+def permitted(request: HttpRequest) -> list[Act]:
+    """The acts of whoever asks."""
+    return [act for act in ACTS.values() if act.is_permitted(request)]
+
+
+def _not_repeated() -> Any:
+    return ~Exists(VideoJob.objects.filter(generated_from=OuterRef("pk")))
+
+
+def _says_of_stopping(job: VideoJob) -> Any:
+    if job.status == Status.PENDING:
+        return _("Nothing was sent yet, and nothing will be sent or billed.")
+    return _(
+        "It is not asked for any more. That is no refund: the provider may still finish, and bill."
+    )
+
+
+def _warns_of_stopping(jobs: Iterable[VideoJob]) -> list[str]:
+    """What becomes of how many."""
+    count = Counter(job.status == Status.PENDING for job in jobs)
+    told = []
+    if count[False]:
+        told.append(
+            ngettext(
+                "%(count)d job is not asked for any more. That is no refund: the provider may "
+                "still finish it, and bill.",
+                "%(count)d jobs are not asked for any more. That is no refund: the provider may "
+                "still finish them, and bill.",
+                count[False],
+            )
+            % {"count": count[False]}
+        )
+    if count[True]:
+        told.append(
+            ngettext(
+                "%(count)d job was not sent yet, and will not be sent or billed.",
+                "%(count)d jobs were not sent yet, and will not be sent or billed.",
+                count[True],
+            )
+            % {"count": count[True]}
+        )
+    return told
+
+
+_TABLE = [
+    Act(
+        "attach",
+        "resolve_videojob",
+        operations.attach,
+        lambda: options.UNCONFIRMED,
+        options.is_unconfirmed,
+        button=_("Attach this id and track it"),
+        says=lambda job: _("The provider has it. Its id there:"),
+        told=_("Resolved: the job goes on."),
+        refused=_("The job is not unconfirmed any more."),
+        takes=("task_id",),
+    ),
+    Act(
+        "not_created",
+        "resolve_videojob",
+        operations.not_created,
+        lambda: options.UNCONFIRMED,
+        options.is_unconfirmed,
+        button=_("Send it again, which is billed"),
+        says=lambda job: _("I have looked: the provider does not have it."),
+        told=_("Resolved: the job goes on."),
+        refused=_("The job is not unconfirmed any more."),
+        offered=_("Confirm that they were not created: send again, which is billed"),
+        done=ngettext_lazy(
+            "%(count)d request is sent again", "%(count)d requests are sent again", "count"
+        ),
+        skipped=ngettext_lazy(
+            "%(count)d job skipped: it is not unconfirmed",
+            "%(count)d jobs skipped: they are not unconfirmed",
+            "count",
+        ),
+        warns=lambda jobs: [
+            str(_("Nobody here knows whether the provider took these requests.")),
+            str(_("What it has after all is paid for twice: look there first, for each of them.")),
+        ],
+        vows=_("I have looked: the provider has none of them."),
+        confirms=ngettext_lazy(
+            "Send again, which is billed: %(count)d request",
+            "Send again, which is billed: %(count)d requests",
+            "count",
+        ),
+    ),
+    Act(
+        "check_now",
+        "check_videojob",
+        operations.check_now,
+        options.checkable,
+        options.can_be_checked,
+        button=_("Check now"),
+        says=lambda job: _("The next step comes as soon as the provider's interval allows."),
+        told=_("The next step was brought forward."),
+        refused=_("Nothing to bring forward: no step waits, it is due anyway, or is under way."),
+        offered=_("Check now: bring the next step forward"),
+        done=ngettext_lazy(
+            "The next step of %(count)d job was brought forward",
+            "The next steps of %(count)d jobs were brought forward",
+            "count",
+        ),
+        skipped=ngettext_lazy(
+            "%(count)d job skipped: no step waits, it is due anyway, or is under way",
+            "%(count)d jobs skipped: no step waits, it is due anyway, or is under way",
+            "count",
+        ),
+        order=("due_at", "pk"),
+    ),
+    Act(
+        "take_up",
+        "take_up_videojob",
+        operations.take_up,
+        lambda: options.CAN_BE_TAKEN_UP,
+        options.can_be_taken_up,
+        button=_("Take it up again"),
+        says=lambda job: _("The provider is asked what became of it. Nothing is paid."),
+        told=_("The job is tracked again."),
+        refused=_("Only a job can be taken up that expired or was stopped, with an id."),
+        offered=_("Take up again: ask the provider what became of them"),
+        done=ngettext_lazy(
+            "%(count)d job is tracked again", "%(count)d jobs are tracked again", "count"
+        ),
+        skipped=ngettext_lazy(
+            "%(count)d job skipped: it is neither expired nor stopped, or has no provider's id",
+            "%(count)d jobs skipped: neither expired nor stopped, or without a provider's id",
+            "count",
+        ),
+        order=("finished_at", "pk"),
+    ),
+    Act(
+        "mirror_again",
+        "mirror_videojob",
+        operations.mirror_again,
+        lambda: options.CAN_BE_MIRRORED_AGAIN,
+        options.can_be_mirrored_again,
+        button=_("Fetch the video again"),
+        says=lambda job: _(
+            "A worker downloads what the provider has generated already, and replaces the stored "
+            "file if there is one. Nothing is generated again, and nothing is paid."
+        ),
+        told=_("The download is due: a worker fetches the video."),
+        refused=_("There is no output to fetch, or its download is due already."),
+        offered=_("Mirror again: fetch the videos once more"),
+        done=ngettext_lazy(
+            "%(count)d output is fetched again", "%(count)d outputs are fetched again", "count"
+        ),
+        skipped=ngettext_lazy(
+            "%(count)d job skipped: it has no output, or its download is due already",
+            "%(count)d jobs skipped: they have no output, or its download is due already",
+            "count",
+        ),
+        order=(F("mirrored_at").asc(nulls_first=True), "pk"),
+    ),
+    Act(
+        "generate_again",
+        "generate_videojob",
+        operations.generate_again,
+        lambda: options.CAN_BE_GENERATED_AGAIN,
+        options.can_be_generated_again,
+        button=_("Generate it again…"),
+        says=lambda job: _("The same request as a new job, which is billed: you are asked first."),
+        refused=_("The job is not finished, or its request is not known."),
+        is_order=True,
+        offered=_("Generate again, which is billed"),
+        done=ngettext_lazy(
+            "%(count)d request is sent as a new job, which is billed",
+            "%(count)d requests are sent as new jobs, which is billed",
+            "count",
+        ),
+        skipped=ngettext_lazy(
+            "%(count)d job skipped: it is not finished, its request is not known, or it was "
+            "generated again already",
+            "%(count)d jobs skipped: not finished, of an unknown request, or generated again "
+            "already",
+            "count",
+        ),
+        order=("finished_at", "pk"),
+        spares=_not_repeated,
+        warns=lambda jobs: [
+            str(_("The provider generates a new video for each of these requests, and bills it.")),
+            str(_("What the old jobs have stays as it is.")),
+        ],
+        confirms=ngettext_lazy(
+            "Generate again, which is billed: %(count)d request",
+            "Generate again, which is billed: %(count)d requests",
+            "count",
+        ),
+    ),
+    Act(
+        "stop",
+        "stop_videojob",
+        operations.stop,
+        lambda: options.CAN_BE_STOPPED,
+        options.can_be_stopped,
+        button=_("Stop this job"),
+        says=_says_of_stopping,
+        told=_("The job is stopped."),
+        refused=_("The job can not be stopped: it is finished, or its create call is under way."),
+        folded=True,
+        offered=_("Stop: ask for them no more"),
+        done=ngettext_lazy("%(count)d job is stopped", "%(count)d jobs are stopped", "count"),
+        skipped=ngettext_lazy(
+            "%(count)d job skipped: it is finished, or its create call is under way",
+            "%(count)d jobs skipped: they are finished, or their create call is under way",
+            "count",
+        ),
+        warns=_warns_of_stopping,
+        confirms=ngettext_lazy("Stop %(count)d job", "Stop %(count)d jobs", "count"),
+    ),
+]
+
+ACTS = {act.name: act for act in _TABLE}

@@ -1,0 +1,139 @@
+"""The page that asks before something is done to many jobs, or is billed; and its answer."""
+
+import re
+import secrets
+from collections.abc import Iterator, Sequence
+from typing import Any
+from uuid import UUID
+
+from django.contrib import messages
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.utils.translation import gettext, ngettext
+
+from .. import markup
+from ..exceptions import SpendLimitReached
+from ..models import VideoJob
+from ..sanitize import clean
+from . import acts, telling
+from .acts import Act
+from .columns import EXCERPT
+from .telling import MOST
+
+#: How many of the jobs are shown.
+_SHOWN = 20
+_TOKEN = re.compile("[0-9a-f]{32}")
+
+
+def ask(
+    model_admin: Any,
+    request: HttpRequest,
+    act: Act,
+    jobs: Sequence[VideoJob],
+    *,
+    back: str,
+    skipped: int = 0,
+    left: int = 0,
+    of_page: bool = False,
+) -> HttpResponse:
+    """Show what would be done to which jobs. The answer is about them as they are now."""
+    request.current_app = model_admin.admin_site.name
+    count = {"count": len(jobs)}
+    context = {
+        **model_admin.admin_site.each_context(request),
+        "title": act.offered,
+        "subtitle": None,
+        "opts": model_admin.opts,
+        "media": model_admin.media,
+        "warnings": act.warns(jobs) if act.warns else [],
+        "vows": act.vows,
+        "rows": [_row(model_admin, job) for job in jobs[:_SHOWN]],
+        "more": max(0, len(jobs) - _SHOWN),
+        "skipped": act.skipped % {"count": skipped} if skipped else "",
+        "left": telling.told_of_more(left) if left else "",
+        "confirms": act.confirms % count,
+        "jobs": [f"{job.pk}:{job.turn}" for job in jobs],
+        # Fresh on each page, so that sending one twice is one order.
+        "token": secrets.token_hex(16),
+        "of_page": of_page,
+        "answer_url": telling.url(model_admin, request, "answer", act.name),
+        "back": back,
+    }
+    return TemplateResponse(request, "admin/videojobs/videojob/confirm.html", context)
+
+
+def _row(model_admin: Any, job: Any) -> tuple[Any, ...]:
+    # The list has read no more than the beginning of a prompt.
+    start = getattr(job, "prompt_start", None)
+    excerpt = clean((job.prompt if start is None else start)[: EXCERPT * 6], EXCERPT)
+    return telling.link(model_admin, job), markup.status_badge(job), excerpt
+
+
+def answer(model_admin: Any, request: HttpRequest, act: Act) -> HttpResponse:
+    """Do what was confirmed, to each job that is still as it was shown."""
+    if not act.is_permitted(request) or not model_admin.has_view_permission(request):
+        raise PermissionDenied
+    token = request.POST.get("token", "")
+    seen = request.POST.getlist("job")[:MOST]
+    done: list[Any] = []
+    refused: list[str] = []
+    if _TOKEN.fullmatch(token):
+        for job in _as_shown(model_admin, request, seen):
+            keyed = {"key": f"again-{token}-{job.pk}"} if act.is_order else {}
+            try:
+                result = act.applies(job) and act.operation(job, actor=acts.actor(request), **keyed)
+            except SpendLimitReached as error:
+                refused.append(_limit(error, len(seen) - len(done) - len(refused)))
+                break
+            except ValidationError as error:
+                refused.append(f"{str(job.pk)[:8]}: {' '.join(error.messages)}")
+                continue
+            done += [result] if result else []
+    new = [job for job in done if isinstance(job, VideoJob)]
+    if done or not refused:
+        skipped = 0 if refused else len(seen) - len(done)
+        told = telling.links(model_admin, new) if new else ""
+        telling.tell(request, act, len(done), skipped=skipped, new=told)
+    if refused:
+        messages.error(request, _in_short(refused))
+    return HttpResponseRedirect(_after(model_admin, request, seen, new))
+
+
+def _as_shown(model_admin: Any, request: HttpRequest, seen: Sequence[str]) -> Iterator[VideoJob]:
+    """The jobs that nobody has changed since they were shown; one at a time, as long as they are.
+
+    One that was resolved, and is unconfirmed again, is about another request than was meant.
+    """
+    for text in seen:
+        pk, _colon, turn = text.partition(":")
+        try:
+            shown = {"pk": UUID(pk), "turn": int(turn)}
+        except ValueError:
+            continue
+        if job := model_admin.get_queryset(request).filter(**shown).first():
+            yield job
+
+
+def _limit(error: ValidationError, left: int) -> str:
+    rest = ngettext("%(count)d request was not sent.", "%(count)d requests were not sent.", left)
+    return f"{' '.join(error.messages)} {rest % {'count': left}}"
+
+
+def _in_short(refused: Sequence[str]) -> str:
+    more = len(refused) - 3
+    rest = [gettext("And %(count)d more.") % {"count": more}] if more > 0 else []
+    return " ".join([*refused[:3], *rest])
+
+
+def _after(
+    model_admin: Any, request: HttpRequest, seen: Sequence[str], new: Sequence[VideoJob]
+) -> str:
+    """Back to where the question came from; or to the one job that is new."""
+    if not request.POST.get("of_page") or len(seen) != 1:
+        return telling.url(model_admin, request, "changelist")
+    try:
+        pk = new[0].pk if new else UUID(seen[0].partition(":")[0])
+    except ValueError:
+        return telling.url(model_admin, request, "changelist")
+    return telling.url(model_admin, request, "change", pk)
