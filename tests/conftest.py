@@ -11,7 +11,7 @@ from celery import Celery, current_app
 from django.db import connection, connections
 from pytest_django import Settings
 
-from videojobs import estimates, queue
+from videojobs import estimates, monitor, queue
 
 pytest_plugins = [
     "tests.listening",
@@ -83,9 +83,10 @@ def a_broker_that_nobody_found_silent(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def estimates_that_nobody_remembers() -> None:
-    """What was completed in one test says nothing in the next."""
+def numbers_that_nobody_remembers() -> None:
+    """What was completed, or stored, in one test says nothing in the next."""
     estimates.forget()
+    monitor.forget()
 
 
 @pytest.fixture

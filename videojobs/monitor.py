@@ -29,7 +29,8 @@ DEFAULT_HOURS = 6
 UNDER_WAY = (Status.PENDING, Status.SUBMITTING, Status.QUEUED, Status.PROCESSING)
 #: Statuses that say the provider has answered.
 _VERDICTS = (Status.COMPLETED, Status.FAILED, Status.CANCELLED)
-_ENDED_BADLY = (Status.FAILED, Status.CANCELLED, Status.EXPIRED)
+#: Those that end a job without its video.
+ENDED_BADLY = (Status.FAILED, Status.CANCELLED, Status.EXPIRED)
 #: For how many seconds a process remembers the size of the storage: it is a sum over all jobs.
 _FRESH = 300.0
 
@@ -272,7 +273,7 @@ def _window(hours: int, starts: Sequence[datetime], happened: Sequence[Happened]
     lengths: list[dict[float, int]] = [defaultdict(int) for _ in starts]
     overall: dict[float, int] = defaultdict(int)
     for slot, place, series, count, _latest in happened:
-        counts[int(slot)]["ended_badly" if series in _ENDED_BADLY else series] += count
+        counts[int(slot)]["ended_badly" if series in ENDED_BADLY else series] += count
         lengths[int(slot)][place] += count
         overall[place] += count
     slots = [

@@ -17,7 +17,7 @@ from .. import outlook
 from ..models import VideoJob
 from ..outlook import NOTHING
 from ..states import MirrorStatus, Status
-from . import decisions, page
+from . import decisions, live, page
 from .columns import COLUMNS
 from .fields import SECTIONS
 from .listing import AttentionFilter, JobList, ModelFilter
@@ -47,14 +47,18 @@ class VideoJobAdmin(admin.ModelAdmin):
 
     def get_urls(self) -> list[Any]:
         views = {"resolve": self.resolve_view, "mirror": self.mirror_view}
-        return [
-            path(
-                f"<path:object_id>/{act}/",
-                self.admin_site.admin_view(require_POST(view)),
-                name=f"videojobs_videojob_{act}",
-            )
-            for act, view in views.items()
-        ] + super().get_urls()
+        return (
+            live.urls(self)
+            + [
+                path(
+                    f"<path:object_id>/{act}/",
+                    self.admin_site.admin_view(require_POST(view)),
+                    name=f"videojobs_videojob_{act}",
+                )
+                for act, view in views.items()
+            ]
+            + super().get_urls()
+        )
 
     def has_resolve_permission(self, request: HttpRequest) -> bool:
         """Whether somebody may say what became of an unconfirmed submission."""
