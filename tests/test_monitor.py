@@ -153,6 +153,7 @@ def test_slots_are_round_in_the_time_zone_of_the_site() -> None:
 
         assert {timezone.localtime(start).strftime("%M") for start in starts} == {"00"}
         assert timezone.localtime(starts[0]).hour % 6 == 0
+        assert starts[-1] <= NOW < starts[-1] + timedelta(hours=6)
 
 
 def test_what_happened_is_in_the_slot_of_its_moment() -> None:

@@ -192,7 +192,7 @@ def _groups_under_way(at: datetime) -> Sequence[Mapping[str, Any]]:
             stalled=Count("pk", filter=(late & Q(due_at__lt=grace)) | Q(claimed_until__lt=at)),
             failing=Count("pk", filter=Q(error_count__gt=0)),
             late=Count("pk", filter=late),
-            earliest=Min("due_at", filter=late),
+            earliest=Min("due_at"),
             answered_at=Max("last_checked_at", filter=Q(error_count=0)),
             submitted=Max("submitted_at"),
         )

@@ -19,7 +19,7 @@ _WIDTH, _HEIGHT = 360, 210
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 350, 24, 182
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
-_TIME_STEPS = (*(5 * _MINUTE, 15 * _MINUTE, _HOUR, 2 * _HOUR, 4 * _HOUR, 6 * _HOUR), _DAY)
+_TIME_STEPS = (5 * _MINUTE, 15 * _MINUTE, _HOUR, 2 * _HOUR, 4 * _HOUR, 6 * _HOUR, _DAY, 2 * _DAY)
 _LENGTH_STEPS = (
     *(1, 2, 5, 10, 15, 30, _MINUTE, 2 * _MINUTE, 5 * _MINUTE, 10 * _MINUTE, 15 * _MINUTE),
     *(30 * _MINUTE, _HOUR, 2 * _HOUR, 3 * _HOUR, 6 * _HOUR, 12 * _HOUR, _DAY, 2 * _DAY, 7 * _DAY),
@@ -64,7 +64,7 @@ def length_ticks(highest: float) -> list[float]:
 def time_ticks(start: datetime, end: datetime) -> Iterator[datetime]:
     """Round times of the site's time zone, a few of them."""
     fewest = (end - start).total_seconds() / _MOST_TIMES
-    step = next((step for step in _TIME_STEPS if step >= fewest), _DAY)
+    step = next((step for step in _TIME_STEPS if step >= fewest), 2 * _DAY)
     local = timezone.localtime(start)
     since_midnight = local.hour * _HOUR + local.minute * _MINUTE + local.second
     tick = local + timedelta(seconds=-since_midnight % step, microseconds=-local.microsecond)

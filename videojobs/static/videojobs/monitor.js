@@ -16,7 +16,7 @@
   let failures = 0;
   let paused = false;
   let ended = false;
-  let updated = new Date(root.querySelector("time").dateTime);
+  let updated = new Date();
 
   const clock = () => updated.toLocaleTimeString();
   const say = (node, text) => {
