@@ -13,7 +13,7 @@ from celery.signals import before_task_publish
 from django.db import connection, connections
 from pytest_django import Settings
 
-from videojobs import estimates, queue
+from videojobs import estimates, monitor, queue
 
 # How fast a machine is that does something else, too, is nobody's mistake.
 hypothesis.settings.register_profile(
@@ -104,9 +104,10 @@ def woken() -> Iterator[list[tuple[str, str, int]]]:
 
 
 @pytest.fixture(autouse=True)
-def estimates_that_nobody_remembers() -> None:
-    """What was completed in one test says nothing in the next."""
+def numbers_that_nobody_remembers() -> None:
+    """What was completed, or stored, in one test says nothing in the next."""
     estimates.forget()
+    monitor.forget()
 
 
 @pytest.fixture

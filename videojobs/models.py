@@ -134,6 +134,28 @@ class VideoJob(models.Model):
             models.Index("created_at", name="videojob_created"),
             # → the admin's filter by status, and purge.
             models.Index("status", "created_at", name="videojob_status"),
+            # → the monitor: how many were finished when, and how long they took; from it alone.
+            models.Index(
+                "finished_at",
+                "status",
+                "submitted_at",
+                name="videojob_finished",
+                condition=Q(finished_at__isnull=False),
+            ),
+            # → the monitor: how many were stored when, and how large all are; from it alone.
+            models.Index(
+                "mirrored_at",
+                "output_size",
+                name="videojob_stored",
+                condition=Q(mirror_status=MirrorStatus.STORED),
+            ),
+            # → the monitor, and the list of those that need a person.
+            models.Index(
+                "created_at",
+                name="videojob_person",
+                condition=Q(status__in=[Status.UNCONFIRMED, Status.EXPIRED])
+                | Q(mirror_status=MirrorStatus.FAILED),
+            ),
         ]
         constraints = [
             models.CheckConstraint(
@@ -246,6 +268,12 @@ class JobEvent(models.Model):
                 "signal_due_at",
                 name="jobevent_unsent",
                 condition=Q(signal_due_at__isnull=False),
+            ),
+            # → the monitor. A job has no column for when its download failed for good.
+            models.Index(
+                "created_at",
+                name="jobevent_mirror_failed",
+                condition=Q(kind="mirror", new=MirrorStatus.FAILED),
             ),
         ]
 

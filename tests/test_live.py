@@ -1,0 +1,258 @@
+from __future__ import annotations
+
+import html
+import re
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import time_machine
+from django.contrib.auth.models import Permission, User
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from tests import jobs
+from videojobs import monitor
+from videojobs.models import JobEvent, ProviderHold
+
+pytestmark = pytest.mark.django_db
+
+LIST = "/admin/videojobs/videojob/"
+PAGE = f"{LIST}monitor/"
+DATA = f"{PAGE}data/"
+HOSTILE = "<script>alert(1)</script>\u202e\x1b[31m 👩‍👩‍👧 '\"& ?Signature=8f2c-secret"
+
+
+@pytest.fixture
+def staff(client: Client) -> Client:
+    """A client of somebody who may look at jobs, and nothing else."""
+    user = User.objects.create_user("viewer", is_staff=True)
+    user.user_permissions.add(Permission.objects.get(codename="view_videojob"))
+    client.force_login(user)
+    return client
+
+
+def read(client: Client, url: str) -> str:
+    response = client.get(url)
+    assert response.status_code == 200, (url, response.status_code)
+    return response.content.decode()
+
+
+def a_site() -> None:
+    """Jobs in every state, with something in each figure and each chart."""
+    now = timezone.now()
+    earlier = {
+        f"{act}_at": now - timedelta(hours=1) for act in ("created", "submitted", "mirrored")
+    }
+    for number, state in enumerate(jobs.STATES, 1):
+        for _ in range(number):
+            job = jobs.make(state, **earlier)
+        if state == "mirror-failed":
+            JobEvent.objects.create(job=job, kind="mirror", new="failed")
+    jobs.make("queued", due_at=now - timedelta(minutes=1), error_count=2)
+    jobs.make("failed", created_at=now - timedelta(days=9), finished_at=now - timedelta(days=9))
+
+
+def figures(text: str) -> dict[str, str]:
+    """What the page says, by the names that the script replaces it by."""
+    found = re.findall(r'data-text="([^"]+)">([^<]*)<', text)
+    return {name: html.unescape(value) for name, value in found}
+
+
+def links(text: str) -> dict[str, tuple[str, int]]:
+    """The lists that the figures lead to, and how many jobs they are said to have."""
+    found = re.findall(r'<a href="([^"]+)" data-text="([^"]+)">([\d,]+)</a>', text)
+    return {name: (html.unescape(url), int(count)) for url, name, count in found}
+
+
+@pytest.mark.parametrize("url", [PAGE, DATA])
+def test_nobody_sees_it_who_is_not_signed_in(client: Client, url: str) -> None:
+    response = client.get(url)
+
+    assert response.status_code == 302
+    assert "/login/" in response["Location"]
+
+
+@pytest.mark.parametrize("url", [PAGE, DATA])
+def test_nobody_sees_it_who_may_not_look_at_jobs(client: Client, url: str) -> None:
+    client.force_login(User.objects.create_user("other", is_staff=True))
+
+    assert client.get(url).status_code == 403
+
+
+@pytest.mark.parametrize("url", [PAGE, DATA])
+def test_it_can_only_be_read(staff: Client, url: str) -> None:
+    assert staff.post(url).status_code == 405
+
+
+@pytest.mark.parametrize("url", [PAGE, DATA])
+@pytest.mark.parametrize("hours", ["0", "2", "-1", "9" * 30, "6.0", "٦", "", "six", "<b>"])
+def test_other_hours_than_those_to_choose_from_are_refused(
+    staff: Client, url: str, hours: str
+) -> None:
+    assert staff.get(url, {"hours": hours}).status_code == 400
+
+
+@pytest.mark.parametrize("hours", list(monitor.WINDOWS))
+def test_it_looks_back_as_far_as_is_asked_for(staff: Client, hours: int) -> None:
+    text = read(staff, f"{PAGE}?hours={hours}")
+
+    assert f'<a href="?hours={hours}" aria-current="page">' in text
+    assert f'data-url="{DATA}?hours={hours}"' in text
+
+
+def test_it_looks_back_for_six_hours_unless_it_is_asked(staff: Client) -> None:
+    assert 'aria-current="page">6 h</a>' in read(staff, PAGE)
+
+
+def test_each_figure_leads_to_a_list_of_as_many_jobs(staff: Client) -> None:
+    a_site()
+
+    found = links(read(staff, PAGE))
+
+    assert len(found) == 14
+    for name, (url, count) in found.items():
+        response = staff.get(url)
+        assert response.status_code == 200, name
+        assert response.context["cl"].result_count == count > 0, name
+
+
+def test_the_list_leads_to_the_monitor_and_back(staff: Client) -> None:
+    assert f'<a href="{PAGE}">Live monitor</a>' in read(staff, LIST)
+    assert f'<li><a href="{LIST}">All jobs</a></li>' in read(staff, PAGE)
+
+
+def test_the_data_are_what_the_page_shows(staff: Client) -> None:
+    with time_machine.travel(timezone.now(), tick=False):
+        a_site()
+        text = read(staff, PAGE)
+
+        data = staff.get(DATA).json()
+
+    assert figures(text) == data["texts"]
+    names = re.findall(r'data-part="([^"]+)"', text)
+    assert sorted(names) == sorted(data["parts"])
+    assert len(names) == 6
+    for part in data["parts"].values():
+        assert part in text
+
+
+def test_names_are_unique(staff: Client) -> None:
+    text = read(staff, PAGE)
+
+    for attribute in ("id", "data-text", "data-part"):
+        names = re.findall(rf'\s{attribute}="([^"]+)"', text)
+        assert len(names) == len(set(names)) > 0, attribute
+
+
+@pytest.mark.parametrize("url", [PAGE, DATA])
+def test_nobody_keeps_a_copy(staff: Client, url: str) -> None:
+    assert "no-store" in staff.get(url)["Cache-Control"]
+
+
+@pytest.mark.parametrize("url", [PAGE, DATA])
+def test_it_takes_as_many_queries_for_many_jobs_as_for_none_and_writes_nothing(
+    staff: Client, url: str
+) -> None:
+    with CaptureQueriesContext(connection) as none:
+        staff.get(url)
+    a_site()
+    monitor.forget()
+
+    with CaptureQueriesContext(connection) as many:
+        staff.get(url)
+
+    assert len(none) == len(many) == 9
+    assert {query["sql"].split()[0].strip("(") for query in many} == {"SELECT"}
+
+
+def test_an_empty_site_says_so_in_each_chart(staff: Client) -> None:
+    text = read(staff, PAGE)
+
+    assert text.count("Nothing in the last 6 h.") == 3
+    assert '<svg class="videojobs-chart"' not in text
+
+
+def test_a_chart_is_a_picture_with_words_and_a_table_of_the_same_numbers(staff: Client) -> None:
+    a_site()
+
+    text = read(staff, PAGE)
+
+    assert text.count('role="img" aria-label=') == 3
+    assert "Jobs and verdicts, jobs per 10 min, in the last 6 h: new; completed;" in text
+    assert text.partition("<main")[2].count("<caption>") == 3
+    assert text.count('<th scope="row">') == 3 * 37
+
+
+def test_nothing_is_styled_or_scripted_inline(staff: Client) -> None:
+    a_site()
+
+    text = read(staff, PAGE).partition("<main")[2]
+
+    assert not re.search(r"<style|\sstyle=|\son\w+=|<script(?![^>]* src=)", text)
+
+
+def test_a_hostile_reason_of_a_hold_is_shown_as_text(staff: Client) -> None:
+    jobs.make_hold("rejected")
+    ProviderHold.objects.update(reason=HOSTILE)
+
+    text, data = read(staff, PAGE), staff.get(DATA).json()
+
+    assert "<script>alert" not in text
+    assert "&lt;script&gt;alert(1)" in text
+    assert "<script>alert(1)</script>" in data["texts"]["hold"]
+    assert "alert(1)" not in "".join(data["parts"].values())
+
+
+@pytest.mark.parametrize("url", [PAGE, DATA])
+def test_a_hold_shows_no_secret(staff: Client, url: str) -> None:
+    jobs.make_hold("rejected")
+    ProviderHold.objects.update(reason="no https://cdn.example.com/v.mp4?Signature=8f2c-secret")
+
+    text = read(staff, url)
+
+    assert "rejected the API key" in text
+    assert "8f2c-secret" not in text
+
+
+def test_figures_that_somebody_should_look_into_stand_out(staff: Client) -> None:
+    jobs.make("unconfirmed")
+
+    text = re.sub(r"\s+", " ", read(staff, PAGE))
+
+    assert '<div class="videojobs-figure videojobs-alarming" data-figure> <dt>unconfirmed' in text
+    assert 'videojobs-alarming" data-figure data-zero> <dt>expired' in text
+    assert "1 job needs a person." in text
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("took", "—"),
+        ("answered", "—"),
+        ("answered-note", "not within 6 h"),
+        ("late-note", ""),
+        ("failing-note", ""),
+        ("bytes", "0 bytes"),
+        ("outputs-note", "as of 0 s ago"),
+        ("hold", ""),
+        ("attention", ""),
+    ],
+)
+def test_where_nothing_is_known_nothing_is_claimed(staff: Client, name: str, text: str) -> None:
+    shown: dict[str, Any] = figures(read(staff, PAGE))
+
+    assert shown[name].replace("\xa0", " ") == text
+
+
+def test_rates_and_lateness_are_told_beside_their_numbers(staff: Client) -> None:
+    jobs.make("queued", due_at=timezone.now() - timedelta(minutes=3), error_count=1)
+    for _ in range(3):
+        jobs.make("queued")
+
+    shown = figures(read(staff, PAGE))
+
+    assert shown["failing-note"] == "25 % of 4 that it is asked for"
+    assert shown["late-note"] == "half of them by 3 min or more, the worst by 3 min"

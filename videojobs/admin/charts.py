@@ -1,0 +1,221 @@
+"""Line charts as SVG, drawn by the server: pure, and in classes, so that a strict policy holds.
+
+A line is told from another by its dashes and marks too, not by its colour alone.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.utils import timezone
+from django.utils.formats import date_format, number_format
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext
+
+# As wide as a phone, so that its letters are still read there.
+_WIDTH, _HEIGHT = 360, 210
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 350, 24, 182
+
+_MINUTE, _HOUR, _DAY = 60, 3600, 86400
+_TIME_STEPS = (5 * _MINUTE, 15 * _MINUTE, _HOUR, 2 * _HOUR, 4 * _HOUR, 6 * _HOUR, _DAY, 2 * _DAY)
+_LENGTH_STEPS = (
+    *(1, 2, 5, 10, 15, 30, _MINUTE, 2 * _MINUTE, 5 * _MINUTE, 10 * _MINUTE, 15 * _MINUTE),
+    *(30 * _MINUTE, _HOUR, 2 * _HOUR, 3 * _HOUR, 6 * _HOUR, 12 * _HOUR, _DAY, 2 * _DAY, 7 * _DAY),
+)
+_MOST_TICKS = 5
+_MOST_TIMES = 7
+
+
+@dataclass(frozen=True)
+class Line:
+    """The values of one line, a slot each; None where there is nothing to draw."""
+
+    label: str
+    values: Sequence[float | None]
+    #: One of the badges': "runs", "good", "bad", "person".
+    tone: str = "runs"
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Where the ticks of a kind of value are, and how they are written."""
+
+    ticks: Callable[[float], Sequence[float]]
+    words: Callable[[float], str]
+
+
+def count_ticks(highest: float) -> list[float]:
+    """Whole numbers from 0 to at least `highest`, a few of them, in steps of 1, 2 or 5."""
+    step = max(1.0, highest / (_MOST_TICKS - 1))
+    power = 10.0 ** math.floor(math.log10(step))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= step)
+    return _up_to(highest, step)
+
+
+def length_ticks(highest: float) -> list[float]:
+    """Lengths of time from 0 to at least `highest`, at round numbers of their unit."""
+    fewest = highest / (_MOST_TICKS - 1)
+    step = next((step for step in _LENGTH_STEPS if step >= fewest), math.ceil(fewest / _DAY) * _DAY)
+    return _up_to(highest, step)
+
+
+def time_ticks(start: datetime, end: datetime) -> Iterator[datetime]:
+    """Round times of the site's time zone, a few of them."""
+    fewest = (end - start).total_seconds() / _MOST_TIMES
+    step = next((step for step in _TIME_STEPS if step >= fewest), 2 * _DAY)
+    local = timezone.localtime(start)
+    since_midnight = local.hour * _HOUR + local.minute * _MINUTE + local.second
+    tick = local + timedelta(seconds=-since_midnight % step, microseconds=-local.microsecond)
+    while tick <= end:
+        yield tick
+        tick += timedelta(seconds=step)
+
+
+def count(number: float) -> str:
+    """A whole number for people."""
+    return number_format(number, 0, force_grouping=True)
+
+
+def length(seconds: float) -> str:
+    """A length of time in one unit, with a decimal where that says more: "45 s", "1.5 min"."""
+    if seconds < _MINUTE:
+        unit, text = 1, gettext("%(number)s s")
+    elif seconds < _HOUR:
+        unit, text = _MINUTE, gettext("%(number)s min")
+    elif seconds < 2 * _DAY:
+        unit, text = _HOUR, gettext("%(number)s h")
+    else:
+        unit, text = _DAY, gettext("%(number)s d")
+    rounded = round(seconds / unit, 1 if seconds < 10 * unit else 0)
+    return text % {"number": number_format(rounded, 0 if rounded == int(rounded) else 1)}
+
+
+COUNTS = Axis(count_ticks, count)
+LENGTHS = Axis(length_ticks, length)
+
+
+def line_chart(
+    title: str, lines: Sequence[Line], *, starts: Sequence[datetime], axis: Axis, unit: str
+) -> SafeString | None:
+    """A chart of slots of the same width, the last one still open; None if there is nothing in it.
+
+    `title` says in words what the picture shows, `unit` what its vertical axis counts.
+    """
+    known = [value for line in lines for value in line.values if value is not None]
+    if not any(known):
+        return None
+    ticks = axis.ticks(max(known))
+    width = starts[1] - starts[0]
+    frame = _Frame(starts[0], starts[-1] + width, ticks[-1])
+    shapes = ((_line(number, line, starts, width, frame),) for number, line in enumerate(lines))
+    return format_html(
+        '<svg class="videojobs-chart" viewBox="0 0 {} {}" role="img" aria-label="{}">'
+        '<title>{}</title>{}<text class="videojobs-unit" x="{}" y="{}">{}</text>{}{}{}</svg>',
+        *(_WIDTH, _HEIGHT, title, title),
+        _open_slot(starts[-1], frame),
+        *(2, 12, unit),
+        _values(ticks, axis, frame),
+        _times(frame),
+        format_html_join("", "{}", shapes),
+    )
+
+
+def sample(number: int, tone: str) -> SafeString:
+    """A line's dashes, mark and tone, for a legend."""
+    return format_html(
+        '<svg class="videojobs-sample" viewBox="0 0 30 10" aria-hidden="true">'
+        '<g class="videojobs-line videojobs-line-{} videojobs-{}"><path d="M0 5H30"/>{}</g></svg>',
+        number,
+        tone,
+        _mark(number, 15, 5),
+    )
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """From times and values to places in the picture."""
+
+    start: datetime
+    end: datetime
+    highest: float
+
+    def x(self, when: datetime) -> float:
+        return _LEFT + (_RIGHT - _LEFT) * ((when - self.start) / (self.end - self.start))
+
+    def y(self, value: float) -> float:
+        return _BOTTOM - (_BOTTOM - _TOP) * value / self.highest
+
+
+def _up_to(highest: float, step: float) -> list[float]:
+    return [step * number for number in range(max(1, math.ceil(highest / step)) + 1)]
+
+
+def _open_slot(start: datetime, frame: _Frame) -> SafeString:
+    x = frame.x(start)
+    return format_html(
+        '<rect class="videojobs-open" x="{}" y="{}" width="{}" height="{}"/>',
+        *(_number(x), _TOP, _number(_RIGHT - x), _BOTTOM - _TOP),
+    )
+
+
+def _values(ticks: Sequence[float], axis: Axis, frame: _Frame) -> SafeString:
+    places = [(_number(frame.y(tick)), axis.words(tick)) for tick in ticks]
+    return format_html_join(
+        "",
+        '<path class="videojobs-grid" d="M{} {}H{}"/>'
+        '<text class="videojobs-tick videojobs-value" x="{}" y="{}" dy="0.32em">{}</text>',
+        ((_LEFT, y, _RIGHT, _LEFT - 5, y, words) for y, words in places),
+    )
+
+
+def _times(frame: _Frame) -> SafeString:
+    days = frame.end - frame.start > timedelta(days=2)
+    places = [
+        (_number(frame.x(tick)), date_format(tick, "j M" if days else "H:i"))
+        for tick in time_ticks(frame.start, frame.end)
+        if frame.x(tick) <= _RIGHT - 8  # the label of a later one would be cut
+    ]
+    return format_html_join(
+        "",
+        '<path class="videojobs-grid" d="M{} {}v4"/>'
+        '<text class="videojobs-tick videojobs-time" x="{}" y="{}">{}</text>',
+        ((x, _BOTTOM, x, _BOTTOM + 18, words) for x, words in places),
+    )
+
+
+def _line(
+    number: int, line: Line, starts: Sequence[datetime], width: timedelta, frame: _Frame
+) -> SafeString:
+    path, marks, pen = [], [], "M"
+    for start, value in zip(starts, line.values):
+        if value is None:
+            pen = "M"
+            continue
+        x, y = frame.x(start + width / 2), frame.y(value)
+        path.append(f"{pen}{_number(x)} {_number(y)}")
+        marks.append((_mark(number, x, y),))
+        pen = "L"
+    return format_html(
+        '<g class="videojobs-line videojobs-line-{} videojobs-{}"><path d="{}"/>{}</g>',
+        *(number, line.tone, "".join(path), format_html_join("", "{}", marks)),
+    )
+
+
+def _mark(number: int, x: float, y: float) -> SafeString:
+    """A dot, a square or a triangle."""
+    shapes = (
+        "M{x0} {y}a2.4 2.4 0 1 0 4.8 0a2.4 2.4 0 1 0 -4.8 0z",
+        "M{x0} {y0}h4.8v4.8h-4.8z",
+        "M{x} {y1}l3 5.2h-6z",
+    )
+    shape = shapes[number % len(shapes)].format(
+        x=_number(x), y=_number(y), x0=_number(x - 2.4), y0=_number(y - 2.4), y1=_number(y - 3.2)
+    )
+    return format_html('<path class="videojobs-mark" d="{}"/>', shape)
+
+
+def _number(value: float) -> str:
+    """For SVG, whatever the language writes between a number and its decimals."""
+    return f"{value:.1f}".removesuffix(".0")

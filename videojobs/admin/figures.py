@@ -1,0 +1,227 @@
+"""What the live monitor shows: the figures and charts of a snapshot, in words."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlencode
+
+from django.template.defaultfilters import filesizeformat
+from django.utils import timezone
+from django.utils.formats import date_format
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext, ngettext
+from django.utils.translation import gettext_lazy as _
+
+from .. import monitor, outlook
+from ..outlook import NOTHING
+from ..sanitize import redact
+from ..states import MirrorStatus, Status
+from . import charts
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number of the page. Its list has as many jobs, where there is such a list."""
+
+    name: str
+    label: Any
+    text: str
+    note: str = ""
+    query: str = ""
+    #: Worth a look as soon as it is not 0.
+    alarming: bool = False
+
+    @property
+    def is_zero(self) -> bool:
+        return self.text == "0"
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A picture, and the same numbers as a table."""
+
+    name: str
+    title: Any
+    lines: Sequence[charts.Line]
+    axis: charts.Axis
+    unit: Any
+
+    def legend(self) -> list[tuple[SafeString, str]]:
+        return [
+            (charts.sample(number, line.tone), line.label) for number, line in enumerate(self.lines)
+        ]
+
+
+def notices(snapshot: monitor.Snapshot) -> dict[str, str]:
+    """What is read out when it changes: that the provider is held, and that jobs need a person."""
+    waiting = snapshot.attention.total
+    told = ngettext("%(count)s job needs a person.", "%(count)s jobs need a person.", waiting)
+    return {
+        "hold": redact(snapshot.provider.hold_notice),
+        "attention": told % {"count": charts.count(waiting)} if waiting else "",
+    }
+
+
+def groups_of(snapshot: monitor.Snapshot) -> Iterator[tuple[Any, Iterator[Figure]]]:
+    """All figures under their headings."""
+    yield _("Under way"), _under_way(snapshot.now)
+    yield _("Waiting for a worker"), _waiting(snapshot.now)
+    yield _("Needs a person"), _needing_a_person(snapshot.attention)
+    since = moment(snapshot.window.slots[0].start)
+    yield gettext("Since %(time)s") % {"time": since}, _happened(snapshot.window)
+    yield _("Provider"), _provider(snapshot)
+    yield _("Storage"), _stored(snapshot)
+
+
+def _under_way(now: monitor.Now) -> Iterator[Figure]:
+    for status in monitor.UNDER_WAY:
+        label = Status(status).label
+        yield _counted(str(status), label, now.statuses[status], f"status__exact={status}")
+    note = _("%(count)s being fetched") % {"count": charts.count(now.downloads_claimed)}
+    query = f"mirror_status__exact={MirrorStatus.DUE}"
+    yield _counted("downloads", _("downloads"), now.downloads, query, note=str(note))
+    yield _counted("overdue", _("overdue"), now.overdue, "attention=overdue", alarming=True)
+
+
+def _waiting(now: monitor.Now) -> Iterator[Figure]:
+    yield _counted("claimed", _("steps that a worker is at"), now.claimed)
+    note = ""
+    if now.worst_lateness is not None and now.median_lateness is not None:
+        note = gettext("half of them by %(median)s or more, the worst by %(worst)s") % {
+            "median": charts.length(min(now.median_lateness, now.worst_lateness)),
+            "worst": charts.length(now.worst_lateness),
+        }
+    yield _counted("late", _("steps that are late"), now.late, note=note)
+    note = gettext("no worker came, or it was lost: the sweep's work")
+    yield _counted("stalled", _("stalled"), now.stalled, note=note, alarming=True)
+
+
+def _needing_a_person(attention: monitor.Attention) -> Iterator[Figure]:
+    for name, label, count in [
+        ("unconfirmed", Status.UNCONFIRMED.label, attention.unconfirmed),
+        ("expired", Status.EXPIRED.label, attention.expired),
+        ("mirror-failed", _("mirror failed"), attention.mirror_failed),
+    ]:
+        yield _counted(name, label, count, f"attention={name}", alarming=True)
+
+
+def _happened(window: monitor.Window) -> Iterator[Figure]:
+    def since(column: str, **more: str) -> str:
+        return urlencode({**more, f"{column}__gte": window.slots[0].start.isoformat()})
+
+    ended_badly = ",".join(monitor.ENDED_BADLY)
+    yield _counted("new", _("new jobs"), window.total("new"), since("created_at"))
+    query = since("finished_at", status__exact=Status.COMPLETED)
+    yield _counted("completed", _("completed"), window.total("completed"), query)
+    query = since("finished_at", status__in=ended_badly)
+    label = _("failed, cancelled or expired")
+    yield _counted("ended-badly", label, window.total("ended_badly"), query)
+    query = since("mirrored_at", mirror_status__exact=MirrorStatus.STORED)
+    yield _counted("stored", _("stored"), window.total("stored"), query)
+    yield _counted("gone-wrong", _("downloads given up"), window.total("mirror_failed"))
+    took = NOTHING if window.half is None else charts.length(window.half)
+    note = ""
+    if window.most is not None:
+        note = gettext("nine in ten: %(length)s") % {"length": charts.length(window.most)}
+    yield Figure("took", _("half were completed within"), took, note)
+
+
+def _provider(snapshot: monitor.Snapshot) -> Iterator[Figure]:
+    provider = snapshot.provider
+    if provider.answered_at is None:
+        answered = NOTHING
+        note = gettext("not within %(window)s") % {"window": span(snapshot.window.hours)}
+    else:
+        since = outlook.age(provider.answered_at, snapshot.at)
+        answered, note = gettext("%(age)s ago") % {"age": since}, ""
+    yield Figure("answered", _("last answer"), answered, note)
+    note = ""
+    if provider.polled:
+        rate = charts.count(100 * provider.failing / provider.polled)
+        note = gettext("%(rate)s %% of %(count)s that it is asked for") % {
+            "rate": rate,
+            "count": charts.count(provider.polled),
+        }
+    label = _("jobs whose last check failed")
+    yield _counted("failing", label, provider.failing, note=note, alarming=True)
+
+
+def _stored(snapshot: monitor.Snapshot) -> Iterator[Figure]:
+    stored = snapshot.stored
+    age = outlook.age(stored.as_of, snapshot.at)
+    as_of = gettext("as of %(age)s ago") % {"age": age}
+    query = f"mirror_status__exact={MirrorStatus.STORED}"
+    yield _counted("outputs", _("outputs"), stored.count, query, note=as_of)
+    yield Figure("bytes", _("their size"), filesizeformat(stored.size), as_of)
+
+
+def charts_of(snapshot: monitor.Snapshot) -> list[Chart]:
+    """All charts, whether or not there is something in them."""
+    window = snapshot.window
+
+    def line(label: Any, name: str, tone: str) -> charts.Line:
+        return charts.Line(str(label), [getattr(slot, name) for slot in window.slots], tone)
+
+    width = (window.slots[1].start - window.slots[0].start).total_seconds()
+    jobs = gettext("jobs per %(length)s") % {"length": charts.length(width)}
+    verdicts = [
+        line(_("new"), "new", "runs"),
+        line(_("completed"), "completed", "good"),
+        line(_("failed, cancelled or expired"), "ended_badly", "bad"),
+    ]
+    kept = [line(_("stored"), "stored", "good"), line(_("given up"), "mirror_failed", "bad")]
+    took = [
+        line(_("half of them within"), "half", "runs"),
+        line(_("nine in ten within"), "most", "person"),
+    ]
+    return [
+        Chart("verdicts", _("Jobs and verdicts"), verdicts, charts.COUNTS, jobs),
+        Chart("downloads-kept", _("Downloads"), kept, charts.COUNTS, jobs),
+        Chart("lengths", _("Time to completion"), took, charts.LENGTHS, _("time")),
+    ]
+
+
+def drawn(chart: Chart, snapshot: monitor.Snapshot) -> tuple[SafeString, SafeString]:
+    """The picture, or that there is none, and the rows of the table."""
+    starts = [slot.start for slot in snapshot.window.slots]
+    summary = gettext("%(title)s, %(unit)s, in the last %(window)s: %(lines)s") % {
+        "title": chart.title,
+        "unit": chart.unit,
+        "window": span(snapshot.window.hours),
+        "lines": "; ".join(line.label for line in chart.lines),
+    }
+    picture = charts.line_chart(
+        summary, chart.lines, starts=starts, axis=chart.axis, unit=str(chart.unit)
+    )
+    nothing = gettext("Nothing in the last %(window)s.") % {"window": span(snapshot.window.hours)}
+    rows = format_html_join(
+        "",
+        '<tr><th scope="row">{}</th>{}</tr>',
+        (
+            (moment(start), format_html_join("", "<td>{}</td>", _cells(chart, number)))
+            for number, start in reversed(list(enumerate(starts)))
+        ),
+    )
+    return picture or format_html('<p class="videojobs-nothing">{}</p>', nothing), rows
+
+
+def _cells(chart: Chart, number: int) -> Iterator[tuple[str]]:
+    for line in chart.lines:
+        value = line.values[number]
+        yield (NOTHING if value is None else chart.axis.words(value),)
+
+
+def _counted(
+    name: str, label: Any, count: int, query: str = "", *, note: str = "", alarming: bool = False
+) -> Figure:
+    return Figure(name, label, charts.count(count), note, query, alarming)
+
+
+def moment(when: datetime) -> str:
+    return date_format(timezone.localtime(when), "j M H:i")
+
+
+def span(hours: int) -> str:
+    return outlook.span(hours * 3600)

@@ -1,0 +1,76 @@
+"""The live monitor: a page that shows the numbers of the whole site, and its data as JSON."""
+
+from functools import partial
+from typing import Any
+
+from django.core.exceptions import BadRequest, PermissionDenied
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.template.response import TemplateResponse
+from django.urls import path
+from django.utils.translation import gettext_lazy as _
+from django.views.decorators.http import require_safe
+
+from .. import monitor
+from . import figures
+
+#: Seconds between two looks of an open page.
+REFRESH = 5
+
+
+def urls(model_admin: Any) -> list[Any]:
+    """The page and its data, for somebody who is signed in."""
+    views = {"monitor": ("monitor/", page), "monitor_data": ("monitor/data/", data)}
+    return [
+        path(
+            route,
+            model_admin.admin_site.admin_view(require_safe(partial(view, model_admin))),
+            name=f"videojobs_videojob_{name}",
+        )
+        for name, (route, view) in views.items()
+    ]
+
+
+def page(model_admin: Any, request: HttpRequest) -> HttpResponse:
+    """The whole page, which needs no script but to stay up to date."""
+    hours = _hours(model_admin, request)
+    snapshot = monitor.snapshot(hours)
+    drawn = [(chart, *figures.drawn(chart, snapshot)) for chart in figures.charts_of(snapshot)]
+    context = {
+        **model_admin.admin_site.each_context(request),
+        "title": _("Live monitor"),
+        "opts": model_admin.model._meta,
+        "snapshot": snapshot,
+        "groups": [(title, list(shown)) for title, shown in figures.groups_of(snapshot)],
+        "charts": drawn,
+        "notices": figures.notices(snapshot),
+        "refresh": REFRESH,
+        "hours": hours,
+        "choices": [(choice, figures.span(choice)) for choice in monitor.WINDOWS],
+    }
+    request.current_app = model_admin.admin_site.name
+    return TemplateResponse(request, "admin/videojobs/videojob/monitor.html", context)
+
+
+def data(model_admin: Any, request: HttpRequest) -> HttpResponse:
+    """What changes on the page: texts by name, and markup of the charts, as the page has it."""
+    snapshot = monitor.snapshot(_hours(model_admin, request))
+    texts = figures.notices(snapshot)
+    parts: dict[str, str] = {}
+    for _title, shown in figures.groups_of(snapshot):
+        for figure in shown:
+            texts |= {figure.name: figure.text, f"{figure.name}-note": figure.note}
+    for chart in figures.charts_of(snapshot):
+        picture, rows = figures.drawn(chart, snapshot)
+        parts |= {f"{chart.name}-picture": picture, f"{chart.name}-rows": rows}
+    return JsonResponse({"at": snapshot.at.isoformat(), "texts": texts, "parts": parts})
+
+
+def _hours(model_admin: Any, request: HttpRequest) -> int:
+    """How far to look back, for somebody who may look at jobs at all."""
+    if not model_admin.has_view_permission(request):
+        raise PermissionDenied
+    asked = request.GET.get("hours", str(monitor.DEFAULT_HOURS))
+    choices = {str(hours): hours for hours in monitor.WINDOWS}
+    if asked not in choices:
+        raise BadRequest(f"hours must be one of {', '.join(choices)}")
+    return choices[asked]

@@ -1,0 +1,107 @@
+// Keeps the live monitor up to date. Without it the page is whole, and as old as its loading.
+"use strict";
+
+(() => {
+  const root = document.getElementById("videojobs-monitor");
+  const button = root.querySelector("[data-pause-button]");
+  const age = root.querySelector("[data-age]");
+  const trouble = root.querySelector("[data-trouble]");
+  const every = Number(root.dataset.refresh) * 1000;
+  const slowest = 60000;
+  const patience = 20000;
+
+  // One look at a time: the timer is set again when an answer, or none, is there.
+  let timer = 0;
+  let looking = null;
+  let failures = 0;
+  let paused = false;
+  let ended = false;
+  let updated = new Date();
+
+  const clock = () => updated.toLocaleTimeString();
+  const say = (node, text) => {
+    if (node.textContent !== text) node.textContent = text;
+  };
+
+  function show(data) {
+    for (const node of root.querySelectorAll("[data-text]")) {
+      const text = data.texts[node.dataset.text];
+      if (text === undefined) continue;
+      say(node, text);
+      if (node.matches("dd > :first-child")) {
+        node.closest("[data-figure]").toggleAttribute("data-zero", text === "0");
+      }
+    }
+    for (const node of root.querySelectorAll("[data-part]")) {
+      const markup = data.parts[node.dataset.part];
+      if (markup === undefined || node.shown === markup) continue;
+      // Safe: it is what the page itself was made of, drawn by the server from numbers, times and
+      // its own words, each escaped; nothing that a caller or the provider wrote is in it.
+      node.innerHTML = markup;
+      node.shown = markup;
+    }
+  }
+
+  function tell() {
+    const seconds = Math.max(0, Math.round((Date.now() - updated) / 1000));
+    const fresh = !paused && !ended && !failures;
+    say(age, fresh ? root.dataset.fresh.replace("%s", seconds) : "");
+    const why = ended ? "ended" : paused ? "paused" : "failed";
+    say(trouble, fresh ? "" : root.dataset[why].replace("%s", clock()));
+  }
+
+  function plan() {
+    clearTimeout(timer);
+    if (paused || ended || document.hidden) return;
+    timer = setTimeout(look, Math.min(every * 2 ** failures, slowest));
+  }
+
+  async function look() {
+    clearTimeout(timer);
+    if (looking || paused || ended || document.hidden) return;
+    looking = new AbortController();
+    const tooLong = setTimeout(() => looking.abort(), patience);
+    try {
+      const answer = await fetch(root.dataset.url, {
+        cache: "no-store",
+        headers: { Accept: "application/json" },
+        // Somebody who is signed out is sent to the page where one signs in.
+        redirect: "manual",
+        signal: looking.signal,
+      });
+      if (answer.type === "opaqueredirect" || answer.status === 401 || answer.status === 403) {
+        ended = true;
+        button.hidden = true;
+      } else if (!answer.ok) {
+        throw new Error(answer.status);
+      } else {
+        show(await answer.json());
+        updated = new Date();
+        failures = 0;
+      }
+    } catch {
+      failures += 1;
+    } finally {
+      clearTimeout(tooLong);
+      looking = null;
+      tell();
+      plan();
+    }
+  }
+
+  button.addEventListener("click", () => {
+    paused = !paused;
+    button.textContent = paused ? root.dataset.resume : root.dataset.pause;
+    tell();
+    if (paused) clearTimeout(timer);
+    else look();
+  });
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) clearTimeout(timer);
+    else look();
+  });
+  setInterval(tell, 1000);
+  button.hidden = false;
+  tell();
+  plan();
+})();
