@@ -1,15 +1,15 @@
-"""The admin in a real Chromium: what is shown, and what every button does."""
+"""The admin in a real Chromium: what every button does, and whom a page keeps out."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
-from playwright.sync_api import Browser, expect
-from pytest_django import Settings
+from playwright.sync_api import Browser, Page, expect
 
 from tests import jobs
 from tests.browser import PHONE, Visit, chromium, visiting
@@ -18,6 +18,7 @@ from videojobs.models import VideoJob
 pytestmark = pytest.mark.django_db(transaction=True)
 
 LIST = "/admin/videojobs/videojob/"
+HOSTILE = "<script>alert(1)</script>\u202e\x1b[31m 👩‍👩‍👧 '\"& " + "wide" * 500
 
 
 @pytest.fixture(scope="module")
@@ -39,16 +40,290 @@ def visit(browser: Browser, live_server: Any, session: str) -> Iterator[Visit]:
         yield visit
 
 
+def page_of(job: VideoJob) -> str:
+    return f"{LIST}{job.pk}/change/"
+
+
+def make(state: str) -> VideoJob:
+    """A job that an act applies to."""
+    if state == "stored":
+        return jobs.make_stored(output_width=320, output_height=180, output_codec="h264")
+    if state == "overdue":  # the next check is ten minutes away
+        return jobs.make("overdue", due_at=jobs._in(600))
+    return jobs.make(state)
+
+
+def status_of(job: VideoJob) -> str:
+    return VideoJob.objects.values_list("status", flat=True).get(pk=job.pk)
+
+
+def last_event(job: VideoJob) -> tuple[str, str]:
+    event = job.events.last()
+    assert event is not None
+    return event.new, event.actor
+
+
+# Acts
+
+
+#: State, the button, and what the last event of the job says.
+ON_THE_PAGE = [
+    ("overdue", "Check now", "processing"),
+    ("expired", "Take it up again", "queued"),
+    ("stopped", "Take it up again", "queued"),
+    ("mirror-failed", "Fetch the video again", "due"),
+    ("stored", "Fetch the video again", "due"),
+]
+
+
+@pytest.mark.parametrize(("state", "button", "becomes"), ON_THE_PAGE)
+def test_a_button_of_the_job_page_does_what_it_says(
+    visit: Visit, state: str, button: str, becomes: str
+) -> None:
+    job = make(state)
+    page = visit.open(page_of(job))
+
+    page.get_by_role("button", name=button).click()
+
+    expect(page.locator(".messagelist .success")).to_be_visible()
+    assert last_event(job) == (becomes, "ann")
+
+
+def test_a_job_is_stopped_after_it_was_said_what_that_means(visit: Visit) -> None:
+    job = make("processing")
+    page = visit.open(page_of(job))
+
+    page.locator("summary", has_text="Stop").click()
+    expect(page.get_by_text("the provider may still finish, and bill").last).to_be_visible()
+    page.get_by_role("button", name="Stop this job").click()
+
+    expect(page.locator(".messagelist .success")).to_be_visible()
+    assert last_event(job) == ("stopped", "ann")
+
+
+def test_an_unconfirmed_job_gets_the_provider_s_id(visit: Visit) -> None:
+    job = make("unconfirmed")
+    page = visit.open(page_of(job))
+
+    page.get_by_label("Its id there").fill("proj_77")
+    page.get_by_role("button", name="Attach this id").click()
+
+    expect(page.locator(".messagelist .success")).to_be_visible()
+    assert VideoJob.objects.get(pk=job.pk).provider_task_id == "proj_77"
+
+
+def test_an_unconfirmed_job_is_sent_again_only_after_somebody_has_looked(visit: Visit) -> None:
+    job = make("unconfirmed")
+    page = visit.open(page_of(job))
+
+    page.get_by_role("button", name="Send it again").click()
+    assert status_of(job) == "unconfirmed"  # the browser wants the box ticked
+    page.get_by_label("I have looked").check()
+    page.get_by_role("button", name="Send it again").click()
+
+    expect(page.locator(".messagelist .success")).to_be_visible()
+    assert last_event(job) == ("pending", "ann")
+
+
+def test_generating_again_asks_first_and_shows_the_new_job(visit: Visit) -> None:
+    job = make("failed")
+    page = visit.open(page_of(job))
+
+    page.get_by_role("button", name="Generate it again").click()
+    expect(page.get_by_text("bills it").first).to_be_visible()
+    assert VideoJob.objects.count() == 1
+    page.get_by_role("button", name="Generate again, which is billed: 1 request").click()
+
+    expect(page.locator(".messagelist .success")).to_be_visible()
+    new = VideoJob.objects.exclude(pk=job.pk).get()
+    assert (new.generated_from_id, new.prompt) == (job.pk, job.prompt)
+    assert str(new.pk) in page.url
+
+
+def choose(page: Page, action: str) -> None:
+    """Select all rows, and run an action."""
+    page.locator("#action-toggle").check()
+    page.locator("select[name=action]").select_option(label=action)
+    page.locator(".actions button[name=index]").click()
+
+
+#: State, the action, the button that confirms it, and what it makes of the job.
+ON_THE_LIST = [
+    ("overdue", "Check now: bring the next step forward", "", "processing"),
+    ("expired", "Take up again: ask the provider what became of them", "", "queued"),
+    ("mirror-failed", "Mirror again: fetch the videos once more", "", "due"),
+    ("processing", "Stop: ask for them no more", "Stop 1 job", "stopped"),
+    (
+        "unconfirmed",
+        "Confirm that they were not created: send again, which is billed",
+        "Send again, which is billed: 1 request",
+        "pending",
+    ),
+]
+
+
+@pytest.mark.parametrize(("state", "action", "confirms", "becomes"), ON_THE_LIST)
+def test_an_action_of_the_list_does_it_and_counts_what_it_skips(
+    visit: Visit, state: str, action: str, confirms: str, becomes: str
+) -> None:
+    job, other = make(state), make("cancelled")
+    page = visit.open(f"{LIST}?model=videos")
+
+    choose(page, action)
+    counted = page.locator(".messagelist li").first
+    if confirms:
+        counted = page.locator(".videojobs-left")
+    expect(counted).to_contain_text("1 job skipped")
+    if confirms:
+        for vow in page.get_by_label("I have looked").all():
+            vow.check()
+        page.get_by_role("button", name=confirms).click()
+
+    expect(page.locator(".messagelist .success")).to_be_visible()
+    assert last_event(job) == (becomes, "ann")
+    assert status_of(other) == "cancelled"
+
+
+def test_generating_a_selection_again_pays_once_for_each(visit: Visit) -> None:
+    failed = {make("failed").pk, make("failed").pk}
+    page = visit.open(LIST)
+
+    choose(page, "Generate again, which is billed")
+    page.get_by_role("button", name="Generate again, which is billed: 2 requests").click()
+
+    expect(page.locator(".messagelist .success")).to_be_visible()
+    new = VideoJob.objects.exclude(pk__in=failed)
+    assert {job.generated_from_id for job in new} == failed
+    assert new.count() == 2
+
+
+def test_a_video_is_ordered_in_the_admin(visit: Visit) -> None:
+    page = visit.open(f"{LIST}add/")
+
+    page.get_by_label("Prompt").fill("A kitten in the grass")
+    page.get_by_label("Duration").fill("99")
+    page.get_by_role("button", name="Generate this video").click()
+    expect(page.locator(".errorlist").first).to_be_visible()
+    assert VideoJob.objects.count() == 0
+    page.get_by_label("Duration").fill("5")
+    page.get_by_role("button", name="Generate this video").click()
+
+    expect(page.locator(".messagelist .success")).to_be_visible()
+    job = VideoJob.objects.get()
+    assert (job.prompt, job.duration, last_event(job)) == (
+        "A kitten in the grass",
+        5,
+        ("pending", "ann"),
+    )
+
+
+def test_a_job_is_stopped_without_any_script(
+    browser: Browser, live_server: Any, session: str
+) -> None:
+    job = make("processing")
+
+    with visiting(browser, live_server.url, session=session, java_script_enabled=False) as visit:
+        page = visit.open(LIST)
+        page.locator("input.action-select").check()
+        page.locator("select[name=action]").select_option(label="Stop: ask for them no more")
+        page.locator(".actions button[name=index]").click()
+        page.get_by_role("button", name="Stop 1 job").click()
+        expect(page.locator(".messagelist .success")).to_be_visible()
+
+    assert status_of(job) == "stopped"
+
+
+def test_a_job_is_checked_by_keyboard_alone(visit: Visit) -> None:
+    job = make("overdue")
+    page = visit.open(page_of(job))
+
+    page.get_by_role("button", name="Check now").focus()
+    page.keyboard.press("Enter")
+
+    expect(page.locator(".messagelist .success")).to_be_visible()
+    assert last_event(job)[1] == "ann"
+
+
+# The video
+
+
+def test_the_stored_video_is_sought_in_and_plays_to_its_end(visit: Visit) -> None:
+    page = visit.open(page_of(make("stored")))
+
+    ended = page.evaluate(
+        """async () => {
+            const video = document.querySelector("video");
+            video.muted = true;
+            await video.play();
+            await new Promise(done => { video.onseeked = done; video.currentTime = 2.5; });
+            await new Promise(done => { video.onended = done; });
+            return [video.ended, video.currentTime > 2.5, video.error];
+        }"""
+    )
+
+    assert ended == [True, True, None]
+
+
+def test_the_next_step_counts_down(visit: Visit) -> None:
+    jobs.make("queued", due_at=jobs._in(50))
+    page = visit.open(LIST)
+    when = page.locator(".field-next_step time").first
+    before = when.text_content() or ""
+
+    expect(when).not_to_have_text(before)
+
+    assert "in " in before
+
+
+# Everybody
+
+
+def prepared() -> dict[str, str]:
+    """Every kind of page, with something on it."""
+    made = {
+        state: make(state)
+        for state in ("pending", "processing", "unconfirmed", "expired", "mirror-failed", "stored")
+    }
+    for job in made.values():
+        job.events.create(kind="note", new=job.status, reason="HTTP 500", actor="ann")
+    hostile = jobs.make("failed", prompt=HOSTILE, error=HOSTILE, key=str(uuid4()))
+    hostile.events.create(kind="note", new="failed", reason=HOSTILE, actor=HOSTILE[:150])
+    jobs.make_hold("limited")
+    shown = ("unconfirmed", "expired", "mirror-failed", "stored")
+    return {
+        "the list": LIST,
+        "a list without jobs": f"{LIST}?q=nowhere",
+        **{f"a job: {state}": page_of(made[state]) for state in shown},
+        "a hostile job": page_of(hostile),
+        "the form": f"{LIST}add/",
+        "the monitor": f"{LIST}monitor/",
+    }
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_no_page_keeps_anybody_out(browser: Browser, live_server: Any, session: str, scheme: str) -> None:
-    made = [jobs.make(state) for state in jobs.STATES] + [jobs.make_stored()]
-    for job in made:
-        job.events.create(kind="status", old="", new=job.status, reason="so it went")
+def test_no_page_keeps_anybody_out(
+    browser: Browser, live_server: Any, session: str, scheme: str
+) -> None:
+    pages = prepared()
 
     with visiting(browser, live_server.url, session=session, scheme=scheme) as visit:
         found = {}
-        for path in [LIST, *(f"{LIST}{job.pk}/change/" for job in made)]:
+        for name, path in pages.items():
             visit.open(path)
-            found[path] = visit.barriers()
+            found[name] = visit.barriers()
+        choose(visit.open(LIST), "Generate again, which is billed")
+        found["a question"] = visit.barriers()
 
-    assert sorted({b for barriers in found.values() for b in barriers}) == []
+    assert {name: barriers for name, barriers in found.items() if barriers} == {}
+
+
+def test_every_page_fits_a_phone(browser: Browser, live_server: Any, session: str) -> None:
+    pages = prepared()
+
+    with visiting(browser, live_server.url, session=session, width=PHONE) as visit:
+        found = {}
+        for name, path in pages.items():
+            visit.open(path)
+            found[name] = visit.too_wide()
+
+    assert {name: pixels for name, pixels in found.items() if pixels} == {}

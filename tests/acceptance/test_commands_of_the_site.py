@@ -30,6 +30,10 @@ def free_port() -> int:
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
+    return surroundings(tmp_path)
+
+
+def surroundings(directory: Path) -> dict[str, str]:
     """What a newcomer's shell has, with database and files in a directory of the test's."""
     inherited = {
         name: value
@@ -38,8 +42,8 @@ def environment(tmp_path: Path) -> dict[str, str]:
     }
     return inherited | {
         "DJANGO_DEBUG": "1",
-        "DATABASE_URL": f"sqlite:///{tmp_path / 'db.sqlite3'}",
-        "MEDIA_ROOT": str(tmp_path / "media"),
+        "DATABASE_URL": f"sqlite:///{directory / 'db.sqlite3'}",
+        "MEDIA_ROOT": str(directory / "media"),
         "VIDEOJOBS_SIMULATOR_PORT": str(free_port()),
     }
 

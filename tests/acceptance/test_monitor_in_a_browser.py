@@ -1,0 +1,95 @@
+"""The live monitor in a real Chromium: it follows what happens, and rests when nobody looks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.contrib.sessions.models import Session
+from django.test import Client
+from playwright.sync_api import Browser, Page, expect
+
+from tests import jobs
+from tests.browser import Visit, chromium, visiting
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+MONITOR = "/admin/videojobs/videojob/monitor/"
+QUEUED = '[data-text="queued"]'
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def visit(browser: Browser, live_server: Any, client: Client) -> Iterator[Visit]:
+    client.force_login(User.objects.create_superuser("ann"))
+    session = client.cookies["sessionid"].value
+    with visiting(browser, live_server.url, session=session) as visit:
+        visit.page.clock.install()
+        yield visit
+
+
+def hide(page: Page, hidden: bool) -> None:
+    """As if another tab were in front, or this one again: a headless window is always visible."""
+    page.evaluate(
+        """hidden => {
+            Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+            document.dispatchEvent(new Event("visibilitychange"));
+        }""",
+        hidden,
+    )
+
+
+def test_its_numbers_follow_the_jobs_without_a_reload(visit: Visit) -> None:
+    jobs.make("queued")
+    page = visit.open(MONITOR)
+    expect(page.locator(QUEUED)).to_have_text("1")
+
+    jobs.make("queued")
+    page.clock.run_for(6_000)
+
+    expect(page.locator(QUEUED)).to_have_text("2")
+
+
+def test_its_charts_follow_the_jobs_too(visit: Visit) -> None:
+    jobs.make("stored", submitted_at=jobs._in(-60), mirrored_at=jobs._in(-1))
+    page = visit.open(MONITOR)
+    chart = page.locator("[data-part] svg").first
+    before = chart.inner_html()
+
+    for _ in range(30):
+        jobs.make("stored", submitted_at=jobs._in(-60), mirrored_at=jobs._in(-1))
+    page.clock.run_for(6_000)
+
+    expect(chart).not_to_have_js_property("innerHTML", before)
+
+
+def test_it_asks_for_nothing_in_a_hidden_tab_and_at_once_when_it_is_shown_again(
+    visit: Visit,
+) -> None:
+    page = visit.open(MONITOR)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+
+    hide(page, True)
+    page.clock.run_for(60_000)
+    asked_while_hidden = list(asked)
+    with page.expect_response("**/data/**"):
+        hide(page, False)
+
+    assert asked_while_hidden == []
+
+
+def test_it_says_so_when_nobody_is_signed_in_any_more(visit: Visit) -> None:
+    page = visit.open(MONITOR)
+
+    Session.objects.all().delete()
+    page.clock.run_for(6_000)
+
+    expect(page.locator("[data-trouble]")).to_contain_text("You are signed out")

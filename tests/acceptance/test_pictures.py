@@ -1,0 +1,131 @@
+"""The pictures of the documentation, of a site with a day's work on it.
+
+`./dev screenshots` takes them for good; a test run takes them to see that they can be taken.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+from django.utils import timezone
+from playwright.sync_api import Browser
+from project.showcase.models import Postcard
+from pytest_django import Settings
+
+from tests import jobs
+from tests.acceptance.test_admin_in_a_browser import LIST, page_of
+from tests.browser import chromium, visiting
+from tests.scenes import scene
+from tests.videos import make_video
+from videojobs import services
+from videojobs.models import VideoJob
+from videojobs.testing import Script, SimulatedProvider
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+DIRECTORY = "VIDEOJOBS_TEST_PICTURES"
+POSTCARDS = [
+    ("Low tide", "Hills behind a bay at dusk, the last light on the water"),
+    ("From the meadow", "A clear morning above green hills, a light wind in the grass"),
+    ("Good night", "The moon rises over dark mountains, slowly"),
+    ("Red evening", "A desert after sunset, the air still shimmers"),
+    ("First frost", "A pale winter sun above grey fields"),
+    ("Lagoon", "Turquoise hills in the haze, seen from a boat"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def a_day(simulated_provider: SimulatedProvider, settings: Settings, tmp_path: Path) -> VideoJob:
+    """What a site has after a day: videos, jobs under way, and a few that went wrong."""
+    settings.VIDEOJOBS = {**settings.VIDEOJOBS, "POLL_INTERVAL": 30.0, "MAY_SEE_JOB": None}
+    now = timezone.now()
+    for number, (title, text) in enumerate(reversed(POSTCARDS)):
+        video = make_video(tmp_path / f"{number}.mp4", size=(640, 360), picture=scene(number))
+        job = generated(simulated_provider, text, video.read_bytes())
+        Postcard.objects.create(title=title, text=text, job=job)
+    earlier(now)
+    for state, prompt, due in (
+        ("pending", "A paper boat in the rain", 2),
+        ("processing", "A lighthouse at night, waves against the rocks", 21),
+        ("queued", "A train in the snow, seen from above", 27),
+        ("overdue", "Clouds over a city, in fast motion", 340),
+        ("due", "A kite above the dunes", 55),
+    ):
+        jobs.make(
+            state, prompt=prompt, due_at=jobs._in(due), submitted_at=now - timedelta(minutes=1)
+        )
+    jobs.make("unconfirmed", prompt="A candle in the dark", error="no answer within 30 s")
+    jobs.make("mirror-failed", prompt="Leaves in a stream", error_count=0)
+    return job
+
+
+def generated(provider: SimulatedProvider, prompt: str, video: bytes) -> VideoJob:
+    """A job that a worker has brought to its end."""
+    provider.expect(prompt, Script(["completed"], output=video, actual_duration=1.0))
+    job = VideoJob.objects.submit(prompt, duration=5, ratio="16:9", metadata={"gallery": True})
+    for step in (services.submit, services.poll, services.mirror):
+        step(job.pk, job.turn)
+        job.refresh_from_db()
+    assert job.mirror_status == "stored"
+    return job
+
+
+def earlier(now: datetime) -> None:
+    """Jobs of the last hours, as many as a busy day has."""
+    chance = random.Random(7)
+    for minutes in range(8, 600, 3):
+        submitted_at = now - timedelta(minutes=minutes, seconds=chance.randrange(60))
+        took = timedelta(seconds=chance.gammavariate(6, 22))
+        state = chance.choices(["stored", "failed", "mirror-failed"], [60, 3, 1])[0]
+        size = {"output_size": chance.randrange(2_000_000, 9_000_000)}
+        jobs.make(
+            state,
+            prompt=chance.choice(POSTCARDS)[1],
+            created_at=submitted_at - timedelta(seconds=2),
+            submitted_at=submitted_at,
+            last_checked_at=submitted_at + took,
+            finished_at=submitted_at + took,
+            mirrored_at=submitted_at + took + timedelta(seconds=8) if state == "stored" else None,
+            check_count=1 + int(took.total_seconds() // 30),
+            error="The prompt violates the content policy." if state == "failed" else "",
+            **(size if state == "stored" else {}),
+        )
+
+
+def test_the_pictures_of_the_documentation_can_be_taken(
+    browser: Browser, live_server: Any, client: Client, a_day: VideoJob, tmp_path: Path
+) -> None:
+    directory = Path(os.environ.get(DIRECTORY) or tmp_path)
+    client.force_login(User.objects.create_superuser("ann"))
+    session = client.cookies["sessionid"].value
+    pages = {
+        "list": LIST,
+        "job": page_of(a_day),
+        "monitor": f"{LIST}monitor/",
+        "gallery": "/",
+    }
+
+    for scheme in ("light", "dark"):
+        with visiting(
+            browser, live_server.url, session=session, scheme=scheme, width=1360
+        ) as visit:
+            for name, path in pages.items():
+                page = visit.open(path)
+                page.wait_for_load_state("networkidle")
+                page.screenshot(path=directory / f"{name}-{scheme}.png")
+
+    assert len(list(directory.glob("*.png"))) == 2 * len(pages)
