@@ -17,7 +17,7 @@ from .. import outlook
 from ..models import VideoJob
 from ..outlook import NOTHING
 from ..states import MirrorStatus, Status
-from . import decisions, page
+from . import decisions, files, page
 from .columns import COLUMNS
 from .fields import SECTIONS
 from .listing import AttentionFilter, JobList, ModelFilter
@@ -54,7 +54,7 @@ class VideoJobAdmin(admin.ModelAdmin):
                 name=f"videojobs_videojob_{act}",
             )
             for act, view in views.items()
-        ] + super().get_urls()
+        ] + [*files.urls(self), *super().get_urls()]
 
     def has_resolve_permission(self, request: HttpRequest) -> bool:
         """Whether somebody may say what became of an unconfirmed submission."""
