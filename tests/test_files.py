@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 import requests
+from asgiref.testing import ApplicationCommunicator
 from django.contrib.auth.models import Permission, User
+from django.core.asgi import get_asgi_application
 from django.core.files.base import ContentFile
 from django.core.files.storage import Storage
 from django.http import FileResponse, StreamingHttpResponse
@@ -349,21 +351,17 @@ def large(tmp_path: Path) -> str:
     return str(path)
 
 
-def drained(answer: HttpResponseBase) -> tuple[int, int]:
-    """How many bytes an answer has, and how many were in memory at most."""
+async def asynchronously(answer: StreamingHttpResponse) -> int:
+    return sum([len(block) async for block in answer])
 
-    async def asynchronously() -> int:
-        assert isinstance(answer, StreamingHttpResponse)
-        return sum([len(block) async for block in answer])
 
+def drained(answer: HttpResponseBase, *, by_asgi: bool) -> tuple[int, int]:
+    """How many bytes a server gets of an answer, and how many were in memory at most."""
+    assert isinstance(answer, StreamingHttpResponse)
     tracemalloc.start()
     try:
-        if getattr(answer, "is_async", False):
-            length = asyncio.run(asynchronously())
-        else:
-            assert isinstance(answer, FileResponse)
-            length = sum(len(block) for block in answer)
-        return length, tracemalloc.get_traced_memory()[1]
+        blocks = asyncio.run(asynchronously(answer)) if by_asgi else sum(map(len, answer))
+        return blocks, tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
         answer.close()
@@ -376,7 +374,8 @@ def test_a_large_file_is_never_in_memory_as_a_whole(
 ) -> None:
     request = factory().get("/", headers={"Range": asked} if asked else {})
 
-    sent, peak = drained(serving.send(request, large, "video/mp4"))
+    answer = serving.send(request, large, "video/mp4")
+    sent, peak = drained(answer, by_asgi=factory is AsyncRequestFactory)
 
     assert sent == length
     assert peak < 2 * 1024 * 1024
@@ -424,6 +423,31 @@ def test_a_development_machine_serves_ranges(at_home: Path, client: Client) -> N
     assert answer.status_code == 206
     assert answer["Content-Type"] == "video/mp4"
     assert answer.getvalue() == SAMPLE[100:200]
+
+
+def test_a_range_reaches_an_asgi_server(at_home: Path) -> None:
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "GET",
+        "path": "/media/2026/v.mp4",
+        "query_string": b"",
+        "headers": [(b"host", b"testserver"), (b"range", b"bytes=100-199")],
+    }
+
+    async def ask() -> list[dict[str, Any]]:
+        server = ApplicationCommunicator(get_asgi_application(), scope)
+        await server.send_input({"type": "http.request"})
+        messages = [await server.receive_output(5), await server.receive_output(5)]
+        while messages[-1].get("more_body"):
+            messages.append(await server.receive_output(5))
+        await server.wait(5)
+        return messages
+
+    [start, *parts] = asyncio.run(ask())
+
+    assert start["status"] == 206
+    assert b"".join(part.get("body", b"") for part in parts) == SAMPLE[100:200]
 
 
 @pytest.mark.parametrize("name", ["evil.html", "evil.svg"])

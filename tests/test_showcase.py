@@ -60,6 +60,15 @@ def test_a_double_click_makes_one_postcard_and_pays_once(client: Client, simulat
     assert Postcard.objects.count() == VideoJob.objects.count() == 1
 
 
+def test_who_goes_back_and_writes_something_else_has_two(client: Client, simulated: None) -> None:
+    form = filled_in(client)
+    client.post("/", form)
+
+    client.post("/", {**form, "text": "A red fox"})
+
+    assert {job.prompt for job in VideoJob.objects.all()} == {form["text"], "A red fox"}
+
+
 def test_each_page_has_a_form_of_its_own(client: Client, simulated: None) -> None:
     client.post("/", filled_in(client))
     client.post("/", filled_in(client))

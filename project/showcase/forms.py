@@ -24,12 +24,14 @@ class PostcardForm(forms.ModelForm):
     def submit(self) -> Postcard | None:
         """The postcard with its job; None, with the reasons at the fields, if it was refused."""
         given = self.cleaned_data
+        # Whoever goes back and writes something else wants another one.
+        key = uuid.uuid5(given["key"], f"{given['title']}\n{given['text']}\n{given['ratio']}")
         try:
             job = VideoJob.objects.submit(
                 given["text"],
                 duration=5,
                 ratio=given["ratio"],
-                key=f"gallery-{given['key']}",
+                key=f"gallery-{key}",
                 metadata={"gallery": True},
             )
         except ValidationError as error:

@@ -11,6 +11,7 @@ from django.dispatch import receiver
 from django.utils import timezone
 
 from videojobs.models import VideoJob
+from videojobs.sanitize import clean
 from videojobs.signals import job_failed, output_stored
 
 from .models import Postcard
@@ -38,4 +39,4 @@ def publish(job: VideoJob, **kwargs: Any) -> None:
 
 @receiver(job_failed)
 def apologise(job: VideoJob, **kwargs: Any) -> None:
-    Postcard.objects.filter(job=job).update(problem=job.error)
+    Postcard.objects.filter(job=job).update(problem=clean(job.error))

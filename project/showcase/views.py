@@ -3,6 +3,7 @@ from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_http_methods
 
@@ -27,7 +28,7 @@ def gallery(request: HttpRequest) -> HttpResponse:
             return redirect_to_login(request.path)
         form = PostcardForm(request.POST)
         if form.is_valid() and form.submit():
-            return redirect("showcase:gallery")
+            return redirect(reverse("showcase:gallery") + "#gallery")
     else:
         form = PostcardForm(initial=EXAMPLE)
     postcards = Paginator(Postcard.objects.select_related("job"), PER_PAGE)
