@@ -102,7 +102,7 @@ CONTENT_SECURITY_POLICY = {
         "frame-ancestors": [NONE],
     }
 }
-LOGIN_URL = "admin:login"
+LOGIN_URL = "/admin/login/"
 
 LANGUAGE_CODE = "en"
 USE_TZ = True
