@@ -5,6 +5,7 @@ from typing import Any
 
 import environ
 from celery.schedules import crontab
+from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 from kombu import Queue
 
@@ -46,8 +47,10 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
+    "csp",
     "videojobs",
     "project",
+    "project.showcase",
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
@@ -58,6 +61,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "csp.middleware.CSPMiddleware",
 ]
 ROOT_URLCONF = "project.urls"
 WSGI_APPLICATION = "project.wsgi.application"
@@ -84,6 +88,21 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
         "timeout": 20,
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
     }
+
+# Where videos and posters may come from beside the site itself, such as a bucket's origin.
+MEDIA_ORIGINS = env.list("DJANGO_MEDIA_ORIGINS", default=[])
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [SELF],
+        "img-src": [SELF, *MEDIA_ORIGINS],
+        "media-src": [SELF, *MEDIA_ORIGINS],
+        "object-src": [NONE],
+        "base-uri": [SELF],
+        "form-action": [SELF],
+        "frame-ancestors": [NONE],
+    }
+}
+LOGIN_URL = "/admin/login/"
 
 LANGUAGE_CODE = "en"
 USE_TZ = True
@@ -150,6 +169,8 @@ VIDEOJOBS: dict[str, Any] = {
     if variable.startswith("VIDEOJOBS_")
     and not variable.startswith(("VIDEOJOBS_TEST_", "VIDEOJOBS_SWEEP_INTERVAL", "VIDEOJOBS_SIM"))
 }
+
+VIDEOJOBS.setdefault("MAY_SEE_JOB", "project.showcase.access.may_see")
 
 # On a development machine without a key, the provider is the simulator that `./dev serve` runs.
 SIMULATOR_PORT = _from_environment("VIDEOJOBS_SIMULATOR_PORT", 8900)

@@ -1,12 +1,11 @@
-from django.conf import settings
-from django.conf.urls.static import static
 from django.contrib import admin
-from django.urls import path
-from django.views.generic import RedirectView
+from django.urls import include, path
+
+from .media import media
 
 urlpatterns = [
-    path("", RedirectView.as_view(pattern_name="admin:index")),
+    path("", include("project.showcase.urls")),
+    path("jobs/", include("videojobs.urls")),
     path("admin/", admin.site.urls),
-    # In development only: a web server or the object storage serves them elsewhere.
-    *static(settings.MEDIA_URL, document_root=settings.MEDIA_ROOT),
+    path("media/<path:path>", media),
 ]

@@ -41,6 +41,10 @@ def page(job: VideoJob) -> str:
     return reverse("admin:videojobs_videojob_change", args=[job.pk])
 
 
+def page_of(job: VideoJob, file: str) -> str:
+    return reverse(f"admin:videojobs_videojob_{file}", args=[job.pk])
+
+
 def read(client: Client, url: str) -> str:
     response = client.get(url)
     assert response.status_code == 200, (url, response.status_code)
@@ -183,8 +187,8 @@ def test_a_stored_video_plays_in_the_page_and_can_be_had(staff: Client) -> None:
     text = read(staff, page(job))
 
     assert re.search(r'<video [^>]*controls[^>]*preload="metadata"', text)
-    assert f'src="{job.output.url}"' in text
-    assert f'<a href="{job.output.url}" download>' in text
+    assert f'src="{page_of(job, "output")}"' in text
+    assert f'<a href="{page_of(job, "output")}?download=1">' in text
     assert "poster=" not in text
     assert f"{len(SAMPLE)} bytes" in text
     assert "KB" in text
@@ -234,7 +238,7 @@ def test_a_poster_stands_for_the_video_before_it_plays(staff: Client) -> None:
 
     text = read(staff, page(job))
 
-    assert f'poster="{job.poster.url}"' in text
+    assert f'poster="{page_of(job, "poster")}"' in text
     assert '<code class="videojobs-code">2026/sample.jpg</code>' in text
 
 

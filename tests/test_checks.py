@@ -40,6 +40,8 @@ def found(**values: Any) -> list[tuple[str, str, str | None]]:
         {"UPLOAD_TO": ""},
         {"MEDIA_CHECK": False},
         {"MEDIA_CHECK": None},
+        {"MAY_SEE_JOB": None},
+        {"MAY_SEE_JOB": "project.showcase.access.may_see"},
     ],
 )
 def test_a_good_configuration_has_no_message(values: dict[str, Any]) -> None:
@@ -412,3 +414,24 @@ def test_a_media_check_that_is_a_must_needs_pyav(
         )
     ]
     assert found(MEDIA_CHECK=wanted) == (messages if wanted else [])
+
+
+async def too_late(request: object, job: object) -> bool:
+    """What it returns is a coroutine, which says neither yes nor no."""
+    return True
+
+
+@pytest.mark.parametrize(
+    ("rule", "message_id"),
+    [
+        ("project.showcase.access.no_such_rule", "videojobs.E016"),
+        ("no.such.module", "videojobs.E016"),
+        ("undotted", "videojobs.E016"),
+        ("videojobs.conf.DEFAULTS", "videojobs.E017"),
+        (f"{__name__}.too_late", "videojobs.E017"),
+        (too_late, "videojobs.E017"),
+        (5, "videojobs.E017"),
+    ],
+)
+def test_a_rule_for_visitors_must_be_the_path_of_a_function(rule: Any, message_id: str) -> None:
+    assert [found_id for found_id, _, _ in found(MAY_SEE_JOB=rule)] == [message_id]

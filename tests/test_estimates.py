@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
+from itertools import pairwise
 
 import pytest
 from django.db import connection
@@ -104,3 +105,40 @@ def test_many_jobs_are_judged_with_one_query() -> None:
 
     assert all(found)
     assert len(captured) == 1
+
+
+def test_progress_is_the_part_that_has_passed_of_the_time_that_nine_in_ten_took() -> None:
+    completed([100] * 8 + [200] * 4)
+    now = timezone.now()
+
+    job = jobs.make("processing", submitted_at=now - timedelta(seconds=50))
+
+    assert estimates.progress(job, now) == 0.25
+
+
+def test_progress_never_goes_back() -> None:
+    completed([100] * 8 + [200] * 4)
+    now = timezone.now()
+    job = jobs.make("processing", submitted_at=now)
+
+    seen = [estimates.progress(job, now + timedelta(seconds=at)) for at in range(200)]
+
+    assert None not in seen
+    assert all(later > earlier for earlier, later in pairwise(seen))  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("passed", [200, 5000])
+def test_nobody_can_say_how_far_one_is_that_takes_longer(passed: float) -> None:
+    completed([100] * 8 + [200] * 4)
+    now = timezone.now()
+
+    job = jobs.make("processing", submitted_at=now - timedelta(seconds=passed))
+
+    assert estimates.progress(job, now) is None
+
+
+def test_a_clock_that_goes_back_makes_no_negative_progress() -> None:
+    completed([100] * 5)
+    now = timezone.now()
+
+    assert estimates.progress(jobs.make(submitted_at=now + timedelta(seconds=9)), now) == 0

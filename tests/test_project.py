@@ -100,6 +100,18 @@ def test_with_a_key_nothing_is_simulated() -> None:
     assert setting("SIMULATED", DJANGO_DEBUG="1", VIDEOJOBS_API_KEY="key") == "False"
 
 
+def test_videos_and_posters_may_come_from_the_origins_that_are_named() -> None:
+    policy = setting(
+        "CONTENT_SECURITY_POLICY",
+        DJANGO_DEBUG="1",
+        DJANGO_MEDIA_ORIGINS="https://a.example.com,https://b.example.com",
+    )
+
+    for directive in ("media-src", "img-src"):
+        origins = "\"'self'\", 'https://a.example.com', 'https://b.example.com'"
+        assert f"'{directive}': [{origins}]" in policy
+
+
 def test_a_worker_of_its_own_refuses_the_embedded_broker_and_says_what_to_set() -> None:
     done = run("-m", "celery", "-A", "project", "worker", DJANGO_DEBUG="1")
 

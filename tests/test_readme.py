@@ -3,14 +3,19 @@
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import AnonymousUser, User
 from django.core.management import get_commands
 from django.db import connection
+from django.template import Context, Template
 from django.test import RequestFactory
 from kombu import Queue
+from pytest_django import Settings
 
 from tests.servers import Redis
 from videojobs import signals, tasks
@@ -21,6 +26,7 @@ from videojobs.testing import SimulatedProvider, crashes
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+HTML = re.findall(r"```html\n(.*?)```", README, flags=re.DOTALL)
 BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
@@ -77,6 +83,7 @@ def test_the_view_says_what_is_wrong_with_a_request() -> None:
     assert answer.status_code == 400
 
 
+@pytest.mark.django_db
 def test_the_receivers_take_what_the_signals_send(capsys: pytest.CaptureFixture[str]) -> None:
     names = block("@receiver(output_stored)")
     try:
@@ -124,6 +131,38 @@ def test_the_example_of_a_crash_matrix_passes(
     }
 
     names["test_no_job_is_lost_with_a_worker"](simulated_provider, environment, tmp_path, None)
+
+
+def test_the_rule_shows_a_job_to_its_owner_only() -> None:
+    may_see = block("def may_see")["may_see"]
+    request = RequestFactory().get("/")
+
+    def seen_by(visitor: Any, **metadata: Any) -> Any:
+        request.user = visitor
+        return may_see(request, VideoJob(metadata=metadata))
+
+    assert seen_by(User(pk=1), user=1) is True
+    assert seen_by(User(pk=2), user=1) is False
+    assert seen_by(AnonymousUser()) is False
+    assert seen_by(AnonymousUser(), user=None) is False
+
+
+@pytest.mark.django_db
+def test_the_page_shows_a_job_and_asks_at_the_url_that_was_included(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [code] = [code for code in BLOCKS if "# urls.py" in code]
+    urls = ModuleType("readme_urls")
+    exec(compile(code.replace("..., ", ""), "README.md", "exec"), vars(urls))
+    monkeypatch.setitem(sys.modules, "readme_urls", urls)
+    settings.ROOT_URLCONF = "readme_urls"
+    [page] = [html for html in HTML if "video_job" in html]
+    job = VideoJob.objects.submit("A kitten", duration=5)
+
+    text = Template(page).render(Context({"job": job}))
+
+    assert f'data-url="/jobs/{job.pk}/status/"' in text
+    assert "job.js" in text
 
 
 def test_every_signal_is_in_the_table() -> None:

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
+from inspect import iscoroutinefunction
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -11,6 +12,7 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register
 from django.core.files.storage import storages
 from django.core.files.storage.handler import InvalidStorageError
+from django.utils.module_loading import import_string
 
 from . import guard, media, queue
 from .conf import DEFAULTS, conf
@@ -79,6 +81,7 @@ def check_settings(**_: Any) -> list[CheckMessage]:
         *_check_models(),
         *_check_output(),
         *_check_media(),
+        *_check_visitors(),
         *([] if wrong_numbers else _check_visibility_timeout()),
     ]
 
@@ -262,4 +265,24 @@ def _check_media() -> Iterator[CheckMessage]:
             "VIDEOJOBS['MEDIA_CHECK'] is True, and PyAV is not installed.",
             hint="Install videojobs[media], or set it to None to do without.",
             id="videojobs.E015",
+        )
+
+
+def _check_visitors() -> Iterator[CheckMessage]:
+    rule: object = conf.MAY_SEE_JOB
+    if rule is None:
+        return
+    try:
+        found = import_string(rule) if isinstance(rule, str) else None
+    except Exception as error:  # whatever its module does when it is imported
+        yield Error(
+            f"VIDEOJOBS['MAY_SEE_JOB'] can't be imported: {error}",
+            hint="It is the path of a function, such as 'mysite.rules.may_see'.",
+            id="videojobs.E016",
+        )
+        return
+    if not callable(found) or iscoroutinefunction(found):
+        yield Error(
+            "VIDEOJOBS['MAY_SEE_JOB'] must be the path of a function(request, job), not async.",
+            id="videojobs.E017",
         )

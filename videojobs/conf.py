@@ -94,6 +94,9 @@ class Settings:
     # A directory inside the storage; strftime placeholders stand for the job's creation.
     UPLOAD_TO = Setting("videojobs/%Y/%m")
 
+    # Path of a function(request, job) that is True where a visitor may see the job; None: nobody.
+    MAY_SEE_JOB = Setting[str | None](None)
+
     # A job that is late by more than this, and that nobody is at, has lost its wake-up.
     SWEEP_GRACE = Setting(60.0)
     SWEEP_BATCH = Setting(500)

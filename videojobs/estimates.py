@@ -38,20 +38,37 @@ def expected_at(job: VideoJob, now: datetime | None = None) -> datetime | None:
 
     When half of its kind would be finished; if it isn't by then, when nine in ten would be.
     """
-    if job.status not in POLLED or job.submitted_at is None or job.is_overdue:
+    kind = _kind(job)
+    if kind is None or job.submitted_at is None:
         return None
     now = now or timezone.now()
-    known = _typical(int(time.monotonic() // _FRESH))
-    kind = known.get((job.model, job.duration)) or known.get((job.model, None))
-    if kind is None:
-        return None
     candidates = (job.submitted_at + kind.half, job.submitted_at + kind.most)
     return next((when for when in candidates if when > now), None)
+
+
+def progress(job: VideoJob, now: datetime | None = None) -> float | None:
+    """Which part of the time has passed that nine in ten of a job's kind took: from 0 to 1.
+
+    It never goes back. None where nobody can say, and for a job that takes longer.
+    """
+    kind = _kind(job)
+    if kind is None or job.submitted_at is None or not kind.most:
+        return None
+    passed = max((now or timezone.now()) - job.submitted_at, timedelta())
+    return passed / kind.most if passed < kind.most else None
 
 
 def forget() -> None:
     """Look at the latest jobs again at the next call."""
     _typical.cache_clear()
+
+
+def _kind(job: VideoJob) -> Typical | None:
+    """What is known of the job's kind, if it waits for a verdict and is in time."""
+    if job.status not in POLLED or job.submitted_at is None or job.is_overdue:
+        return None
+    known = _typical(int(time.monotonic() // _FRESH))
+    return known.get((job.model, job.duration)) or known.get((job.model, None))
 
 
 @lru_cache(maxsize=1)

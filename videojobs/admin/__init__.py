@@ -12,7 +12,7 @@ from django.utils.translation import gettext_lazy as _
 from .. import outlook
 from ..models import VideoJob
 from ..outlook import NOTHING
-from . import adding, decisions, live, page
+from . import adding, decisions, files, live, page
 from .columns import COLUMNS
 from .fields import SECTIONS
 from .listing import AttentionFilter, JobList, ModelFilter
@@ -45,7 +45,8 @@ class VideoJobAdmin(admin.ModelAdmin):
     add_form_template = "admin/videojobs/videojob/add_form.html"
 
     def get_urls(self) -> list[Any]:
-        return [*live.urls(self), *decisions.urls(self), *super().get_urls()]
+        ours = (live, decisions, files)
+        return [url for part in ours for url in part.urls(self)] + super().get_urls()
 
     def get_actions(self, request: HttpRequest) -> dict[str, Any]:
         return {**super().get_actions(request), **decisions.actions(request)}

@@ -6,6 +6,7 @@ from .. import markup, outlook
 from ..models import JobEvent, VideoJob
 from ..sanitize import redact
 from ..states import MirrorStatus
+from . import files
 
 #: The latest events that a job page shows; more are a loop that somebody has to look into.
 MAX_EVENTS = 500
@@ -14,13 +15,9 @@ MAX_GENERATIONS = 20
 
 
 def video(job: VideoJob) -> dict[str, str] | None:
-    """What the player needs; None unless the video is stored and its storage names URLs."""
-    if job.mirror_status != MirrorStatus.STORED:
-        return None
-    try:
-        return {"url": job.output.url, "poster": job.poster.url if job.poster else ""}
-    except (ValueError, NotImplementedError):
-        return None
+    """What the player needs; None unless the video is stored where it can be served from."""
+    url = files.url(job, "output")
+    return {"url": url, "poster": files.url(job, "poster")} if url else None
 
 
 def history(job: VideoJob) -> dict[str, Any]:

@@ -41,7 +41,8 @@ class Command(BaseCommand):
             stack.enter_context(running_worker(app, beat=True))
             address = f"127.0.0.1:{_free_port(port)}"
             self.stdout.write(
-                f"\n  Admin     http://{address}/admin/\n"
+                f"\n  Gallery   http://{address}/\n"
+                f"  Admin     http://{address}/admin/\n"
                 f"  Login     {LOGIN}, password {LOGIN}\n"
                 f"  Provider  {conf.BASE_URL}\n"
                 "  Submit    ./dev manage videojobs_submit 'A kitten in the grass' --duration 5\n"

@@ -1,0 +1,42 @@
+"""What happens by itself: a new postcard gets its video, and learns what became of it.
+
+The last two run in the worker, and may run twice; see "Signals are sent after commit" in README.md.
+"""
+
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.db.models.signals import post_save
+from django.dispatch import receiver
+from django.utils import timezone
+
+from videojobs.models import VideoJob
+from videojobs.sanitize import clean
+from videojobs.signals import job_failed, output_stored
+
+from .models import Postcard
+
+
+@receiver(post_save, sender=Postcard)
+def order_video(instance: Postcard, created: bool, raw: bool = False, **kwargs: Any) -> None:
+    """A postcard that was written elsewhere than in the form, such as in the admin."""
+    if not created or raw or instance.job_id:
+        return
+    try:
+        instance.job = VideoJob.objects.submit(
+            instance.text, duration=5, key=f"postcard-{instance.pk}", metadata={"gallery": True}
+        )
+    except ValidationError as error:
+        instance.problem = " ".join(error.messages)
+    instance.save(update_fields=["job", "problem"])
+
+
+@receiver(output_stored)
+def publish(job: VideoJob, **kwargs: Any) -> None:
+    postcards = Postcard.objects.filter(job=job, published_at=None)
+    postcards.update(published_at=timezone.now())
+
+
+@receiver(job_failed)
+def apologise(job: VideoJob, **kwargs: Any) -> None:
+    Postcard.objects.filter(job=job).update(problem=clean(job.error))

@@ -1,0 +1,109 @@
+// Keeps each <video-job> of the template tag up to date until its job is finished, and puts the
+// video in when it is stored. Texts come from the server, in the page's language.
+"use strict";
+
+(() => {
+  const LONGEST_WAIT = 15000;
+  const GROWTH = 1.25;
+
+  class VideoJobElement extends HTMLElement {
+    connectedCallback() {
+      if (!this.dataset.url || this.finished) return;
+      this.shortestWait = Math.max(1, Number(this.dataset.interval) || 3) * 1000;
+      this.wait = this.shortestWait;
+      this.onVisible = () => this.ask();
+      document.addEventListener("visibilitychange", this.onVisible);
+      this.askLater();
+    }
+
+    disconnectedCallback() {
+      clearTimeout(this.timer);
+      document.removeEventListener("visibilitychange", this.onVisible);
+    }
+
+    finish() {
+      this.finished = true;
+      this.disconnectedCallback();
+    }
+
+    askLater() {
+      clearTimeout(this.timer);
+      this.timer = setTimeout(() => this.ask(), this.wait);
+    }
+
+    async ask() {
+      // A hidden page waits until it is seen again.
+      if (document.hidden || this.asking || this.finished) return;
+      this.asking = true;
+      let changed = false;
+      try {
+        // The browser asks whether what it has is still right; mostly it is (304).
+        const answer = await fetch(this.dataset.url, { cache: "no-cache" });
+        if (answer.status === 403 || answer.status === 404) return this.finish();
+        if (answer.ok) changed = await this.take(answer);
+      } catch {
+        // The network is away, or it was no JSON: the next answer may be better.
+      } finally {
+        this.asking = false;
+      }
+      if (this.finished || !this.isConnected) return;
+      this.wait = changed ? this.shortestWait : Math.min(this.wait * GROWTH, LONGEST_WAIT);
+      this.askLater();
+    }
+
+    async take(answer) {
+      const etag = answer.headers.get("ETag");
+      const job = await answer.json();
+      // The server's clock: the visitor's may be wrong.
+      this.show(job, Date.parse(answer.headers.get("Date")) || Date.now());
+      if (job.finished) this.finish();
+      const changed = etag !== this.etag;
+      this.etag = etag;
+      return changed;
+    }
+
+    show(job, now) {
+      this.dataset.phase = job.phase;
+      this.write("text", this.dataset[job.phase]);
+      this.write("error", job.error);
+      this.write("left", job.expected_at && this.timeLeft((Date.parse(job.expected_at) - now) / 1000));
+      const progress = this.part("progress");
+      if (progress && job.finished) progress.remove();
+      else if (progress && job.progress === null) progress.removeAttribute("value");
+      else if (progress) progress.value = job.progress;
+      if (job.output_url && !this.querySelector("video")) this.prepend(this.video(job));
+    }
+
+    timeLeft(seconds) {
+      if (seconds <= 0) return "";
+      return seconds > 90
+        ? this.dataset.minutesLeft.replace("{}", Math.round(seconds / 60))
+        : this.dataset.secondsLeft.replace("{}", Math.ceil(seconds / 10) * 10);
+    }
+
+    video(job) {
+      const video = document.createElement("video");
+      video.controls = true;
+      video.playsInline = true;
+      video.preload = "metadata";
+      if (job.poster_url) video.poster = job.poster_url;
+      video.src = job.output_url;
+      video.setAttribute("aria-label", this.dataset.label);
+      return video;
+    }
+
+    part(name) {
+      return this.querySelector(`[data-part="${name}"]`);
+    }
+
+    // Writes only what is new, or a screen reader would say it again.
+    write(name, text) {
+      const element = this.part(name);
+      if (!element || element.textContent === (text || "")) return;
+      element.textContent = text || "";
+      element.hidden = !text;
+    }
+  }
+
+  customElements.define("video-job", VideoJobElement);
+})();
