@@ -2,6 +2,7 @@ import uuid
 
 from django import forms
 from django.core.exceptions import ValidationError
+from django.db import transaction
 from django.utils.translation import gettext_lazy as _
 
 from videojobs.models import VideoJob
@@ -27,17 +28,19 @@ class PostcardForm(forms.ModelForm):
         # Whoever goes back and writes something else wants another one.
         key = uuid.uuid5(given["key"], f"{given['title']}\n{given['text']}\n{given['ratio']}")
         try:
-            job = VideoJob.objects.submit(
-                given["text"],
-                duration=5,
-                ratio=given["ratio"],
-                key=f"gallery-{key}",
-                metadata={"gallery": True},
-            )
+            # Together, so that no receiver hears of the job before its postcard is there.
+            with transaction.atomic():
+                job = VideoJob.objects.submit(
+                    given["text"],
+                    duration=5,
+                    ratio=given["ratio"],
+                    key=f"gallery-{key}",
+                    metadata={"gallery": True},
+                )
+                texts = {"title": given["title"], "text": given["text"]}
+                return Postcard.objects.get_or_create(job=job, defaults=texts)[0]
         except ValidationError as error:
             for name, messages in error.message_dict.items():
                 field = {"prompt": "text"}.get(name, name)
                 self.add_error(field if field in self.fields else None, messages)
             return None
-        texts = {"title": given["title"], "text": given["text"]}
-        return Postcard.objects.get_or_create(job=job, defaults=texts)[0]
