@@ -3,6 +3,7 @@ from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.templatetags.static import static
 from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_http_methods
@@ -37,3 +38,8 @@ def gallery(request: HttpRequest) -> HttpResponse:
         "postcards": postcards.get_page(request.GET.get("page")),
     }
     return render(request, "showcase/gallery.html", context)
+
+
+def icon(request: HttpRequest) -> HttpResponse:
+    """What browsers ask for on pages that name no icon, such as the admin's."""
+    return redirect(static("showcase/icon.svg"))
