@@ -17,9 +17,9 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
 from playwright.sync_api import Browser
-from project.showcase.models import Postcard
 from pytest_django import Settings
 
+from project.showcase.models import Postcard
 from tests import jobs
 from tests.acceptance.test_admin_in_a_browser import LIST, page_of
 from tests.browser import chromium, visiting
@@ -31,6 +31,7 @@ from videojobs.testing import Script, SimulatedProvider
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
+SETTLED = "[...document.querySelectorAll('video')].every(video => video.readyState >= 2)"
 DIRECTORY = "VIDEOJOBS_TEST_PICTURES"
 POSTCARDS = [
     ("Low tide", "Hills behind a bay at dusk, the last light on the water"),
@@ -53,24 +54,29 @@ def a_day(simulated_provider: SimulatedProvider, settings: Settings, tmp_path: P
     """What a site has after a day: videos, jobs under way, and a few that went wrong."""
     settings.VIDEOJOBS = {**settings.VIDEOJOBS, "POLL_INTERVAL": 30.0, "MAY_SEE_JOB": None}
     now = timezone.now()
-    for number, (title, text) in enumerate(reversed(POSTCARDS)):
+    for number, (title, text) in reversed(list(enumerate(POSTCARDS))):
         video = make_video(tmp_path / f"{number}.mp4", size=(640, 360), picture=scene(number))
         job = generated(simulated_provider, text, video.read_bytes())
-        Postcard.objects.create(title=title, text=text, job=job)
+        written_at = now - timedelta(minutes=6 + 4 * number)
+        VideoJob.objects.filter(pk=job.pk).update(created_at=written_at)
+        Postcard.objects.create(title=title, text=text, job=job, created_at=written_at)
     earlier(now)
-    for state, prompt, due in (
-        ("pending", "A paper boat in the rain", 2),
-        ("processing", "A lighthouse at night, waves against the rocks", 21),
-        ("queued", "A train in the snow, seen from above", 27),
-        ("overdue", "Clouds over a city, in fast motion", 340),
-        ("due", "A kite above the dunes", 55),
+    for state, prompt, due, age in (
+        ("overdue", "Clouds over a city, in fast motion", 340, 42),
+        ("due", "A kite above the dunes", 55, 3),
+        ("queued", "A train in the snow, seen from above", 27, 2),
+        ("processing", "A lighthouse at night, waves against the rocks", 21, 1),
+        ("pending", "A paper boat in the rain", 12, 0.1),
     ):
-        jobs.make(
-            state, prompt=prompt, due_at=jobs._in(due), submitted_at=now - timedelta(minutes=1)
-        )
-    jobs.make("unconfirmed", prompt="A candle in the dark", error="no answer within 30 s")
-    jobs.make("mirror-failed", prompt="Leaves in a stream", error_count=0)
+        times = {"submitted_at": ago(minutes=age), "created_at": ago(minutes=age)}
+        jobs.make(state, prompt=prompt, due_at=jobs._in(due), check_count=int(2 * age), **times)
+    jobs.make("unconfirmed", prompt="A candle in the dark", created_at=ago(minutes=4))
+    jobs.make("mirror-failed", prompt="Leaves in a stream", created_at=ago(minutes=5))
     return job
+
+
+def ago(*, minutes: float) -> datetime:
+    return timezone.now() - timedelta(minutes=minutes)
 
 
 def generated(provider: SimulatedProvider, prompt: str, video: bytes) -> VideoJob:
@@ -112,20 +118,22 @@ def test_the_pictures_of_the_documentation_can_be_taken(
     directory = Path(os.environ.get(DIRECTORY) or tmp_path)
     client.force_login(User.objects.create_superuser("ann"))
     session = client.cookies["sessionid"].value
+    # With the height of each picture, in pixels.
     pages = {
-        "list": LIST,
-        "job": page_of(a_day),
-        "monitor": f"{LIST}monitor/",
-        "gallery": "/",
+        "list": (LIST, 900),
+        "job": (page_of(a_day), 1400),
+        "monitor": (f"{LIST}monitor/", 1340),
+        "gallery": ("/", 1180),
     }
 
     for scheme in ("light", "dark"):
         with visiting(
             browser, live_server.url, session=session, scheme=scheme, width=1360
         ) as visit:
-            for name, path in pages.items():
+            for name, (path, height) in pages.items():
                 page = visit.open(path)
-                page.wait_for_load_state("networkidle")
+                page.set_viewport_size({"width": 1360, "height": height})
+                page.wait_for_function(SETTLED)
                 page.screenshot(path=directory / f"{name}-{scheme}.png")
 
     assert len(list(directory.glob("*.png"))) == 2 * len(pages)

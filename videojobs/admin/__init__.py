@@ -89,6 +89,7 @@ class VideoJobAdmin(admin.ModelAdmin):
             context |= {
                 "video": page.video(job),
                 "hold_notice": outlook.hold_notice(),
+                **page.state(job),
                 **decisions.offers(self, request, job),
                 **page.history(job),
                 **page.generations(job),

@@ -4,7 +4,7 @@ from typing import Any
 
 from django.contrib import admin
 from django.contrib.admin.utils import label_for_field
-from django.utils.html import format_html, format_html_join
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
@@ -25,16 +25,6 @@ _TIMES = (
     "due_at",
     "claimed_until",
 )
-
-
-@admin.display(description=_("status, mirror"))
-def state(job: VideoJob) -> SafeString:
-    return format_html("{} {}", markup.status_badge(job), markup.mirror_badge(job))
-
-
-@admin.display(description=_("what happens next"))
-def what_next(job: VideoJob) -> SafeString:
-    return format_html_join(" ", "{}", ((sentence,) for sentence in outlook.sentences(job)))
 
 
 @admin.display(description=_("error"))
@@ -113,7 +103,7 @@ def times(job: VideoJob) -> SafeString:
 
 #: Section, and its lines.
 SECTIONS: Any = [
-    (None, {"fields": [state, what_next, error_text]}),
+    (None, {"fields": [error_text]}),
     (_("Video"), {"fields": [(size, picture), lengths, sha256, file, poster_name]}),
     (_("Request, as frozen"), {"fields": [prompt_text, request_text, endpoint_text]}),
     (_("Identity"), {"fields": [("provider_task_id", "key", video_host), metadata_text]}),

@@ -20,6 +20,14 @@ def video(job: VideoJob) -> dict[str, str] | None:
     return {"url": url, "poster": files.url(job, "poster")} if url else None
 
 
+def state(job: VideoJob) -> dict[str, Any]:
+    """Where the job is, and what happens next: what everybody wants to know first."""
+    return {
+        "badges": [markup.status_badge(job), markup.mirror_badge(job)],
+        "outlook": outlook.sentences(job),
+    }
+
+
 def history(job: VideoJob) -> dict[str, Any]:
     """The latest events, oldest first, and whether there are earlier ones."""
     events = list(job.events.order_by("-created_at", "-pk")[: MAX_EVENTS + 1])
