@@ -104,7 +104,7 @@ def test_every_answer_forbids_guessing_and_running(public: Nginx, name: str) -> 
     headers = get(f"{public.url}/media/{name}").headers
 
     assert headers["X-Content-Type-Options"] == "nosniff"
-    assert "sandbox" in headers["Content-Security-Policy"].split("; ")
+    assert "sandbox allow-same-origin" in headers["Content-Security-Policy"].split("; ")
     assert "default-src 'none'" in headers["Content-Security-Policy"]
 
 

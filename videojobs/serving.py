@@ -38,7 +38,8 @@ SAFE_TYPES: Mapping[str, str] = {
 }
 _ALWAYS = {
     "X-Content-Type-Options": "nosniff",
-    "Content-Security-Policy": "default-src 'none'; media-src 'self'; sandbox",
+    # No scripts. Of another origin than its own, a video that is opened by itself would not play.
+    "Content-Security-Policy": "default-src 'none'; media-src 'self'; sandbox allow-same-origin",
 }
 #: A video may be replaced under its name, and a browser then asks whether it was.
 _CACHED = "private, max-age=600"

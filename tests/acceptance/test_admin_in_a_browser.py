@@ -264,6 +264,14 @@ def test_the_stored_video_is_sought_in_and_plays_to_its_end(visit: Visit) -> Non
     assert ended == [True, True, None]
 
 
+def test_a_video_in_a_tab_of_its_own_plays(visit: Visit) -> None:
+    job = make("stored")
+
+    visit.page.goto(f"{visit.address}{LIST}{job.pk}/output/")
+
+    expect(visit.page.locator("video")).to_have_js_property("readyState", 4)
+
+
 def test_the_next_step_counts_down(visit: Visit) -> None:
     jobs.make("queued", due_at=jobs._in(50))
     page = visit.open(LIST)
