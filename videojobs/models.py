@@ -119,6 +119,22 @@ class VideoJob(models.Model):
             models.Index("created_at", name="videojob_created"),
             # → the admin's filter by status, and purge.
             models.Index("status", "created_at", name="videojob_status"),
+            # → the admin's filter by model: one that is used no more has old jobs only.
+            models.Index("model", "created_at", name="videojob_model"),
+            # → its filter by mirror. Without "none", so that polls don't write to it.
+            models.Index(
+                "mirror_status",
+                "created_at",
+                name="videojob_mirror",
+                condition=Q(mirror_status__in=sorted(set(MirrorStatus) - {MirrorStatus.NONE})),
+            ),
+            # → its list of jobs that need a person, `outlook.NEEDS_A_PERSON`. Few are in it.
+            models.Index(
+                "created_at",
+                name="videojob_person",
+                condition=Q(status__in=[Status.UNCONFIRMED, Status.EXPIRED])
+                | Q(mirror_status=MirrorStatus.FAILED),
+            ),
         ]
         constraints = [
             models.CheckConstraint(
