@@ -188,7 +188,12 @@ def load(jobs: int) -> Known:
 
 def add_jobs(jobs: int) -> None:
     """Add the jobs alone."""
-    values: dict[str, int | str] = {"jobs": jobs, "rare_model": RARE_MODEL, "common": COMMON, "rare": RARE}
+    values: dict[str, int | str] = {
+        "jobs": jobs,
+        "rare_model": RARE_MODEL,
+        "common": COMMON,
+        "rare": RARE,
+    }
     with connection.cursor() as cursor:
         cursor.execute(_TEXTS, [_WORDS, len(_WORDS)])
         cursor.execute(_JOBS, values)

@@ -42,7 +42,7 @@ def pages(known: Known, *, jobs: int) -> list[Page]:
         Page("search by an id's beginning", _list(q=str(known.id)[:8]), has_target=True),
         Page("search by the provider's id", _list(q=known.task_id)),
         Page("search by key", _list(q=known.key)),
-        Page("search by a key's beginning, of a third of the jobs", _list(q="order-1")),
+        Page("search by the beginning of 7,000 keys, all of them old", _list(q="order-12")),
         Page("search for a word of every 40th prompt", _list(q=COMMON)),
         Page("search for two words of every 40th prompt", _list(q=f"{COMMON} Scene")),
         Page("search for a word of every 5,000th prompt", _list(q=RARE)),

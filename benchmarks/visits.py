@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -10,6 +11,8 @@ from .pages import MOST_TIME, Page
 
 #: Plans of queries that take longer than this many milliseconds are shown.
 SLOW = 5.0
+# All columns of a job.
+_COLUMNS = re.compile("SELECT .{300,}? FROM")
 _LONGEST_QUERY, _LONGEST_LINE, _MOST_LINES = 900, 180, 40
 
 
@@ -84,5 +87,6 @@ def _shown(plan: Plan) -> str:
     lines = [line[:_LONGEST_LINE] for line in plan.lines]
     if len(lines) > _MOST_LINES:
         lines = [*lines[: _MOST_LINES - 2], "…", lines[-1]]
-    sql = plan.sql if len(plan.sql) < _LONGEST_QUERY else f"{plan.sql[:_LONGEST_QUERY]} …"
+    sql = _COLUMNS.sub("SELECT … FROM", plan.sql)
+    sql = sql if len(sql) < _LONGEST_QUERY else f"{sql[:_LONGEST_QUERY]} …"
     return "\n".join([sql, "", *lines])

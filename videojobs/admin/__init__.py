@@ -131,7 +131,7 @@ class VideoJobAdmin(admin.ModelAdmin):
             raise PermissionDenied
         context = {
             "hold_notice": outlook.hold_notice(),
-            "countdown_now": str(round(time.time() * 1000)),
+            "countdown_clock": str(round(time.time() * 1000)),
             "countdown_patterns": outlook.PATTERNS,
             **(extra_context or {}),
         }

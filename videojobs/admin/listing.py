@@ -28,6 +28,9 @@ class JobList(ChangeList):
     only_with_a_next_step = False
 
     def get_filters(self, request: HttpRequest) -> Any:
+        if any("\0" in value for values in self.filter_params.values() for value in values):
+            # PostgreSQL takes none; Django has told so already where it was searched for.
+            raise IncorrectLookupParameters
         try:
             return super().get_filters(request)
         except (ValueError, OverflowError) as exc:

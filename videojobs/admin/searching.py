@@ -29,16 +29,20 @@ def found(jobs: QuerySet[Any], text: str) -> QuerySet[Any]:
     text = text.replace("\0", " ").strip()
     if not text:
         return jobs
-    named = _named(text)
-    if VideoJob.objects.filter(named).exists():
-        return jobs.filter(named)
+    if len(text) <= _LONGEST_IDENTIFIER:
+        for named in (_named(text), _beginning(text)):
+            if VideoJob.objects.filter(named).exists():
+                return jobs.filter(named)
     return _telling(jobs, _words(text))
 
 
 def _named(text: str) -> Q:
-    """That the text is, or begins, the id, the provider's id or the caller's key of a job."""
-    if len(text) > _LONGEST_IDENTIFIER:
-        return Q(pk__in=[])
+    """That the text is the provider's id or the caller's key of a job."""
+    return Q(provider_task_id=text) | Q(key=text)
+
+
+def _beginning(text: str) -> Q:
+    """That the text begins one of these, or is or begins the job's own id."""
     named = Q(provider_task_id__startswith=text) | Q(key__startswith=text)
     ids = outlook.id_range(text)
     return named | Q(pk__range=ids) if ids else named

@@ -6,7 +6,7 @@
 
 {
   const patterns = document.getElementById("videojobs-countdown").dataset;
-  const ahead = Date.now() - Number(patterns.now);
+  const ahead = Date.now() - Number(patterns.clock);
   const cells = document.querySelectorAll("time[data-videojobs-countdown]");
 
   const fill = (pattern, values) => pattern.replace(/%\((\w+)\)[ds]/g, (_, name) => values[name]);
