@@ -104,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="./dev bench admin",
         description=__doc__,
-        epilog="It takes about four minutes and 5 GiB in $TMPDIR. It needs PostgreSQL.",
+        epilog="It takes about three minutes and 5 GiB in $TMPDIR. It needs PostgreSQL.",
     )
     parser.add_argument("--jobs", type=int, default=1_000_000, help="to be loaded (1000000)")
     parser.add_argument("--rounds", type=int, default=15, help="requests of each page (15)")
