@@ -138,6 +138,27 @@ def test_it_makes_the_environment_once_and_is_quiet_after_that(bare: Copy) -> No
     assert (second.returncode, second.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("measured", ["mirror", "admin"])
+def test_it_measures_what_is_named(copy: Copy, measured: str) -> None:
+    (copy.root / "benchmarks").mkdir()
+    told = (
+        f"import os, sys; print('{measured}', sys.argv[1:], os.environ['DJANGO_SETTINGS_MODULE'])"
+    )
+    (copy.root / "benchmarks" / f"{measured}.py").write_text(told)
+
+    run = copy.run("bench", measured, "--runs", "2")
+
+    assert run.stdout == f"{measured} ['--runs', '2'] tests.settings\n"
+
+
+@pytest.mark.parametrize("arguments", [[], ["mirrors"]])
+def test_what_it_can_not_measure_exits_2(copy: Copy, arguments: list[str]) -> None:
+    run = copy.run("bench", *arguments)
+
+    assert run.returncode == 2
+    assert "./dev bench mirror, or ./dev bench admin" in run.stderr
+
+
 def test_exit_codes_and_a_chosen_debug_setting_pass_through(copy: Copy) -> None:
     run = copy.run("serve", MANAGE_EXIT="7", DJANGO_DEBUG="0")
 

@@ -97,6 +97,19 @@ def moment(when: datetime, words: str) -> SafeString:
     )
 
 
+def countdown(when: datetime, words: str, *, pattern: str) -> SafeString:
+    """A time in words that go on by themselves; `pattern` names one of `outlook.PATTERNS`."""
+    local = localize(timezone.localtime(when))
+    return format_html(
+        '<time class="videojobs-moment" datetime="{}" title="{}" data-videojobs-countdown="{}">'
+        "{}</time>",
+        when.isoformat(),
+        local,
+        pattern,
+        words,
+    )
+
+
 def exact(when: datetime) -> SafeString:
     """A time to the second, in the site's time zone."""
     local = timezone.localtime(when).strftime("%Y-%m-%d %H:%M:%S")

@@ -149,7 +149,16 @@ class VideoJob(models.Model):
                 name="videojob_stored",
                 condition=Q(mirror_status=MirrorStatus.STORED),
             ),
-            # → the monitor, and the list of those that need a person.
+            # → the admin's filter by model: one that is used no more has old jobs only.
+            models.Index("model", "created_at", name="videojob_model"),
+            # → its filter by mirror. Without "none", so that polls don't write to it.
+            models.Index(
+                "mirror_status",
+                "created_at",
+                name="videojob_mirror",
+                condition=Q(mirror_status__in=sorted(set(MirrorStatus) - {MirrorStatus.NONE})),
+            ),
+            # → the monitor, and the list of those that need a person. Few are in it.
             models.Index(
                 "created_at",
                 name="videojob_person",

@@ -11,6 +11,7 @@ from django.db.models import Q
 from django.template.defaultfilters import filesizeformat
 from django.utils import timezone
 from django.utils.translation import gettext, ngettext
+from django.utils.translation import gettext_lazy as _
 
 from . import holds, options
 from .conf import conf
@@ -28,6 +29,18 @@ UNFINISHED = ~Q(status__in=sorted(TERMINAL)) | Q(mirror_status=MirrorStatus.DUE)
 
 #: What is shown where nothing is to be said.
 NOTHING = "—"
+
+#: How lengths of time are said, and when something comes; `countdown.js` goes on in the same words.
+PATTERNS = {
+    "seconds": _("%(seconds)d s"),
+    "minutes": _("%(minutes)d min"),
+    "hours": _("%(hours)d h"),
+    "hours-minutes": _("%(hours)d h %(minutes)d min"),
+    "days": _("%(days)d d"),
+    "in": _("in %(time)s"),
+    "done": _("done in about %(time)s"),
+    "now": _("now"),
+}
 
 _HEX_DIGITS = frozenset("0123456789abcdef")
 _SHORTEST_PREFIX = 8
@@ -79,14 +92,16 @@ def span(seconds: float) -> str:
     whole = max(0, int(seconds))
     days, hours, minutes = whole // 86400, whole // 3600, whole // 60
     if minutes < 1:
-        return gettext("%(seconds)d s") % {"seconds": whole}
+        return str(PATTERNS["seconds"]) % {"seconds": whole}
     if hours < 1:
-        return gettext("%(minutes)d min") % {"minutes": minutes}
+        return str(PATTERNS["minutes"]) % {"minutes": minutes}
     if days < 1:
         rest = minutes % 60
-        text = gettext("%(hours)d h %(minutes)d min") if rest else gettext("%(hours)d h")
-        return text % {"hours": hours, "minutes": rest}
-    return gettext("%(days)d d") % {"days": days}
+        return str(PATTERNS["hours-minutes" if rest else "hours"]) % {
+            "hours": hours,
+            "minutes": rest,
+        }
+    return str(PATTERNS["days"]) % {"days": days}
 
 
 def age(when: datetime, now: datetime | None = None) -> str:
@@ -105,9 +120,15 @@ def next_step(job: VideoJob, now: datetime | None = None) -> str:
         return gettext("needs a person") if needs_a_person(job) else NOTHING
     left = (job.due_at - now).total_seconds()
     if abs(left) < 1:
-        return gettext("now")
-    template = gettext("in %(time)s") if left > 0 else gettext("%(time)s late")
+        return str(PATTERNS["now"])
+    template = str(PATTERNS["in"]) if left > 0 else gettext("%(time)s late")
     return template % {"time": span(abs(left))}
+
+
+def expected(when: datetime, now: datetime | None = None) -> str:
+    """When a verdict is to be expected, in words: "done in about 40 s"."""
+    left = (when - (now or timezone.now())).total_seconds()
+    return str(PATTERNS["done"]) % {"time": span(left)}
 
 
 def hold_notice(now: datetime | None = None) -> str:

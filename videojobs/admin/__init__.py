@@ -1,5 +1,6 @@
 """The admin: every job with its whole story, and the ways out that only a person can take."""
 
+import time
 from typing import Any
 
 from django.contrib import admin
@@ -12,8 +13,9 @@ from django.utils.translation import gettext_lazy as _
 from .. import outlook
 from ..models import VideoJob
 from ..outlook import NOTHING
-from . import adding, decisions, files, live, page
+from . import adding, decisions, files, live, page, searching
 from .columns import COLUMNS
+from .counting import JobPaginator
 from .fields import SECTIONS
 from .listing import AttentionFilter, JobList, ModelFilter
 
@@ -31,8 +33,13 @@ class VideoJobAdmin(admin.ModelAdmin):
     list_display = COLUMNS
     list_filter = [AttentionFilter, "status", "mirror_status", ModelFilter]
     list_per_page = 50
+    paginator = JobPaginator
     search_fields = ["provider_task_id", "key", "prompt"]
-    search_help_text = _("Job id or its beginning, provider's id, key, or words of the prompt.")
+    search_help_text = _(
+        "Job id, provider's id or key, or the beginning of one; else words of the prompt (in "
+        "quotes: only of it). Prompts are searched in the newest 50,000 jobs of the selection; "
+        "choose a date to look further back."
+    )
     date_hierarchy = "created_at"
     ordering = ["-created_at"]
     show_full_result_count = False
@@ -68,17 +75,19 @@ class VideoJobAdmin(admin.ModelAdmin):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        """Also by id, whole or its beginning, with or without dashes."""
-        found, may_repeat = super().get_search_results(request, queryset, search_term)
-        if ids := outlook.id_range(search_term):
-            found |= queryset.filter(pk__range=ids)
-        return found, may_repeat
+        """By an identifier, or by words of the prompt; see `searching`."""
+        return searching.found(queryset, search_term), False
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         decisions.refuse_unpermitted(request)
-        context = {"hold_notice": outlook.hold_notice(), **(extra_context or {})}
+        context = {
+            "hold_notice": outlook.hold_notice(),
+            "countdown_clock": str(round(time.time() * 1000)),
+            "countdown_patterns": outlook.PATTERNS,
+            **(extra_context or {}),
+        }
         return super().changelist_view(request, context)
 
     def render_change_form(

@@ -3,11 +3,12 @@
 from typing import Any
 
 from django.contrib import admin
+from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
-from .. import markup, outlook
+from .. import estimates, markup, outlook
 from ..models import VideoJob
 from ..outlook import NOTHING
 from ..sanitize import clean
@@ -16,7 +17,7 @@ from ..sanitize import clean
 EXCERPT = 70
 
 
-@admin.display(description=_("job"), ordering="id")
+@admin.display(description=_("job"))
 def short_id(job: VideoJob) -> SafeString:
     return markup.code(str(job.pk)[:8])
 
@@ -26,7 +27,7 @@ def status_badge(job: VideoJob) -> SafeString:
     return markup.status_badge(job)
 
 
-@admin.display(description=_("mirror"), ordering="mirror_status")
+@admin.display(description=_("mirror"))
 def mirror_badge(job: VideoJob) -> SafeString:
     return markup.mirrored(job)
 
@@ -42,12 +43,12 @@ def age(job: VideoJob) -> SafeString:
     return markup.moment(job.created_at, outlook.age(job.created_at))
 
 
-@admin.display(description=_("checks"), ordering="check_count")
+@admin.display(description=_("checks"))
 def checks(job: VideoJob) -> int:
     return job.check_count
 
 
-@admin.display(description=_("errors"), ordering="error_count")
+@admin.display(description=_("errors in a row"))
 def errors(job: VideoJob) -> SafeString | int:
     if not job.error_count:
         return 0
@@ -56,10 +57,30 @@ def errors(job: VideoJob) -> SafeString | int:
 
 @admin.display(description=_("next step"), ordering="due_at")
 def next_step(job: VideoJob) -> SafeString | str:
-    words = outlook.next_step(job)
-    return markup.moment(job.due_at, words) if job.due_at else words
+    """When the next step comes, counting down, and below it when the video may be there."""
+    now = timezone.now()
+    words = outlook.next_step(job, now)
+    if job.due_at is None:
+        return words
+    waits = job.claimed_until is None and job.due_at > now
+    step = (
+        markup.countdown(job.due_at, words, pattern="in")
+        if waits
+        else markup.moment(job.due_at, words)
+    )
+    when = estimates.expected_at(job, now)
+    if when is None:
+        return step
+    done = markup.countdown(when, outlook.expected(when, now), pattern="done")
+    return format_html('{} <span class="videojobs-found">{}</span>', step, done)
 
 
+@admin.display(description=_("model"))
+def model_name(job: VideoJob) -> str:
+    return job.model or NOTHING
+
+
+#: Sorted are those only that an index has sorted already: of a million jobs, nothing else is quick.
 COLUMNS: list[Any] = [
     short_id,
     status_badge,
@@ -69,5 +90,5 @@ COLUMNS: list[Any] = [
     age,
     checks,
     errors,
-    "model",
+    model_name,
 ]

@@ -1,0 +1,209 @@
+"""Two years of jobs and their events in a PostgreSQL, as a busy site would have them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from django.db import connection
+
+#: A word that one in 40 prompts has, one that one in 5,000 has, and one that none has.
+COMMON, RARE, ABSENT = "lighthouse", "heliotrope", "zeppelin"
+#: One in 5,000 jobs is of a model that went out of use a year ago, so that none of them is new.
+RARE_MODEL = "videos_old"
+EVENTS_EACH = 5
+
+_WORDS = [
+    "a",
+    "the",
+    "of",
+    "over",
+    "under",
+    "slow",
+    "bright",
+    "golden",
+    "misty",
+    "quiet",
+    "camera",
+    "pans",
+    "zooms",
+    "across",
+    "river",
+    "mountain",
+    "harbour",
+    "kitten",
+    "fox",
+    "crowd",
+    "city",
+    "night",
+    "rain",
+    "snow",
+    "cinematic",
+    "close",
+    "wide",
+    "shot",
+    "drifting",
+    "lanterns",
+    "paper",
+    "boat",
+    "child",
+    "dancer",
+    "robot",
+    "garden",
+    "autumn",
+    "leaves",
+    "glass",
+    "tower",
+    "train",
+    "window",
+    "reflection",
+    "waves",
+]
+
+# What stands in the way of a quick load, and is made again afterwards.
+_INDEXES = """
+    SELECT indexname, indexdef FROM pg_indexes
+    WHERE tablename IN ('videojobs_videojob', 'videojobs_jobevent')
+    AND indexname NOT IN (SELECT conname FROM pg_constraint)
+"""
+
+_TEXTS = """
+    CREATE TEMPORARY TABLE texts AS
+    SELECT which, string_agg((%s::text[])[1 + floor(random() * %s)::int], ' ') AS text
+    FROM generate_series(0, 499) AS which, generate_series(1, 320) GROUP BY which
+"""
+
+# Denser towards now: as many jobs in the last half year as in the first year. The last thousandth
+# is under way; `die` decides what became of the others.
+_JOBS = """
+    INSERT INTO videojobs_videojob (
+        id, status, mirror_status, provider_task_id, key, endpoint, model, prompt, duration,
+        params, metadata, due_at, turn, claimed_until, check_count, error_count, mirror_attempts,
+        video_url, actual_duration, error, output, output_size, output_sha256, content_type,
+        output_width, output_height, output_codec, output_duration, poster,
+        created_at, submitted_at, last_checked_at, deadline_at, finished_at, mirrored_at
+    )
+    SELECT
+        id, status, mirror,
+        CASE WHEN status NOT IN ('pending', 'unconfirmed') THEN 'proj_' || number END,
+        CASE WHEN number %% 3 > 0 THEN 'order-' || number END,
+        'https://api.example.com/v1/videos/videos',
+        CASE WHEN number %% 5000 = 7 AND age > 0.5 THEN %(rare_model)s
+             WHEN number %% 10 < 7 THEN 'videos' ELSE 'videos_fast' END,
+        left(
+            'Scene ' || number || ': '
+            || CASE WHEN number %% 40 = 0 THEN %(common)s || ' ' ELSE '' END
+            || CASE WHEN number %% 5000 = 3 THEN %(rare)s || ' ' ELSE '' END
+            || substr(text, 1 + number %% 97),
+            50 + (length_die * length_die * 1450)::int
+        ),
+        5 + 5 * (number %% 2), '{"ratio": "16:9"}', jsonb_build_object('order', number),
+        CASE WHEN under_way OR mirror = 'due'
+             THEN now() + (random() * 70 - 10) * interval '1 s' END,
+        12, NULL, 6, CASE WHEN under_way AND die > 0.8 THEN 2 ELSE 0 END,
+        CASE WHEN mirror = 'none' THEN 0 ELSE 1 END,
+        CASE WHEN mirror = 'none' THEN '' ELSE 'https://cdn.example.com/v/' || number || '.mp4' END,
+        CASE WHEN status = 'completed' THEN 5.04 END,
+        CASE WHEN status = 'failed' THEN 'The prompt was refused: ' || number ELSE '' END,
+        CASE WHEN stored THEN to_char(created_at, 'YYYY/MM/') || id || '.mp4' ELSE '' END,
+        CASE WHEN stored THEN 1000000 + (random() * 20000000)::int END,
+        CASE WHEN stored THEN md5(number::text) || md5(id::text) ELSE '' END,
+        CASE WHEN stored THEN 'video/mp4' ELSE '' END,
+        CASE WHEN stored THEN 1280 END, CASE WHEN stored THEN 720 END,
+        CASE WHEN stored THEN 'h264' ELSE '' END, CASE WHEN stored THEN 5.04 END, '',
+        created_at, created_at + interval '2 s', created_at + interval '3 min',
+        created_at + interval '30 min',
+        CASE WHEN NOT under_way AND status <> 'unconfirmed' THEN created_at + took END,
+        CASE WHEN stored THEN created_at + took + interval '20 s' END
+    FROM (
+        SELECT *, mirror = 'stored' AS stored FROM (
+            SELECT *,
+                CASE WHEN status <> 'completed' THEN 'none'
+                     WHEN age < 0.0012 AND die < 0.05 THEN 'due'
+                     WHEN mirror_die < 0.005 THEN 'failed'
+                     WHEN mirror_die < 0.015 THEN 'skipped' ELSE 'stored' END AS mirror
+            FROM (
+                SELECT *,
+                    CASE WHEN under_way AND die < 0.1 THEN 'pending'
+                         WHEN under_way AND die < 0.4 THEN 'queued'
+                         WHEN under_way THEN 'processing'
+                         WHEN die < 0.93 THEN 'completed' WHEN die < 0.975 THEN 'failed'
+                         WHEN die < 0.985 THEN 'cancelled' WHEN die < 0.994 THEN 'stopped'
+                         WHEN die < 0.9998 THEN 'expired' ELSE 'unconfirmed' END AS status
+                FROM (
+                    SELECT number, gen_random_uuid() AS id, random() AS die,
+                        random() AS mirror_die, random() AS length_die,
+                        1 - number::float / %(jobs)s AS age,
+                        number > %(jobs)s - greatest(%(jobs)s / 1000, 5) AS under_way,
+                        (90 + random() * 120) * interval '1 s' AS took,
+                        now() - interval '730 days' * (1 - sqrt(number::float / %(jobs)s))
+                            - interval '1 min' AS created_at
+                    FROM generate_series(1, %(jobs)s) AS number
+                ) AS thrown
+            ) AS judged
+        ) AS mirrored
+    ) AS complete JOIN texts ON which = number %% 500
+"""
+
+_EVENTS = """
+    INSERT INTO videojobs_jobevent (job_id, kind, old, new, reason, actor, created_at)
+    SELECT id, step.kind, step.old, CASE WHEN step.number = 5 THEN job.status ELSE step.new END,
+        step.reason, '', job.created_at + step.number * interval '20 s'
+    FROM videojobs_videojob AS job CROSS JOIN (VALUES
+        (1, 'status', '', 'pending', 'asked for'),
+        (2, 'status', 'pending', 'submitting', 'the create call goes out'),
+        (3, 'status', 'submitting', 'queued', 'the provider took it'),
+        (4, 'status', 'queued', 'processing', 'the provider says so'),
+        (5, 'status', 'processing', '', 'the provider says so')
+    ) AS step (number, kind, old, new, reason)
+"""
+
+
+@dataclass(frozen=True)
+class Known:
+    """A job in the middle of the table, by all that it can be looked for."""
+
+    id: UUID
+    task_id: str
+    key: str
+
+
+def load(jobs: int) -> Known:
+    """Fill the empty tables, and let PostgreSQL look at them as autovacuum would."""
+    with connection.cursor() as cursor:
+        cursor.execute(_INDEXES)
+        indexes = cursor.fetchall()
+        for name, _definition in indexes:
+            cursor.execute(f'DROP INDEX "{name}"')
+        # The rows refer to each other rightly; to check each of them takes as long as the rest.
+        cursor.execute("SET session_replication_role = replica")
+        add_jobs(jobs)
+        cursor.execute(_EVENTS)
+        cursor.execute("RESET session_replication_role")
+        for _name, definition in indexes:
+            cursor.execute(definition)
+        cursor.execute("VACUUM ANALYZE videojobs_videojob, videojobs_jobevent")
+    return one_of(jobs)
+
+
+def add_jobs(jobs: int) -> None:
+    """Add the jobs alone."""
+    values: dict[str, int | str] = {
+        "jobs": jobs,
+        "rare_model": RARE_MODEL,
+        "common": COMMON,
+        "rare": RARE,
+    }
+    with connection.cursor() as cursor:
+        cursor.execute(_TEXTS, [_WORDS, len(_WORDS)])
+        cursor.execute(_JOBS, values)
+
+
+def one_of(jobs: int) -> Known:
+    """One in the middle of so many."""
+    middle = jobs // 2
+    number = middle if middle % 3 else middle + 1  # each third has no key
+    query = "SELECT id, provider_task_id, key FROM videojobs_videojob WHERE key = %s"
+    with connection.cursor() as cursor:
+        cursor.execute(query, [f"order-{number}"])
+        return Known(*cursor.fetchone())

@@ -1,0 +1,104 @@
+"""The admin's pages that are measured: what a person looks at, and what may take how long."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from urllib.parse import urlencode
+
+from django.urls import NoReverseMatch, reverse
+from django.utils import timezone
+
+from videojobs.admin import VideoJobAdmin
+from videojobs.admin.columns import COLUMNS
+from videojobs.admin.counting import MOST
+
+from .crowd import ABSENT, COMMON, RARE, RARE_MODEL, Known
+
+#: Milliseconds that a page may take at the median, where it has a target.
+MOST_TIME = 300.0
+
+
+@dataclass(frozen=True)
+class Page:
+    """`has_target`: whether it must come in time. `keeps_plan`: whether its plan is kept."""
+
+    label: str
+    url: str
+    has_target: bool = False
+    keeps_plan: bool = False
+
+
+def pages(known: Known, *, jobs: int) -> list[Page]:
+    """All pages for so many jobs, in the order of the table."""
+    job = reverse("admin:videojobs_videojob_change", args=[known.id])
+    return [
+        Page("list", _list(), has_target=True, keeps_plan=True),
+        *_filtered(),
+        *_far(-(-min(jobs, MOST) // VideoJobAdmin.list_per_page)),
+        *_sorted(),
+        Page("search by id", _list(q=known.id), has_target=True, keeps_plan=True),
+        Page("search by an id's beginning", _list(q=str(known.id)[:8]), has_target=True),
+        Page("search by the provider's id", _list(q=known.task_id)),
+        Page("search by key", _list(q=known.key)),
+        Page("search by the beginning of 7,000 keys, all of them old", _list(q="order-12")),
+        Page("search for a word of every 40th prompt", _list(q=COMMON)),
+        Page("search for two words of every 40th prompt", _list(q=f"{COMMON} Scene")),
+        Page("search for a word of every 5,000th prompt", _list(q=RARE)),
+        Page("search for a word of no prompt", _list(q=ABSENT), keeps_plan=True),
+        Page("search for it in another month", _list(q=ABSENT, **_month(300))),
+        Page("job page", job, has_target=True, keeps_plan=True),
+        *_monitor(),
+    ]
+
+
+def _filtered() -> Iterator[Page]:
+    for status in ("completed", "failed", "processing", "unconfirmed"):
+        yield Page(f"status {status}", _list(status__exact=status))
+    for status in ("stored", "failed", "due"):
+        yield Page(f"mirror {status}", _list(mirror_status__exact=status))
+    yield Page("model videos", _list(model="videos"))
+    yield Page("a model that went out of use", _list(model=RARE_MODEL))
+    yield Page("needs a person", _list(attention="person"))
+    yield Page("overdue", _list(attention="overdue"))
+    yield Page("failed and of one model", _list(status__exact="failed", model="videos_fast"))
+    yield Page("a year", _list(created_at__year=_ago(300).year))
+    yield Page("a month", _list(**_month(300)))
+    yield Page("a day", _list(**_month(300), created_at__day=_ago(300).day))
+
+
+def _far(last: int) -> Iterator[Page]:
+    yield Page(f"page {last // 2}", _list(p=last // 2))
+    yield Page(f"the last page, {last}", _list(p=last))
+
+
+def _sorted() -> Iterator[Page]:
+    for number, column in enumerate(COLUMNS):
+        if getattr(column, "admin_order_field", None):
+            # A checkbox is the first column.
+            name = column.short_description
+            yield Page(f"sorted by {name}", _list(o=number + 1))
+            yield Page(f"sorted by {name}, the other way", _list(o=-(number + 1)))
+
+
+def _monitor() -> Iterator[Page]:
+    for label, name in (("live monitor", "monitor"), ("its data", "monitor_data")):
+        try:
+            url = reverse(f"admin:videojobs_videojob_{name}")
+        except NoReverseMatch:
+            continue
+        yield Page(label, url, has_target=True, keeps_plan=True)
+
+
+def _list(**query: object) -> str:
+    return f"{reverse('admin:videojobs_videojob_changelist')}?{urlencode(query)}".rstrip("?")
+
+
+def _month(days: int) -> dict[str, int]:
+    when = _ago(days)
+    return {"created_at__year": when.year, "created_at__month": when.month}
+
+
+def _ago(days: int) -> datetime:
+    return timezone.now() - timedelta(days=days)

@@ -1,0 +1,89 @@
+"""The script of the list that counts down, in a real browser with a clock of its own."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from django.test import Client
+from django.utils import timezone
+from playwright.sync_api import Page, Route, sync_playwright
+
+from tests import jobs
+from tests.servers import missing
+
+SCRIPT = (
+    Path(__file__).resolve().parent.parent / "videojobs" / "static" / "videojobs" / "countdown.js"
+)
+CELLS = "[...document.querySelectorAll('.field-next_step time')].map(time => time.textContent)"
+POLICY = {"Content-Security-Policy": "default-src 'self'"}
+
+
+@pytest.fixture
+def listed(admin_client: Client) -> str:
+    """A list with a late job, and one whose next step comes in 3 s and that may be done in 40 s."""
+    now = timezone.now()
+    for _ in range(5):
+        jobs.make(
+            "failed",
+            status="completed",
+            submitted_at=now,
+            finished_at=now + timedelta(seconds=100),
+            mirror_status="skipped",
+        )
+    jobs.make("queued", due_at=now - timedelta(seconds=90))
+    due_at, submitted_at = now + timedelta(seconds=3.9), now - timedelta(seconds=59.1)
+    jobs.make("processing", due_at=due_at, submitted_at=submitted_at)
+    return str(admin_client.get("/admin/videojobs/videojob/").content.decode())
+
+
+@pytest.fixture
+def page(listed: str) -> Iterator[Page]:
+    """The list in a browser whose clock is two hours ahead, and moved by the test alone."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if not chromium:
+        missing("no Chromium found")
+
+    def answer(route: Route) -> None:
+        if route.request.url.endswith("/list"):
+            route.fulfill(body=listed, content_type="text/html", headers=POLICY)
+        elif route.request.url.endswith("countdown.js"):
+            route.fulfill(body=SCRIPT.read_text(), content_type="text/javascript")
+        else:
+            route.abort()
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        page = browser.new_page()
+        page.clock.install(time=timezone.now() + timedelta(hours=2))
+        page.route("**/*", answer)
+        page.goto("http://admin.example/list")
+        yield page
+        browser.close()
+
+
+@pytest.mark.django_db
+def test_what_comes_counts_down_and_says_no_more_than_is_known(page: Page) -> None:
+    seen = []
+    for seconds in (1, 1, 3, 60):
+        page.clock.run_for(seconds * 1000)
+        seen.append(page.evaluate(CELLS)[:2])
+
+    # The clock of the browser goes on a little by itself.
+    assert seen[0] in (["in 2 s", "done in about 39 s"], ["in 1 s", "done in about 38 s"])
+    assert seen[1] in (["in 1 s", "done in about 38 s"], ["now", "done in about 37 s"])
+    assert seen[2][0] == "now"
+    assert seen[3] == ["now", ""]
+
+
+@pytest.mark.django_db
+def test_what_is_late_stays_as_the_server_said(page: Page) -> None:
+    page.clock.run_for(300_000)
+
+    assert page.evaluate(CELLS)[2:] == ["1 min late"]
