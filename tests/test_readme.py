@@ -192,3 +192,31 @@ def test_every_dev_command_exists() -> None:
 
     for command in set(re.findall(r"\./dev (\w+)", README)):
         assert re.search(rf"^  {command} ", listed, flags=re.MULTILINE), command
+
+
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def targets(page: Path) -> list[str]:
+    """What a page links to or shows, of this repository."""
+    text = re.sub(r"```.*?```|`[^`\n]+`", "", page.read_text(), flags=re.DOTALL)
+    found = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'(?:src|srcset)="([^"]+)"', text)
+    return [target for target in found if "://" not in target]
+
+
+def anchors(page: Path) -> set[str]:
+    """The headings of a page, as links name them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_links_to_or_shows_is_there(page: Path) -> None:
+    lost = []
+    for target in targets(page):
+        path, _hash, anchor = target.partition("#")
+        file = (page.parent / path) if path else page
+        if not file.exists() or (anchor and anchor not in anchors(file)):
+            lost.append(target)
+
+    assert lost == []
