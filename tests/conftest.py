@@ -70,6 +70,7 @@ def shared_database(transactional_db: None, tmp_path: Path) -> Iterator[None]:
         yield
         return
     in_memory, settings = connections["default"], connections.settings["default"]
+    in_memory.ensure_connection()  # after a live server this thread may have none
     with sqlite3.connect(tmp_path / "db.sqlite3") as file:
         in_memory.connection.backup(file)
         # Once and for all: connections that change it at the same time find the file locked.
