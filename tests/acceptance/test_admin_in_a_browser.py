@@ -7,12 +7,15 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from csp.constants import SELF
 from django.contrib.auth.models import User
 from django.test import Client
 from playwright.sync_api import Browser, Page, expect
+from pytest_django import Settings
 
 from tests import jobs
 from tests.browser import PHONE, Visit, chromium, visiting
+from tests.object_store import Bucket
 from videojobs.models import VideoJob
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -270,6 +273,24 @@ def test_a_video_in_a_tab_of_its_own_plays(visit: Visit) -> None:
     visit.page.goto(f"{visit.address}{LIST}{job.pk}/output/")
 
     expect(visit.page.locator("video")).to_have_js_property("readyState", 4)
+
+
+def test_a_video_in_a_private_bucket_plays_and_its_signed_link_stands_on_no_page(
+    visit: Visit, bucket: Bucket, settings: Settings
+) -> None:
+    settings.STORAGES = {**settings.STORAGES, "videos": bucket.entry}
+    settings.VIDEOJOBS = {**settings.VIDEOJOBS, "STORAGE": "videos"}
+    directives = settings.CONTENT_SECURITY_POLICY["DIRECTIVES"]
+    media = {"media-src": [SELF, bucket.store.url], "img-src": [SELF, bucket.store.url]}
+    settings.CONTENT_SECURITY_POLICY = {"DIRECTIVES": {**directives, **media}}
+    job = make("stored")
+
+    page = visit.open(page_of(job))
+    expect(page.locator("video")).to_have_js_property("readyState", 4)
+
+    sent = [path for method, path in bucket.store.requests if method == "GET" and "mp4?" in path]
+    assert "Signature" in sent[-1]
+    assert "Signature" not in page.content()
 
 
 def test_the_next_step_counts_down(visit: Visit) -> None:
