@@ -140,8 +140,12 @@ MUTANTS = [
         "test_acts.py::test_an_answer_is_about_the_jobs_as_they_were_shown",
     ),
     Mutant(
-        *("I5", "admin/asking.py", 'f"again-{token}-{job.pk}"', 'f"again-{secrets.token_hex()}"'),
-        "test_acts.py::test_an_answer_that_is_sent_twice_is_one",
+        *("I5", "admin/asking.py", "{repeat or 'first'}", "{id(request)}"),
+        "test_acts.py::test_an_order_that_is_sent_twice_leads_to_the_same_job",
+    ),
+    Mutant(
+        *("I5", "admin/asking.py", "return latest == repeat or", "return True or"),
+        "test_acts.py::test_an_order_is_void_once_somebody_else_has_placed_it",
     ),
     # No error of transport, of HTTP or of ours sets `failed`.
     Mutant(

@@ -273,6 +273,16 @@ def test_a_file_that_is_gone_is_not_there(became: str, staff: Client) -> None:
     assert staff.get(url(job)).status_code == 404
 
 
+def test_a_name_that_leads_out_of_the_storage_has_nothing_to_serve(staff: Client) -> None:
+    job = jobs.make("stored", output="../../etc/passwd", content_type="video/mp4")
+
+    page = staff.get(reverse("admin:videojobs_videojob_change", args=[job.pk]))
+
+    assert page.status_code == 200
+    assert "<video" not in page.content.decode()
+    assert staff.get(url(job)).status_code == 404
+
+
 def test_files_are_only_read(staff: Client) -> None:
     assert staff.post(url(jobs.make_stored())).status_code == 405
 

@@ -69,6 +69,12 @@ def test_who_goes_back_and_writes_something_else_has_two(client: Client, simulat
     assert {job.prompt for job in VideoJob.objects.all()} == {form["text"], "A red fox"}
 
 
+def test_a_line_ends_with_one_character(client: Client, simulated: None) -> None:
+    client.post("/", filled_in(client, text="A kitten\r\nin the grass"))
+
+    assert VideoJob.objects.get().prompt == "A kitten\nin the grass"
+
+
 def test_each_page_has_a_form_of_its_own(client: Client, simulated: None) -> None:
     client.post("/", filled_in(client))
     client.post("/", filled_in(client))

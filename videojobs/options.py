@@ -3,7 +3,9 @@
 `operations` does it, and refuses what isn't possible; the admin offers what is. Both ask here.
 """
 
+from collections.abc import Iterable
 from datetime import timedelta
+from uuid import UUID
 
 from django.db.models import F, Q
 from django.utils import timezone
@@ -73,3 +75,10 @@ def can_be_mirrored_again(job: VideoJob) -> bool:
 def can_be_generated_again(job: VideoJob) -> bool:
     """Whether `CAN_BE_GENERATED_AGAIN` holds for a job that is read already."""
     return job.status in TERMINAL and job.model != ""
+
+
+def latest_repeats(jobs: Iterable[VideoJob]) -> dict[UUID, UUID]:
+    """The latest job that repeats the request of each of these, where one does."""
+    repeats = VideoJob.objects.filter(generated_from__in=[job.pk for job in jobs])
+    found = repeats.order_by("created_at", "pk").values_list("generated_from", "pk")
+    return {origin: repeat for origin, repeat in found if origin}

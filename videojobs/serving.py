@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from asgiref.sync import sync_to_async
+from django.core.exceptions import SuspiciousFileOperation
 from django.core.files.storage import Storage
 from django.core.handlers.asgi import ASGIRequest
 from django.db.models.fields.files import FieldFile
@@ -63,7 +64,10 @@ def serve(
     """
     if not file:
         raise Http404
-    path = _path(file.storage, str(file.name))
+    try:
+        path = _path(file.storage, str(file.name))
+    except SuspiciousFileOperation:  # It would lead out of the storage.
+        raise Http404 from None
     if path is not None:
         return send(request, path, content_type, name=name, attach=attach)
     try:
@@ -76,7 +80,7 @@ def serve(
 
 def can_serve(file: FieldFile) -> bool:
     """Whether `serve` has a way to this file at all; that it is still there is not asked."""
-    with suppress(NotImplementedError, ValueError):
+    with suppress(NotImplementedError, ValueError, SuspiciousFileOperation):
         return bool(file) and bool(_path(file.storage, str(file.name)) or file.url)
     return False
 

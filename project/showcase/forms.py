@@ -22,6 +22,11 @@ class PostcardForm(forms.ModelForm):
         fields = ["title", "text"]
         widgets = {"text": forms.Textarea(attrs={"rows": 3})}
 
+    def clean_text(self) -> str:
+        # Browsers send a line's end as two characters, and the provider may count them.
+        text: str = self.cleaned_data["text"]
+        return text.replace("\r\n", "\n")
+
     def submit(self) -> Postcard | None:
         """The postcard with its job; None, with the reasons at the fields, if it was refused."""
         given = self.cleaned_data

@@ -79,6 +79,22 @@ def _not_repeated() -> Any:
     return ~Exists(VideoJob.objects.filter(generated_from=OuterRef("pk")))
 
 
+def _warns_of_ordering(jobs: Iterable[VideoJob]) -> list[str]:
+    """What is billed; and of how many it was already, since an order may have gone out unseen."""
+    told = [
+        str(_("The provider generates a new video for each of these requests, and bills it.")),
+        str(_("What the old jobs have stays as it is.")),
+    ]
+    if count := len(options.latest_repeats(jobs)):
+        again = ngettext(
+            "%(count)d request was generated again already: this is one more order.",
+            "%(count)d requests were generated again already: this is one more order of each.",
+            count,
+        )
+        told.append(again % {"count": count})
+    return told
+
+
 def _says_of_stopping(job: VideoJob) -> Any:
     if job.status == Status.PENDING:
         return _("Nothing was sent yet, and nothing will be sent or billed.")
@@ -250,10 +266,7 @@ _TABLE = [
         ),
         order=("finished_at", "pk"),
         spares=_not_repeated,
-        warns=lambda jobs: [
-            str(_("The provider generates a new video for each of these requests, and bills it.")),
-            str(_("What the old jobs have stays as it is.")),
-        ],
+        warns=_warns_of_ordering,
         confirms=ngettext_lazy(
             "Generate again, which is billed: %(count)d request",
             "Generate again, which is billed: %(count)d requests",

@@ -1,18 +1,16 @@
 """The page that asks before something is done to many jobs, or is billed; and its answer."""
 
-import re
-import secrets
 from collections.abc import Iterator, Sequence
 from typing import Any
 from uuid import UUID
 
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied, ValidationError
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.utils.translation import gettext, ngettext
 
-from .. import markup
+from .. import markup, options
 from ..exceptions import SpendLimitReached
 from ..models import VideoJob
 from ..sanitize import clean
@@ -23,7 +21,6 @@ from .telling import MOST
 
 #: How many of the jobs are shown.
 _SHOWN = 20
-_TOKEN = re.compile("[0-9a-f]{32}")
 
 
 def ask(
@@ -34,7 +31,7 @@ def ask(
     *,
     back: str,
     skipped: int = 0,
-    left: int = 0,
+    left: str = "",
     of_page: bool = False,
 ) -> HttpResponse:
     """Show what would be done to which jobs. The answer is about them as they are now."""
@@ -51,16 +48,21 @@ def ask(
         "rows": [_row(model_admin, job) for job in jobs[:_SHOWN]],
         "more": max(0, len(jobs) - _SHOWN),
         "skipped": act.skipped % {"count": skipped} if skipped else "",
-        "left": telling.told_of_more(left) if left else "",
+        "left": left,
         "confirms": act.confirms % count,
-        "jobs": [f"{job.pk}:{job.turn}" for job in jobs],
-        # Fresh on each page, so that sending one twice is one order.
-        "token": secrets.token_hex(16),
+        "jobs": list(_shown(act, jobs)),
         "of_page": of_page,
         "answer_url": telling.url(model_admin, request, "answer", act.name),
         "back": back,
     }
     return TemplateResponse(request, "admin/videojobs/videojob/confirm.html", context)
+
+
+def _shown(act: Act, jobs: Sequence[VideoJob]) -> Iterator[str]:
+    """Each job as it is; for an order also the latest job that repeats it already, if any."""
+    repeats = options.latest_repeats(jobs) if act.is_order else {}
+    for job in jobs:
+        yield f"{job.pk}:{job.turn}:{repeats.get(job.pk, '')}"
 
 
 def _row(model_admin: Any, job: Any) -> tuple[Any, ...]:
@@ -74,22 +76,25 @@ def answer(model_admin: Any, request: HttpRequest, act: Act) -> HttpResponse:
     """Do what was confirmed, to each job that is still as it was shown."""
     if not act.is_permitted(request) or not model_admin.has_view_permission(request):
         raise PermissionDenied
-    token = request.POST.get("token", "")
+    if act.takes:  # What one job alone has is never asked for here.
+        raise Http404
     seen = request.POST.getlist("job")[:MOST]
     done: list[Any] = []
     refused: list[str] = []
-    if _TOKEN.fullmatch(token):
-        for job in _as_shown(model_admin, request, seen):
-            keyed = {"key": f"again-{token}-{job.pk}"} if act.is_order else {}
-            try:
-                result = act.applies(job) and act.operation(job, actor=acts.actor(request), **keyed)
-            except SpendLimitReached as error:
-                refused.append(_limit(error, len(seen) - len(done) - len(refused)))
-                break
-            except ValidationError as error:
-                refused.append(f"{str(job.pk)[:8]}: {' '.join(error.messages)}")
-                continue
-            done += [result] if result else []
+    for job, repeat in _as_shown(model_admin, request, seen):
+        # The same for whoever was shown the same, however often it is sent: it is paid once.
+        keyed = {"key": f"again-{job.pk}-{repeat or 'first'}"} if act.is_order else {}
+        if act.is_order and not _is_latest(job, repeat, **keyed):
+            continue
+        try:
+            result = act.applies(job) and act.operation(job, actor=acts.actor(request), **keyed)
+        except SpendLimitReached as error:
+            refused.append(_limit(error, len(seen) - len(done) - len(refused)))
+            break
+        except ValidationError as error:
+            refused.append(f"{str(job.pk)[:8]}: {' '.join(error.messages)}")
+            continue
+        done += [result] if result else []
     new = [job for job in done if isinstance(job, VideoJob)]
     if done or not refused:
         skipped = 0 if refused else len(seen) - len(done)
@@ -100,19 +105,31 @@ def answer(model_admin: Any, request: HttpRequest, act: Act) -> HttpResponse:
     return HttpResponseRedirect(_after(model_admin, request, seen, new))
 
 
-def _as_shown(model_admin: Any, request: HttpRequest, seen: Sequence[str]) -> Iterator[VideoJob]:
-    """The jobs that nobody has changed since they were shown; one at a time, as long as they are.
+def _as_shown(
+    model_admin: Any, request: HttpRequest, seen: Sequence[str]
+) -> Iterator[tuple[VideoJob, str]]:
+    """The jobs that nobody has changed since they were shown, and their latest repeats then.
 
-    One that was resolved, and is unconfirmed again, is about another request than was meant.
+    One at a time, as long as they are. One that was resolved, and is unconfirmed again, is about
+    another request than was meant.
     """
     for text in seen:
-        pk, _colon, turn = text.partition(":")
+        pk, _colon, rest = text.partition(":")
+        turn, _colon, repeat = rest.partition(":")
         try:
             shown = {"pk": UUID(pk), "turn": int(turn)}
+            repeat = repeat and str(UUID(repeat))
         except ValueError:
             continue
-        if job := model_admin.get_queryset(request).filter(**shown).first():
-            yield job
+        job = model_admin.get_queryset(request).filter(**shown).first()
+        if job and model_admin.has_view_permission(request, job):
+            yield job, repeat
+
+
+def _is_latest(job: VideoJob, repeat: str, *, key: str) -> bool:
+    """Whether no other order repeats the job since it was shown; this very one may, sent twice."""
+    latest = str(options.latest_repeats([job]).get(job.pk, ""))
+    return latest == repeat or VideoJob.objects.filter(key=key).exists()
 
 
 def _limit(error: ValidationError, left: int) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied, ValidationError
-from django.db.models import Count, QuerySet
+from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern, path
 from django.utils.translation import gettext_lazy as _
@@ -17,6 +17,7 @@ from django.views.decorators.http import require_POST
 from ..models import VideoJob
 from . import asking, telling
 from .acts import ACTS, Act, actor, permitted
+from .counting import counted
 from .telling import MOST
 
 #: They are one question, that is asked before all others.
@@ -117,20 +118,26 @@ def _on_list(
     act: Act, model_admin: Any, request: HttpRequest, selected: QuerySet[VideoJob]
 ) -> HttpResponse | None:
     """Act on the selected jobs, on as many as one click may take; or ask first."""
-    fitting = act.selects()
-    numbers = selected.aggregate(all=Count("pk"), fitting=Count("pk", filter=fitting))
-    jobs = list(selected.filter(fitting).order_by(*act.order)[:MOST])
-    left = max(0, numbers["fitting"] - MOST)
+    fitting = selected.filter(act.selects())
+    number, has_more = counted(fitting)
+    everything, too_many = counted(selected)
+    jobs = [
+        job
+        for job in fitting.order_by(*act.order)[:MOST]
+        if model_admin.has_view_permission(request, job)
+    ]
+    later = max(0, number - MOST)
+    left = telling.told_of_more(later, at_least=has_more) if later else ""
+
+    def skipped(done: int) -> int:
+        # Of more than are counted nobody knows.
+        return 0 if too_many else max(0, everything - later - done)
+
     if act.warns and jobs:
+        back = request.get_full_path()
         return asking.ask(
-            model_admin,
-            request,
-            act,
-            jobs,
-            back=request.get_full_path(),
-            skipped=max(0, numbers["all"] - left - len(jobs)),
-            left=left,
+            model_admin, request, act, jobs, back=back, skipped=skipped(len(jobs)), left=left
         )
     done = sum(act.operation(job, actor=actor(request)) for job in jobs) if not act.warns else 0
-    telling.tell(request, act, done, skipped=max(0, numbers["all"] - left - done), left=left)
+    telling.tell(request, act, done, skipped=skipped(done), left=left)
     return None

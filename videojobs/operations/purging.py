@@ -4,8 +4,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
 
-from django.db import transaction
-from django.db.models import ProtectedError, RestrictedError
+from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from ..conf import conf
@@ -61,7 +60,8 @@ def _delete(job: VideoJob) -> int:
                 return 0
             VideoJob.objects.filter(pk=job.pk).delete()
             transaction.on_commit(remove_files, robust=True)
-    except (ProtectedError, RestrictedError) as error:
+    except IntegrityError as error:
+        # Besides a row that protects it, one that came to refer to it in this moment.
         logger.warning("job=%s is kept: %s", job.pk, error.args[0])
         return 0
     return 1
