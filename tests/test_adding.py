@@ -124,7 +124,7 @@ def test_the_page_says_that_it_is_billed_and_holds_all_that_its_post_needs(adder
 
     job = VideoJob.objects.get()
     assert response.headers["Location"] == page(job)
-    assert "who bills each one" in text
+    assert "which bills each one" in text
     assert 'value="Generate this video, which is billed"' in text
 
 

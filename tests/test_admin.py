@@ -120,6 +120,31 @@ def test_what_was_found_in_the_video_is_told(place: str, staff: Client) -> None:
     assert holds(text, "320 × 180, h264", "3.04 s")
 
 
+@pytest.mark.parametrize("state", ["pending", "failed", "unconfirmed"])
+def test_a_page_without_a_video_has_no_empty_lines_about_one(staff: Client, state: str) -> None:
+    text = read(staff, page(jobs.make(state)))
+
+    assert "SHA-256" not in text
+    assert "mirror:" not in text
+
+
+def test_how_long_the_provider_says_it_is_stays_told_without_a_file(staff: Client) -> None:
+    text = read(staff, page(jobs.make("mirror-failed", actual_duration=3.04)))
+
+    assert "provider: 3.04 s" in text
+    assert "SHA-256" not in text
+
+
+def test_an_error_is_read_before_what_can_be_done_about_it(admin_client: Client) -> None:
+    text = read(admin_client, page(jobs.make("failed", error="The prompt names a person.")))
+
+    assert text.index("The prompt names a person.") < text.index("Generate it again")
+
+
+def test_a_job_without_an_error_has_no_line_about_one(staff: Client) -> None:
+    assert "videojobs-problem" not in read(staff, page(jobs.make("processing")))
+
+
 def test_all_lengths_of_the_video_are_told_apart(staff: Client) -> None:
     job = jobs.make("stored", output_duration=2.96, actual_duration=3.04, duration=5)
 

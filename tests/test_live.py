@@ -256,3 +256,11 @@ def test_rates_and_lateness_are_told_beside_their_numbers(staff: Client) -> None
 
     assert shown["failing-note"] == "25 % of 4 that it is asked for"
     assert shown["late-note"] == "half of them by 3 min or more, the worst by 3 min"
+
+
+def test_what_stalled_means_is_said_only_where_something_is(staff: Client) -> None:
+    quiet = figures(read(staff, PAGE))["stalled-note"]
+    jobs.make("queued", due_at=timezone.now() - timedelta(hours=1))
+
+    assert quiet == ""
+    assert "the sweep wakes them" in figures(read(staff, PAGE))["stalled-note"]

@@ -94,7 +94,7 @@ def test_the_outlook_says_what_comes_next(
         ("failed", {}, "generate it again, which is billed"),
         ("cancelled", {}, "generate it again, which is billed"),
         ("cancelled", {"model": ""}, "submit a new one"),
-        ("mirror-failed", {}, "mirror it again"),
+        ("mirror-failed", {}, "fetch it again"),
     ],
 )
 def test_the_outlook_names_the_way_out(state: str, fields: dict[str, Any], way_out: str) -> None:

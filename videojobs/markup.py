@@ -38,7 +38,7 @@ _TONES: Mapping[str, tuple[str, str]] = {
     Status.STOPPED: _QUIET,
 }
 _MIRROR_TONES: Mapping[str, tuple[str, str]] = {
-    MirrorStatus.NONE: _QUIET,
+    MirrorStatus.NONE: ("nothing", "–"),
     MirrorStatus.DUE: _WAITS,
     MirrorStatus.STORED: _GOOD,
     MirrorStatus.FAILED: _PERSON,

@@ -242,7 +242,7 @@ def _at_rest(job: VideoJob) -> str:
     if job.mirror_status == MirrorStatus.FAILED:
         return gettext(
             "The video was generated but not stored, and nothing tries again by itself. "
-            "The provider keeps it for a while only: mirror it again before it is gone."
+            "The provider keeps it for a while only: fetch it again before it is gone."
         )
     return gettext("Nothing: the job is finished.")
 

@@ -154,7 +154,7 @@ def choose(page: Page, action: str) -> None:
 ON_THE_LIST = [
     ("overdue", "Check now: bring the next step forward", "", "processing"),
     ("expired", "Take up again: ask the provider what became of them", "", "queued"),
-    ("mirror-failed", "Mirror again: fetch the videos once more", "", "due"),
+    ("mirror-failed", "Fetch the videos again: nothing is generated", "", "due"),
     ("processing", "Stop: ask for them no more", "Stop 1 job", "stopped"),
     (
         "unconfirmed",

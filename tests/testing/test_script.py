@@ -189,6 +189,10 @@ def test_refuse_refuses_the_create_call_by_its_envelope() -> None:
     assert b'"code": "1001"' in create.payload
 
 
+def test_lost_makes_the_task_and_loses_the_answer() -> None:
+    assert Script.from_prompt("A kitten #lost").create == Drop()
+
+
 def test_flaky_and_expired_spoil_the_first_download_only() -> None:
     script = Script.from_prompt("#flaky #expired")
 

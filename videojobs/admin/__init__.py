@@ -16,7 +16,7 @@ from ..outlook import NOTHING
 from . import adding, decisions, files, live, page, searching
 from .columns import COLUMNS
 from .counting import JobPaginator
-from .fields import SECTIONS
+from .fields import SECTIONS, sections
 from .listing import AttentionFilter, JobList, ModelFilter
 
 
@@ -68,6 +68,9 @@ class VideoJobAdmin(admin.ModelAdmin):
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        return sections(obj)
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return JobList

@@ -230,7 +230,7 @@ _TABLE = [
         ),
         told=_("The download is due: a worker fetches the video."),
         refused=_("There is no output to fetch, or its download is due already."),
-        offered=_("Mirror again: fetch the videos once more"),
+        offered=_("Fetch the videos again: nothing is generated"),
         done=ngettext_lazy(
             "%(count)d output is fetched again", "%(count)d outputs are fetched again", "count"
         ),

@@ -60,6 +60,8 @@ def next_step(job: VideoJob) -> SafeString | str:
     """When the next step comes, counting down, and below it when the video may be there."""
     now = timezone.now()
     words = outlook.next_step(job, now)
+    if words == NOTHING:
+        return format_html('<span class="videojobs-nothing">{}</span>', NOTHING)
     if job.due_at is None:
         return words
     waits = job.claimed_until is None and job.due_at > now

@@ -13,7 +13,6 @@ from .. import markup, outlook
 from ..models import VideoJob
 from ..outlook import NOTHING
 from ..sanitize import redact
-from .page import last_problem
 
 _TIMES = (
     "created_at",
@@ -25,12 +24,6 @@ _TIMES = (
     "due_at",
     "claimed_until",
 )
-
-
-@admin.display(description=_("error"))
-def error_text(job: VideoJob) -> SafeString | str:
-    error = job.error or last_problem(job)
-    return markup.box(error, _("error")) if error else NOTHING
 
 
 @admin.display(description=_("file"))
@@ -101,11 +94,21 @@ def times(job: VideoJob) -> SafeString:
     return markup.times((label, when) for label, when in known if when)
 
 
+_VIDEO: Any = (_("Video"), {"fields": [(size, picture), lengths, sha256, file, poster_name]})
+_VIDEO_ELSEWHERE: Any = (_("Video"), {"fields": [lengths]})
+
 #: Section, and its lines.
 SECTIONS: Any = [
-    (None, {"fields": [error_text]}),
-    (_("Video"), {"fields": [(size, picture), lengths, sha256, file, poster_name]}),
+    _VIDEO,
     (_("Request, as frozen"), {"fields": [prompt_text, request_text, endpoint_text]}),
     (_("Identity"), {"fields": [("provider_task_id", "key", video_host), metadata_text]}),
     (_("Work"), {"fields": [("check_count", "error_count", "mirror_attempts", "turn"), times]}),
 ]
+
+
+def sections(job: VideoJob | None) -> Any:
+    """The sections that have something to say of this job: no file, no lines about one."""
+    if job is None or job.output:
+        return SECTIONS
+    rest = [section for section in SECTIONS if section is not _VIDEO]
+    return rest if job.actual_duration is None else [_VIDEO_ELSEWHERE, *rest]

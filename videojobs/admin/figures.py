@@ -94,7 +94,7 @@ def _waiting(now: monitor.Now) -> Iterator[Figure]:
             "worst": charts.length(now.worst_lateness),
         }
     yield _counted("late", _("steps that are late"), now.late, note=note)
-    note = gettext("no worker came, or it was lost: the sweep's work")
+    note = gettext("no worker came, or it was lost; the sweep wakes them") if now.stalled else ""
     yield _counted("stalled", _("stalled"), now.stalled, note=note, alarming=True)
 
 

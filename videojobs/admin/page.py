@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from django.utils.translation import gettext
+
 from .. import markup, outlook
 from ..models import JobEvent, VideoJob
 from ..sanitize import redact
@@ -22,9 +24,12 @@ def video(job: VideoJob) -> dict[str, str] | None:
 
 def state(job: VideoJob) -> dict[str, Any]:
     """Where the job is, and what happens next: what everybody wants to know first."""
+    problem = job.error or last_problem(job)
     return {
-        "badges": [markup.status_badge(job), markup.mirror_badge(job)],
+        "status": markup.status_badge(job),
+        "mirror": markup.mirror_badge(job) if job.mirror_status != MirrorStatus.NONE else "",
         "outlook": outlook.sentences(job),
+        "problem": markup.box(problem, gettext("error")) if problem else "",
     }
 
 

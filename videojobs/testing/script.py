@@ -225,6 +225,7 @@ DIRECTIVES = {
     "#fail": "fails like a refusal by the content policy",
     "#cancel": "is cancelled by the provider",
     "#refuse": "the create call is refused",
+    "#lost": "the answer to the create call is lost: unconfirmed",
     "#flaky": "the first download breaks off",
     "#expired": "the first video URL is dead already",
     "#slow": "takes four times as long",
@@ -236,6 +237,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "#refuse": {
         "create": Answer(body={"code": "1001", "msg": "The prompt was refused.", "data": None})
     },
+    "#lost": {"create": Drop()},
     "#flaky": {"downloads": (Truncate(len(SAMPLE) // 2),)},
     "#expired": {"dead_urls": 1},
     "#errors": {"interruptions": (Answer(500, "Internal Server Error"),) * 2},

@@ -16,6 +16,7 @@ from project.embedded import running_worker
 from videojobs.conf import conf
 from videojobs.models import VideoJob
 from videojobs.testing import Script, SimulatedProvider
+from videojobs.testing.script import DIRECTIVES
 
 LOGIN = "dev"
 # They say of each step, each sweep and each request that it happened.
@@ -67,6 +68,7 @@ class Command(BaseCommand):
             "No VIDEOJOBS_API_KEY is set: the provider is simulated, nothing is paid, and jobs are "
             f"checked every {conf.POLL_INTERVAL:g} s instead of every 30."
         )
+        self.stdout.write(f"Words in a prompt steer it: {', '.join(DIRECTIVES)}.")
         provider = SimulatedProvider(api_key=conf.API_KEY, script=Script.from_prompt, port=port)
         # What an earlier run left under way goes on, as at a provider that doesn't forget.
         for job in VideoJob.objects.filter(endpoint__startswith=conf.BASE_URL).exclude(
