@@ -1,11 +1,13 @@
 """The columns of the list."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from django.contrib import admin
 from django.utils import timezone
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
 from .. import estimates, markup, outlook
@@ -33,9 +35,27 @@ def mirror_badge(job: VideoJob) -> SafeString:
 
 
 @admin.display(description=_("prompt"))
-def excerpt(job: Any) -> SafeString | str:
-    text = clean(job.prompt_start, EXCERPT)
-    return format_html('<bdi class="videojobs-excerpt">{}</bdi>', text) if text else NOTHING
+def excerpt(job: Any) -> SafeString:
+    """The beginning of the prompt; below it, where their columns have no room, the lesser facts."""
+    text = clean(job.prompt_start, EXCERPT) or NOTHING
+    return format_html(
+        '<bdi class="videojobs-excerpt">{}</bdi> <span class="videojobs-facts">{}</span>',
+        text,
+        format_html_join(" · ", "{}", ((fact,) for fact in _facts(job))),
+    )
+
+
+def _facts(job: VideoJob) -> Iterator[object]:
+    yield gettext("%(age)s old") % {"age": outlook.age(job.created_at)}
+    if job.check_count:
+        count = {"count": job.check_count}
+        yield ngettext("%(count)d check", "%(count)d checks", job.check_count) % count
+    if job.error_count:
+        count = {"count": job.error_count}
+        told = ngettext("%(count)d error", "%(count)d errors in a row", job.error_count)
+        yield format_html('<strong class="videojobs-errors">{}</strong>', told % count)
+    if job.model:
+        yield format_html("<bdi>{}</bdi>", job.model)
 
 
 @admin.display(description=_("age"), ordering="-created_at")
