@@ -305,18 +305,17 @@ def test_the_next_step_counts_down(visit: Visit) -> None:
 
 
 @pytest.mark.parametrize("width", [390, 1024, 1360, 1920])
-def test_the_list_tells_all_of_a_job_at_any_width(
+def test_the_list_tells_all_of_a_job_once_at_any_width(
     browser: Browser, live_server: Any, session: str, width: int
 ) -> None:
-    jobs.make(
-        "queued", check_count=7, error_count=3, model="videos_fast", created_at=jobs._in(-7300)
-    )
+    counts = {"check_count": 717171, "error_count": 535353}
+    jobs.make("queued", model="videos_fast", created_at=jobs._in(-7300), **counts)
 
     with visiting(browser, live_server.url, session=session, width=width) as visit:
         row = visit.open(LIST).locator("#result_list tbody tr").inner_text()
 
         assert visit.too_wide() == 0
-    assert [fact for fact in ("717171", "535353", "2 h", "videos_fast") if fact not in row] == []
+    assert [row.count(fact) for fact in ("717171", "535353", "2 h", "videos_fast")] == [1] * 4
 
 
 # Everybody
