@@ -7,7 +7,6 @@ import os
 import platform
 import signal
 import sys
-import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +21,7 @@ from django.db import connection, connections
 
 from tests.servers import NotFound, Postgres
 
-from .chaos import written
+from .reporting import say, written
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGE, PLANS = DOCS / "benchmarks.md", DOCS / "query-plans.md"
@@ -44,19 +43,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from . import browse, crowd, pages, visits  # They need Django, which needs the settings.
 
     if os.getloadavg()[0] > (os.cpu_count() or 1):
-        _say("the machine is busy with something else, and the figures will show it")
+        say("the machine is busy with something else, and the figures will show it")
     with Postgres.found(own=True, options=OPTIONS) as server:
         _use(server)
-        _say(f"loading {options.jobs:,} jobs with {crowd.EVENTS_EACH} events each")
+        say(f"loading {options.jobs:,} jobs with {crowd.EVENTS_EACH} events each")
         known = crowd.load(options.jobs)
         measured = pages.pages(known, jobs=options.jobs)
-        seen = browse.browse(measured, rounds=options.rounds, say=_say)
+        seen = browse.browse(measured, rounds=options.rounds, say=say)
         text = f"{_facts()}\n\n{visits.table(seen)}"
         connection.close()
     print(visits.slow_plans(seen))
     print(text)
     for miss in visits.missed(seen):
-        _say(miss)
+        say(miss)
     if options.write:
         PAGE.write_text(written(PAGE.read_text(), "admin", text))
         PLANS.write_text(written(PLANS.read_text(), "plans", visits.main_plans(seen)))
@@ -79,7 +78,7 @@ def _use(server: Postgres) -> None:
     del connections["default"]
     settings.DEBUG = False
     settings.ALLOWED_HOSTS = ["127.0.0.1", "testserver"]
-    _say("migrating")
+    say("migrating")
     call_command("migrate", verbosity=0)
 
 
@@ -111,10 +110,6 @@ def _parser() -> argparse.ArgumentParser:
     where = f"the table into {PAGE.name}, the plans into {PLANS.name}"
     parser.add_argument("--write", action="store_true", help=where)
     return parser
-
-
-def _say(text: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

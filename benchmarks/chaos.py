@@ -5,12 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import re
 import shutil
 import signal
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
@@ -23,6 +21,7 @@ from kombu import Connection
 from tests.servers import NotFound, RabbitMQ, Redis, Server
 
 from .evidence import Evidence, Run, missed, table
+from .reporting import say, written
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "reliability.md"
 
@@ -37,15 +36,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.exit("dev chaos: --write is for the brokers that the benchmark disturbs")
     django.setup()
     if os.getloadavg()[0] > (os.cpu_count() or 1):
-        _say("the machine is busy with something else, and the figures will show it")
-    _say("undisturbed")
+        say("the machine is busy with something else, and the figures will show it")
+    say("undisturbed")
     calm, broker, own = _half(options, rough=False, seed=options.seed)
     runs = []
     for number in range(1, options.runs + 1):
-        _say(f"disturbed, run {number} of {options.runs}")
+        say(f"disturbed, run {number} of {options.runs}")
         rough, *_ = _half(options, rough=True, seed=options.seed + number - 1)
         runs.append(Run(calm=calm, rough=rough, broker=broker, own=own))
-        _say("; ".join(missed(runs[-1])) or f"run {number} meets all targets")
+        say("; ".join(missed(runs[-1])) or f"run {number} meets all targets")
     text = f"{facts(runs[0])}\n\n{table(runs)}"
     print(text)
     if options.write:
@@ -63,15 +62,6 @@ def facts(run: Run) -> str:
     return text
 
 
-def written(page: str, broker: str, text: str) -> str:
-    """The page with the text between the two marks of this broker. ValueError without them."""
-    begin, end = f"<!-- {broker} -->\n", f"\n<!-- end of {broker} -->"
-    found = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-    if not found.search(page):
-        raise ValueError(f"the page has no marks for {broker}")
-    return found.sub(lambda _: f"{begin}\n{text}\n{end}", page)
-
-
 def _half(options: argparse.Namespace, *, rough: bool, seed: int) -> tuple[Evidence, str, bool]:
     """What a run has left, with what broker, and whether that was one of our own."""
     from .run import carry_out  # It needs Django, which needs the settings.
@@ -81,10 +71,10 @@ def _half(options: argparse.Namespace, *, rough: bool, seed: int) -> tuple[Evide
         broker = stack.enter_context(_broker(options.broker))
         own, name = not broker.address, f"{broker.name} {_version_of(broker)}"
         seen = carry_out(
-            options.jobs, broker=broker, directory=directory, rough=rough, seed=seed, say=_say
+            options.jobs, broker=broker, directory=directory, rough=rough, seed=seed, say=say
         )
     if options.keep:
-        _say(f"logs are in {directory}")
+        say(f"logs are in {directory}")
     else:
         shutil.rmtree(directory)
     return seen, name, own
@@ -120,10 +110,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--write", action="store_true", help=f"the table into {PAGE.name}")
     parser.add_argument("--keep", action="store_true", help="the logs of workers and beat")
     return parser
-
-
-def _say(text: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

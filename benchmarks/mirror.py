@@ -25,8 +25,8 @@ import django
 from tests.nginx import Nginx
 from tests.servers import NotFound
 
-from .chaos import written
 from .figures import MIB, Measured, missed, table
+from .reporting import say, written
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
 
@@ -51,15 +51,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         many_size=options.each * MIB,
     )
     if os.getloadavg()[0] > (os.cpu_count() or 1):
-        _say("the machine is busy with something else, and the figures will show it")
+        say("the machine is busy with something else, and the figures will show it")
     with tempfile.TemporaryDirectory(prefix="videojobs-bench-") as directory:
         if shutil.disk_usage(directory).free < plan.disk * 1.1:
             sys.exit(f"dev bench: it needs {plan.disk / 2**30:.1f} GiB in {directory}")
-        seen = measure(plan, directory=Path(directory), say=_say)
+        seen = measure(plan, directory=Path(directory), say=say)
     text = f"{facts(seen)}\n\n{table(seen)}"
     print(text)
     for miss in missed(seen):
-        _say(miss)
+        say(miss)
     if options.write:
         PAGE.write_text(written(PAGE.read_text(), "mirror", text))
     return 1 if missed(seen) else 0
@@ -117,10 +117,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--each", type=int, default=256, help="MiB of each of those (256)")
     parser.add_argument("--write", action="store_true", help=f"the table into {PAGE.name}")
     return parser
-
-
-def _say(text: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,9 @@ import hypothesis
 import pytest
 from celery import Celery, current_app
 from celery.signals import before_task_publish
+from django.contrib.auth.models import Permission, User
 from django.db import connection, connections
+from django.test import Client
 from pytest_django import Settings
 
 from videojobs import estimates, monitor, queue
@@ -134,3 +136,12 @@ def closed_port() -> Iterator[int]:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield taken.getsockname()[1]
+
+
+@pytest.fixture
+def staff(client: Client, db: None) -> Client:
+    """A client of somebody who may look at jobs, and nothing else."""
+    user = User.objects.create_user("viewer", is_staff=True)
+    user.user_permissions.add(Permission.objects.get(codename="view_videojob"))
+    client.force_login(user)
+    return client

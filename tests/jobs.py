@@ -43,7 +43,8 @@ def fetched_from_here(**more: Any) -> dict[str, Any]:
     }
 
 
-def _in(seconds: float) -> Any:
+def from_now(seconds: float) -> Any:
+    """So many seconds from now; with fewer than 0, ago."""
     return timezone.now() + timedelta(seconds=seconds)
 
 
@@ -58,11 +59,11 @@ def make(state: str = "queued", **fields: Any) -> VideoJob:
         "endpoint": "https://api.example.com/v1/videos/videos",
     }
     if status in ("pending", "submitting", "queued", "processing"):
-        row["due_at"] = _in(24.5)
+        row["due_at"] = from_now(24.5)
     if status not in ("pending", "submitting", "unconfirmed"):
         row["provider_task_id"] = f"proj_{VideoJob.objects.count()}"
     if status in ("queued", "processing"):
-        row["deadline_at"] = _in(1000)
+        row["deadline_at"] = from_now(1000)
     if status in ("completed", "failed", "cancelled", "expired", "stopped"):
         row["finished_at"] = timezone.now()
     job: VideoJob = VideoJob.objects.create(**{**row, **_variant(state), **fields})
@@ -106,7 +107,7 @@ STATES = [
 
 
 def _variant(state: str) -> dict[str, Any]:
-    times = {"due": {"due_at": _in(24.5)}, "overdue": {"deadline_at": _in(-100)}}
+    times = {"due": {"due_at": from_now(24.5)}, "overdue": {"deadline_at": from_now(-100)}}
     url = {"video_url": f"https://cdn.example.com/v.mp4?{SECRET}"}
     given = _VARIANTS.get(state)
     if given is None:
@@ -122,6 +123,6 @@ def make_hold(kind: str) -> ProviderHold:
         key_digest=holds._key_digest(),
         kind=kind,
         reason=reason,
-        since=_in(-125),
-        until=_in(245),
+        since=from_now(-125),
+        until=from_now(245),
     )

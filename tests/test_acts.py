@@ -56,14 +56,6 @@ def permit(username: str, *codenames: str) -> None:
 
 
 @pytest.fixture
-def staff(client: Client) -> Client:
-    """A client of somebody who may look at jobs, and nothing else."""
-    client.force_login(User.objects.create_user("viewer", is_staff=True))
-    permit("viewer", "view_videojob")
-    return client
-
-
-@pytest.fixture
 def steerer(staff: Client) -> Client:
     """A client of somebody who may look, and do all that can be done to a job."""
     permit("viewer", *PERMISSIONS)

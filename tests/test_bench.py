@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from benchmarks import memory
-from benchmarks.chaos import written
 from benchmarks.figures import MIB, Curl, Fetch, Measured, missed, table
 from benchmarks.mirror import PAGE
 from benchmarks.race import box_header, write_video
+from benchmarks.reporting import written
 from tests.nginx import Nginx
 from tests.servers import Redis, missing, obtain
 from videojobs.media import is_whole

@@ -10,9 +10,9 @@ import pytest
 from django.db import connection
 
 from benchmarks.admin import PAGE, PLANS
-from benchmarks.chaos import written
 from benchmarks.crowd import add_jobs, one_of
 from benchmarks.pages import Page
+from benchmarks.reporting import written
 from benchmarks.visits import Plan, Visit, main_plans, missed, slow_plans, table
 from tests.servers import Postgres, obtain
 from videojobs.models import VideoJob

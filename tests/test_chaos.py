@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from benchmarks import setup
-from benchmarks.chaos import written
 from benchmarks.evidence import Evidence, Job, Recovery, Run, Task, missed, table
+from benchmarks.reporting import written
 
 EVENTS = [
     ("status", "", "pending"),

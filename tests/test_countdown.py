@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -10,10 +9,10 @@ from pathlib import Path
 import pytest
 from django.test import Client
 from django.utils import timezone
-from playwright.sync_api import Page, Route, sync_playwright
+from playwright.sync_api import Page, Route
 
 from tests import jobs
-from tests.servers import missing
+from tests.browser import chromium
 
 SCRIPT = (
     Path(__file__).resolve().parent.parent / "videojobs" / "static" / "videojobs" / "countdown.js"
@@ -43,9 +42,6 @@ def listed(admin_client: Client) -> str:
 @pytest.fixture
 def page(listed: str) -> Iterator[Page]:
     """The list in a browser whose clock is two hours ahead, and moved by the test alone."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if not chromium:
-        missing("no Chromium found")
 
     def answer(route: Route) -> None:
         if route.request.url.endswith("/list"):
@@ -55,17 +51,12 @@ def page(listed: str) -> Iterator[Page]:
         else:
             route.abort()
 
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=chromium,
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
-        )
+    with chromium() as browser:
         page = browser.new_page()
         page.clock.install(time=timezone.now() + timedelta(hours=2))
         page.route("**/*", answer)
         page.goto("http://admin.example/list")
         yield page
-        browser.close()
 
 
 @pytest.mark.django_db

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import requests
 from asgiref.testing import ApplicationCommunicator
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import User
 from django.core.asgi import get_asgi_application
 from django.core.files.base import ContentFile
 from django.core.files.storage import Storage
@@ -39,24 +39,10 @@ def url(job: VideoJob, file: str = "output") -> str:
     return reverse(f"admin:videojobs_videojob_{file}", args=[job.pk])
 
 
-def viewer(client: Client) -> Client:
-    """A client of somebody who may look at jobs, and nothing else."""
-    user = User.objects.create_user("viewer", is_staff=True)
-    user.user_permissions.add(Permission.objects.get(codename="view_videojob"))
-    client.force_login(user)
-    return client
-
-
 @pytest.fixture
-def staff(client: Client, db: None) -> Client:
-    return viewer(client)
-
-
-@pytest.fixture
-def ask(live_server: LiveServer, client: Client, settings: Settings) -> Ask:
+def ask(live_server: LiveServer, staff: Client, settings: Settings) -> Ask:
     """Ask the admin for a stored video, over a real socket."""
-    viewer(client)
-    cookie = f"sessionid={client.cookies['sessionid'].value}"
+    cookie = f"sessionid={staff.cookies['sessionid'].value}"
     link = live_server.url + url(jobs.make_stored())
 
     def ask(method: str = "GET", /, **headers: str) -> requests.Response:

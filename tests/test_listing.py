@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import time_machine
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import User
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -25,15 +25,6 @@ pytestmark = pytest.mark.django_db
 
 LIST = "/admin/videojobs/videojob/"
 HOSTILE = "<script>alert(1)</script>\u202e\x1b[31m\n\n👩‍👩‍👧 '\"&"
-
-
-@pytest.fixture
-def staff(client: Client) -> Client:
-    """A client of somebody who may look at jobs, and nothing else."""
-    user = User.objects.create_user("viewer", is_staff=True)
-    user.user_permissions.add(Permission.objects.get(codename="view_videojob"))
-    client.force_login(user)
-    return client
 
 
 def read(client: Client, query: Any = "") -> str:

@@ -2,7 +2,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser
 from pytest_django import DjangoDbBlocker
+
+from tests.browser import chromium
 
 
 @pytest.fixture(scope="module", params=["postgres", "sqlite"])
@@ -25,3 +28,10 @@ def database_url(
 def directory(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory for each deployment, and so for each database."""
     return tmp_path_factory.mktemp("deployment")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """The Chromium of a module: while it runs, this thread has an event loop."""
+    with chromium() as browser:
+        yield browser

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page, expect
 from pytest_django import Settings
 
 from tests import jobs
-from tests.browser import PHONE, Visit, chromium, visiting
+from tests.browser import PHONE, Visit, visiting
 from tests.object_store import Bucket
 from videojobs.models import VideoJob
 
@@ -22,12 +22,6 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 LIST = "/admin/videojobs/videojob/"
 HOSTILE = "<script>alert(1)</script>\u202e\x1b[31m 👩‍👩‍👧 '\"& " + "wide" * 500
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture
@@ -52,7 +46,7 @@ def make(state: str) -> VideoJob:
     if state == "stored":
         return jobs.make_stored(output_width=320, output_height=180, output_codec="h264")
     if state == "overdue":  # the next check is ten minutes away
-        return jobs.make("overdue", due_at=jobs._in(600))
+        return jobs.make("overdue", due_at=jobs.from_now(600))
     return jobs.make(state)
 
 
@@ -294,7 +288,7 @@ def test_a_video_in_a_private_bucket_plays_and_its_signed_link_stands_on_no_page
 
 
 def test_the_next_step_counts_down(visit: Visit) -> None:
-    jobs.make("queued", due_at=jobs._in(50))
+    jobs.make("queued", due_at=jobs.from_now(50))
     page = visit.open(LIST)
     when = page.locator(".field-next_step time").first
     before = when.text_content() or ""
@@ -309,7 +303,7 @@ def test_the_list_tells_all_of_a_job_once_at_any_width(
     browser: Browser, live_server: Any, session: str, width: int
 ) -> None:
     counts = {"check_count": 717171, "error_count": 535353}
-    jobs.make("queued", model="videos_fast", created_at=jobs._in(-7300), **counts)
+    jobs.make("queued", model="videos_fast", created_at=jobs.from_now(-7300), **counts)
 
     with visiting(browser, live_server.url, session=session, width=width) as visit:
         row = visit.open(LIST).locator("#result_list tbody tr").inner_text()

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from playwright.sync_api import Browser
 
-from tests.browser import PHONE, chromium, visiting
+from tests.browser import PHONE, visiting
 
 PAGES = {
     "/good": '<img alt="A kitten" src="data:,">',
@@ -47,12 +47,6 @@ def address() -> Iterator[str]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 def test_a_good_page_has_nothing_against_it(browser: Browser, address: str) -> None:

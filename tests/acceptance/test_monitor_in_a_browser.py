@@ -12,18 +12,12 @@ from django.test import Client
 from playwright.sync_api import Browser, Page, expect
 
 from tests import jobs
-from tests.browser import Visit, chromium, visiting
+from tests.browser import Visit, visiting
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 MONITOR = "/admin/videojobs/videojob/monitor/"
 QUEUED = '[data-text="queued"]'
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture
@@ -58,13 +52,13 @@ def test_its_numbers_follow_the_jobs_without_a_reload(visit: Visit) -> None:
 
 
 def test_its_charts_follow_the_jobs_too(visit: Visit) -> None:
-    jobs.make("stored", submitted_at=jobs._in(-60), mirrored_at=jobs._in(-1))
+    jobs.make("stored", submitted_at=jobs.from_now(-60), mirrored_at=jobs.from_now(-1))
     page = visit.open(MONITOR)
     chart = page.locator("[data-part] svg").first
     before = chart.inner_html()
 
     for _ in range(30):
-        jobs.make("stored", submitted_at=jobs._in(-60), mirrored_at=jobs._in(-1))
+        jobs.make("stored", submitted_at=jobs.from_now(-60), mirrored_at=jobs.from_now(-1))
     page.clock.run_for(6_000)
 
     expect(chart).not_to_have_js_property("innerHTML", before)

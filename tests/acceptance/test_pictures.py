@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from pytest_django import Settings
 from project.showcase.models import Postcard
 from tests import jobs
 from tests.acceptance.test_admin_in_a_browser import LIST, page_of
-from tests.browser import chromium, visiting
+from tests.browser import visiting
 from tests.scenes import scene
 from tests.videos import make_video
 from videojobs import services
@@ -41,12 +40,6 @@ POSTCARDS = [
     ("First frost", "A pale winter sun above grey fields"),
     ("Lagoon", "Turquoise hills in the haze, seen from a boat"),
 ]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture
@@ -68,15 +61,12 @@ def a_day(simulated_provider: SimulatedProvider, settings: Settings, tmp_path: P
         ("processing", "A lighthouse at night, waves against the rocks", 21, 1),
         ("pending", "A paper boat in the rain", 12, 0.1),
     ):
-        times = {"submitted_at": ago(minutes=age), "created_at": ago(minutes=age)}
-        jobs.make(state, prompt=prompt, due_at=jobs._in(due), check_count=int(2 * age), **times)
-    jobs.make("unconfirmed", prompt="A candle in the dark", created_at=ago(minutes=4))
-    jobs.make("mirror-failed", prompt="Leaves in a stream", created_at=ago(minutes=5))
+        began = jobs.from_now(-60 * age)
+        times = {"submitted_at": began, "created_at": began, "due_at": jobs.from_now(due)}
+        jobs.make(state, prompt=prompt, check_count=int(2 * age), **times)
+    jobs.make("unconfirmed", prompt="A candle in the dark", created_at=jobs.from_now(-240))
+    jobs.make("mirror-failed", prompt="Leaves in a stream", created_at=jobs.from_now(-300))
     return job
-
-
-def ago(*, minutes: float) -> datetime:
-    return timezone.now() - timedelta(minutes=minutes)
 
 
 def generated(provider: SimulatedProvider, prompt: str, video: bytes) -> VideoJob:

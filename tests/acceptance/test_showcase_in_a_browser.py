@@ -10,13 +10,7 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.acceptance.test_commands_of_the_site import served, surroundings
-from tests.browser import PHONE, chromium, visiting
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
+from tests.browser import PHONE, visiting
 
 
 @pytest.fixture(scope="module")

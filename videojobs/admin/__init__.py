@@ -8,6 +8,7 @@ from django.contrib.admin.utils import flatten_fieldsets
 from django.contrib.admin.views.main import ChangeList
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 
 from .. import outlook
@@ -35,10 +36,13 @@ class VideoJobAdmin(admin.ModelAdmin):
     list_per_page = 50
     paginator = JobPaginator
     search_fields = ["provider_task_id", "key", "prompt"]
-    search_help_text = _(
-        "Job id, provider's id or key, or the beginning of one; else words of the prompt (in "
-        "quotes: only of it). Prompts are searched in the newest 50,000 jobs of the selection; "
-        "choose a date to look further back."
+    search_help_text = format_lazy(
+        _(
+            "Job id, provider's id or key, or the beginning of one; else words of the prompt (in "
+            "quotes: only of it). Prompts are searched in the newest {count} jobs of the "
+            "selection; choose a date to look further back."
+        ),
+        count=f"{searching.NEWEST:,}",
     )
     date_hierarchy = "created_at"
     ordering = ["-created_at"]
