@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -859,13 +860,24 @@ Command().run_from_argv(["manage.py", "videojobs_simulator", *sys.argv[1:]])
 """
 
 
+# The kernel may give a process's signal to any thread, and that wakes no other.
+INTERRUPTED_IN_ANOTHER_THREAD = """
+import signal, sys, threading
+def interrupt():
+    sys.stdin.readline()
+    signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+threading.Thread(target=interrupt, daemon=True).start()
+"""
+
+
 @contextmanager
-def run_command(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+def run_command(*arguments: str, before: str = "") -> Iterator[subprocess.Popen[str]]:
     """The command in a process of its own, which ends with the block at the latest."""
     with subprocess.Popen(
-        [sys.executable, "-c", COMMAND, *arguments],
+        [sys.executable, "-c", before + COMMAND, *arguments],
         cwd=ROOT,
         text=True,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ) as process:
@@ -897,6 +909,15 @@ def test_the_command_tells_how_to_use_it_and_reports_creates_until_it_is_ended(
     assert "#flaky" in introduction
     assert re.fullmatch(r"proj_\d+  'videos'  'A kitten \\x1b\[31m'\n", line)
     assert refused == "refused\n"
+    assert (process.returncode, rest, errors) == (0, "Stopped.\n", "")
+
+
+def test_the_command_ends_by_a_signal_that_comes_while_nothing_else_happens() -> None:
+    with run_command("--port", "0", before=INTERRUPTED_IN_ANOTHER_THREAD) as process:
+        assert process.stdout is not None
+        deque(iter(process.stdout.readline, "Ctrl-C stops it.\n"), maxlen=0)
+        rest, errors = process.communicate("now\n", timeout=10)
+
     assert (process.returncode, rest, errors) == (0, "Stopped.\n", "")
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import signal
 import threading
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -58,7 +59,9 @@ class Command(BaseCommand):
     def _report_creates(self, provider: SimulatedProvider) -> None:
         reported: list[Call] = []
         while True:
-            provider.wait_for(lambda p: len(p.creates) > len(reported), timeout=None)
+            # Not without an end: a signal doesn't wake a thread that is about to wait for a lock.
+            with suppress(TimeoutError):
+                provider.wait_for(lambda p: len(p.creates) > len(reported), timeout=0.5)
             for call in provider.creates[len(reported) :]:
                 self.stdout.write(_line(call, provider))
                 reported.append(call)
