@@ -76,7 +76,7 @@ def answer_url(name: str) -> str:
 
 def of_page(job: VideoJob, **more: str) -> dict[str, str]:
     """What a job page's form posts, for all acts."""
-    return {"turn": str(job.turn), "task_id": "proj_77", **more}
+    return {"turn": str(job.turn), "task_id": "proj_77", "vow": "on", **more}
 
 
 def selected(name: str, *chosen: VideoJob, across: bool = False) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def selected(name: str, *chosen: VideoJob, across: bool = False) -> dict[str, An
 
 def confirmed(*chosen: VideoJob, **more: Any) -> dict[str, Any]:
     """What the page that asks posts."""
-    return {"job": [f"{job.pk}:{job.turn}" for job in chosen], **more}
+    return {"job": [f"{job.pk}:{job.turn}" for job in chosen], "vow": "on", **more}
 
 
 def read(client: Client, url: str) -> str:
@@ -107,13 +107,15 @@ def told(client: Client, url: str, body: dict[str, Any]) -> list[str]:
 
 
 def forms(text: str) -> dict[str, dict[str, Any]]:
-    """The forms that post to an address of their own, with what their hidden fields hold."""
+    """The forms that post to an address of their own: what is hidden in them, and boxes ticked."""
     found = re.findall(r'<form method="post" action="([^"]+)">(.*?)</form>', text, re.DOTALL)
     fields: dict[str, dict[str, Any]] = {}
     for url, form in found:
         body: dict[str, Any] = {}
         for name, value in re.findall(r'name="([^"]+)" value="([^"]*)"', form):
             body.setdefault(name, []).append(html.unescape(value))
+        for name in re.findall(r'type="checkbox"[^>]* name="([^"]+)"', form):
+            body[name] = ["on"]
         fields[html.unescape(url)] = body
     return fields
 
@@ -591,8 +593,26 @@ def test_before_many_are_stopped_it_is_said_what_becomes_of_how_many(steerer: Cl
 def test_resending_has_to_be_vowed_first(steerer: Client) -> None:
     text = steerer.post(LIST, selected("not_created", jobs.make("unconfirmed"))).content.decode()
 
-    assert re.search(r'<input type="checkbox" id="videojobs-vow" required>', text)
+    assert re.search(r'<input type="checkbox" id="videojobs-vow" name="vow" required>', text)
     assert 'value="Send again, which is billed: 1 request"' in text
+
+
+@pytest.mark.parametrize("where", ["page", "list"])
+def test_nothing_is_resent_without_the_vow_whatever_the_browser_let_pass(
+    where: str, steerer: Client
+) -> None:
+    job = jobs.make("unconfirmed")
+    url, body = (
+        (act_url("not_created", job), of_page(job, vow=""))
+        if where == "page"
+        else (answer_url("not_created"), confirmed(job, vow=""))
+    )
+
+    messages = told(steerer, url, body)
+
+    job.refresh_from_db()
+    assert (job.status, job.turn) == ("unconfirmed", 0)
+    assert messages == ["Nothing was sent again: tick first that you have looked."]
 
 
 def test_a_page_that_asks_about_many_shows_some_and_asks_for_as_many_as_one_click_takes(

@@ -53,12 +53,17 @@ class Act:
     #: What is said before a selection is done, and the words of the button; without, nobody asks.
     warns: Callable[[Iterable[VideoJob]], list[str]] | None = None
     confirms: Any = ""
-    #: What has to be ticked first.
+    #: What has to be ticked first, and what whoever has not ticked it is told.
     vows: Any = ""
+    unvowed: Any = ""
 
     def is_permitted(self, request: HttpRequest) -> bool:
         """Whether whoever asks may do it."""
         return bool(request.user.has_perm(f"videojobs.{self.permission}"))
+
+    def is_vowed(self, request: HttpRequest) -> bool:
+        """Whether what has to be ticked is; the browser asks for it, too, but need not."""
+        return not self.vows or bool(request.POST.get("vow"))
 
     def selects(self) -> Q:
         """The jobs of a selection that it is done to."""
@@ -167,6 +172,7 @@ _TABLE = [
             str(_("What it has after all is paid for twice: look there first, for each of them.")),
         ],
         vows=_("I have looked: the provider has none of them."),
+        unvowed=_("Nothing was sent again: tick first that you have looked."),
         confirms=ngettext_lazy(
             "Send again, which is billed: %(count)d request",
             "Send again, which is billed: %(count)d requests",

@@ -78,6 +78,9 @@ def answer(model_admin: Any, request: HttpRequest, act: Act) -> HttpResponse:
         raise PermissionDenied
     if act.takes:  # What one job alone has is never asked for here.
         raise Http404
+    if not act.is_vowed(request):
+        messages.error(request, act.unvowed)
+        return HttpResponseRedirect(telling.url(model_admin, request, "changelist"))
     seen = request.POST.getlist("job")[:MOST]
     done: list[Any] = []
     refused: list[str] = []

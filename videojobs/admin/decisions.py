@@ -96,6 +96,8 @@ def _on_page(model_admin: Any, act: Act, request: HttpRequest, object_id: str) -
         messages.warning(request, _("The job has changed meanwhile: look again, then decide."))
     elif not act.applies(job):
         messages.warning(request, act.refused)
+    elif not act.is_vowed(request):
+        messages.error(request, act.unvowed)
     elif act.is_order:
         return asking.ask(model_admin, request, act, [job], back=page, of_page=True)
     else:
