@@ -103,7 +103,7 @@ class VideoJobAdmin(admin.ModelAdmin):
         job = kwargs.get("obj")
         if job is not None:
             context |= {
-                "video": page.video(job),
+                "video": page.video(self, job),
                 "hold_notice": outlook.hold_notice(),
                 **page.state(job),
                 **decisions.offers(self, request, job),

@@ -21,11 +21,12 @@ from ..states import MirrorStatus
 _FILES = ("output", "poster")
 
 
-def url(job: VideoJob, file: str) -> str:
+def url(model_admin: ModelAdmin, job: VideoJob, file: str) -> str:
     """Where the admin serves the "output" or "poster"; "" where there is nothing to serve."""
     if job.mirror_status != MirrorStatus.STORED or not serving.can_serve(getattr(job, file)):
         return ""
-    return reverse(f"admin:videojobs_videojob_{file}", args=[job.pk])
+    name = f"admin:videojobs_videojob_{file}"
+    return reverse(name, args=[job.pk], current_app=model_admin.admin_site.name)
 
 
 def urls(model_admin: ModelAdmin) -> list[URLPattern]:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.contrib.admin import ModelAdmin
 from django.utils.translation import gettext
 
 from .. import markup, outlook
@@ -16,10 +17,10 @@ MAX_EVENTS = 500
 MAX_GENERATIONS = 20
 
 
-def video(job: VideoJob) -> dict[str, str] | None:
+def video(model_admin: ModelAdmin, job: VideoJob) -> dict[str, str] | None:
     """What the player needs; None unless the video is stored where it can be served from."""
-    url = files.url(job, "output")
-    return {"url": url, "poster": files.url(job, "poster")} if url else None
+    url, poster = (files.url(model_admin, job, file) for file in ("output", "poster"))
+    return {"url": url, "poster": poster} if url else None
 
 
 def state(job: VideoJob) -> dict[str, Any]:

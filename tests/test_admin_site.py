@@ -1,0 +1,65 @@
+"""A site with an admin of its own beside Django's: each of them leads to itself alone."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from django.contrib import admin
+from django.test import Client
+from django.urls import include, path
+
+from tests import jobs
+from videojobs.admin import VideoJobAdmin
+from videojobs.models import VideoJob
+
+pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__)]
+
+operators = admin.AdminSite(name="operators")
+operators.register(VideoJob, VideoJobAdmin)
+
+urlpatterns = [
+    path("admin/", admin.site.urls),
+    path("operators/", operators.urls),
+    path("videojobs/", include("videojobs.urls")),
+]
+
+LIST = "/operators/videojobs/videojob/"
+
+
+def links(text: str) -> set[str]:
+    """The first part of each address of this site that a page names."""
+    found = re.findall(r'(?:href|src|action|poster|data-url)="/([^/"]+)/', text)
+    return set(found) - {"static"}
+
+
+@pytest.mark.parametrize("page", ["", "monitor/", "add/", "{}/change/"])
+def test_a_page_leads_nowhere_but_to_its_own_site(page: str, admin_client: Client) -> None:
+    job = jobs.make_stored(poster="posters/one.jpg")
+
+    text = admin_client.get(LIST + page.format(job.pk)).content.decode()
+
+    assert links(text) == {"operators"}
+
+
+@pytest.mark.parametrize("state", ["unconfirmed", "queued", "failed", "expired"])
+def test_the_acts_on_a_job_lead_back_to_its_own_site(state: str, admin_client: Client) -> None:
+    job = jobs.make(state)
+
+    text = admin_client.get(f"{LIST}{job.pk}/change/").content.decode()
+
+    assert links(text) == {"operators"}
+
+
+@pytest.mark.parametrize("name", ["generate_again", "stop"])
+def test_a_question_and_its_answer_stay_on_their_own_site(name: str, admin_client: Client) -> None:
+    job = jobs.make("failed" if name == "generate_again" else "queued")
+    selection = {"action": name, "index": "0", "_selected_action": [str(job.pk)]}
+
+    asked = admin_client.post(LIST, selection)
+    [url] = re.findall(r'<form method="post" action="([^"]+acts[^"]+)"', asked.content.decode())
+    done = admin_client.post(url, {"job": f"{job.pk}:{job.turn}"}, follow=True)
+
+    assert links(asked.content.decode()) == {"operators"}
+    assert links(done.content.decode()) == {"operators"}
+    assert [to for to, _ in done.redirect_chain] == [LIST]
