@@ -77,6 +77,15 @@ def can_be_generated_again(job: VideoJob) -> bool:
     return job.status in TERMINAL and job.model != ""
 
 
+def order_key(job: VideoJob, latest: UUID | str | None) -> str:
+    """The key of the new job where somebody orders `job` again, who knows of `latest`.
+
+    It is the same for all who know the same, so that one decision is paid once however often it
+    is sent.
+    """
+    return f"again-{job.pk}-{latest or 'first'}"
+
+
 def latest_repeats(jobs: Iterable[VideoJob]) -> dict[UUID, UUID]:
     """The latest job that repeats the request of each of these, where one does."""
     repeats = VideoJob.objects.filter(generated_from__in=[job.pk for job in jobs])

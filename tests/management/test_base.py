@@ -16,6 +16,16 @@ OURS = sorted(
     for name, app in get_commands().items()
     if name.startswith("videojobs_") and name != "videojobs_simulator"
 )
+#: The arguments of those that have to have some.
+NEEDED = {
+    "videojobs_check_now": ["x"],
+    "videojobs_generate_again": ["x"],
+    "videojobs_resolve": ["x", "--not-created"],
+    "videojobs_stop": ["x"],
+    "videojobs_submit": ["x"],
+    "videojobs_take_up": ["x"],
+    "videojobs_track": ["x"],
+}
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -29,8 +39,7 @@ def test_ctrl_c_ends_a_command_quietly(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(type(command), "handle", interrupted)
-    needed = {"submit": ["x"], "track": ["x"], "resolve": ["x", "--not-created"]}
-    argv = ["manage.py", name, *needed.get(name.removeprefix("videojobs_"), [])]
+    argv = ["manage.py", name, *NEEDED.get(name, [])]
 
     with pytest.raises(SystemExit) as caught:
         command.run_from_argv(argv)

@@ -85,8 +85,7 @@ def answer(model_admin: Any, request: HttpRequest, act: Act) -> HttpResponse:
     done: list[Any] = []
     refused: list[str] = []
     for job, repeat in _as_shown(model_admin, request, seen):
-        # The same for whoever was shown the same, however often it is sent: it is paid once.
-        keyed = {"key": f"again-{job.pk}-{repeat or 'first'}"} if act.is_order else {}
+        keyed = {"key": options.order_key(job, repeat)} if act.is_order else {}
         if act.is_order and not _is_latest(job, repeat, **keyed):
             continue
         try:

@@ -52,7 +52,9 @@ def count(text: str) -> int:
 
 
 def in_words(error: ValidationError) -> str:
-    """A validation error in one line, each message with the field that it is about."""
+    """A validation error in one line, each message with the field that it is about, if any."""
+    if not hasattr(error, "error_dict"):
+        return " ".join(error.messages)
     return " ".join(
         message if field == NON_FIELD_ERRORS else f"{field}: {message}"
         for field, messages in error.message_dict.items()

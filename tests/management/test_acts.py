@@ -1,0 +1,108 @@
+"""Check now, stop, take up and generate again, from the command line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests import jobs
+from tests.management.run import run
+from videojobs.models import VideoJob
+
+pytestmark = pytest.mark.django_db
+
+#: Command → a state that it fits, the status after it, one that it doesn't fit, and what is said.
+CASES = {
+    "videojobs_check_now": ("queued", "queued", "unconfirmed", "no step that could be brought"),
+    "videojobs_stop": ("processing", "stopped", "failed", "can't be stopped"),
+    "videojobs_take_up": ("expired", "queued", "queued", "can't be taken up"),
+    "videojobs_generate_again": ("failed", "failed", "queued", "were not generated again"),
+}
+
+
+@pytest.mark.parametrize("command", CASES)
+def test_each_job_that_is_named_is_acted_on_once_by_the_command_line(command: str) -> None:
+    state, after, *_ = CASES[command]
+    job = jobs.make(state, key="order-42")
+
+    ended = run(command, "order-42", str(job.pk))
+
+    assert (ended.err, ended.error) == ("", "")
+    [printed] = ended.out.split()
+    job.refresh_from_db()
+    assert job.status == after
+    assert VideoJob.objects.get(pk=printed).events.get().actor == "command line"
+
+
+@pytest.mark.parametrize("command", CASES)
+def test_a_job_that_it_does_not_fit_is_named_and_left_and_the_others_are_done(command: str) -> None:
+    state, _after, other, said = CASES[command]
+    left, job = jobs.make(other), jobs.make(state)
+    before = VideoJob.objects.values().get(pk=left.pk)
+
+    ended = run(command, str(left.pk), str(job.pk))
+
+    assert ended.err.startswith(f"{left.pk} is {left.status}")
+    assert ended.err.endswith(": left.\n")
+    assert ended.error.startswith("1 of 2 jobs ")
+    assert said in ended.error
+    assert len(ended.out.split()) == 1
+    assert VideoJob.objects.values().get(pk=left.pk) == before
+
+
+@pytest.mark.parametrize("command", CASES)
+def test_an_unknown_id_stops_a_command_before_it_acts(command: str) -> None:
+    job = jobs.make(CASES[command][0])
+
+    ended = run(command, str(job.pk), "nonsense")
+
+    assert "There is no job 'nonsense'" in ended.error
+    assert ended.out == ""
+    job.refresh_from_db()
+    assert (job.turn, VideoJob.objects.count()) == (0, 1)
+
+
+@pytest.mark.parametrize("command", CASES)
+def test_a_command_asks_for_an_id(command: str) -> None:
+    assert "ID" in run(command).error
+
+
+def test_a_request_is_generated_again_as_a_new_job_whose_id_is_printed() -> None:
+    job = jobs.make("failed", prompt="A kitten", model="videos", duration=5)
+
+    ended = run("videojobs_generate_again", str(job.pk))
+
+    new = VideoJob.objects.get(pk=ended.out.strip())
+    assert (new.generated_from, new.status, new.prompt) == (job, "pending", "A kitten")
+
+
+def test_a_request_is_not_paid_twice_by_a_command_that_is_run_twice() -> None:
+    job = jobs.make("failed")
+    new = run("videojobs_generate_again", str(job.pk)).out.strip()
+
+    again = run("videojobs_generate_again", str(job.pk))
+
+    assert f"it was generated again as {new}, see --once-more: left." in again.err
+    assert again.error == "1 of 1 jobs were not generated again."
+    assert VideoJob.objects.count() == 2
+
+
+def test_a_request_is_generated_once_more_by_whoever_says_so() -> None:
+    job = jobs.make("failed")
+    first = run("videojobs_generate_again", str(job.pk)).out
+
+    second = run("videojobs_generate_again", "--once-more", str(job.pk))
+
+    assert (second.error, second.out == first) == ("", False)
+    assert VideoJob.objects.filter(generated_from=job).count() == 2
+
+
+def test_a_limit_that_is_reached_is_named(settings: Any) -> None:
+    settings.VIDEOJOBS = {**settings.VIDEOJOBS, "MAX_SUBMISSIONS_PER_DAY": 0}
+    job = jobs.make("failed")
+
+    ended = run("videojobs_generate_again", str(job.pk))
+
+    assert "in 24 hours, which is the most allowed: left." in ended.err
+    assert VideoJob.objects.count() == 1

@@ -1,0 +1,34 @@
+from typing import Any
+from uuid import UUID
+
+from django.core.exceptions import ValidationError
+from django.core.management.base import CommandParser
+
+from videojobs import operations
+from videojobs.management.acting import ActCommand
+from videojobs.management.base import ACTOR
+from videojobs.models import VideoJob
+from videojobs.options import latest_repeats, order_key
+
+
+class Command(ActCommand):
+    help = (
+        "Send the requests of finished jobs once more, as new jobs, WHICH IS BILLED, and print "
+        "the new jobs' ids. The old ones stay as they are."
+    )
+    misfit = "were not generated again"
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        super().add_arguments(parser)
+        parser.add_argument(
+            "--once-more",
+            action="store_true",
+            help="also those that were generated again already, which is billed once more",
+        )
+
+    def act(self, job: VideoJob, options: dict[str, Any]) -> UUID | None:
+        latest = latest_repeats([job]).get(job.pk)
+        if latest and not options["once_more"]:
+            raise ValidationError(f"it was generated again as {latest}, see --once-more")
+        key = order_key(job, latest)
+        return operations.generate_again(job, actor=ACTOR, key=key).pk
