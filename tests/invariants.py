@@ -36,6 +36,7 @@ class Mutant:
 
 _GUARD = "if not self.filter(pk=job.pk, turn=job.turn).update(**changes):"
 _WRONG = "if not self.filter(pk=job.pk).update(**changes):"
+_GENERATE_AGAIN = "management/commands/videojobs_generate_again.py"
 
 MUTANTS = [
     # One live chain.
@@ -140,12 +141,16 @@ MUTANTS = [
         "test_acts.py::test_an_answer_is_about_the_jobs_as_they_were_shown",
     ),
     Mutant(
-        *("I5", "admin/asking.py", "{repeat or 'first'}", "{id(request)}"),
+        *("I5", "options.py", "{latest or 'first'}", "{timezone.now()}"),
         "test_acts.py::test_an_order_that_is_sent_twice_leads_to_the_same_job",
     ),
     Mutant(
         *("I5", "admin/asking.py", "return latest == repeat or", "return True or"),
         "test_acts.py::test_an_order_is_void_once_somebody_else_has_placed_it",
+    ),
+    Mutant(
+        *("I5", _GENERATE_AGAIN, "if latest and not", "if False and not"),
+        "management/test_acts.py::test_a_request_is_not_paid_twice_by_a_command_that_is_run_twice",
     ),
     # No error of transport, of HTTP or of ours sets `failed`.
     Mutant(
