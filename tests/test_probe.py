@@ -55,16 +55,16 @@ def answering(answer: bytes) -> str:
 def test_a_probe_that_hangs_is_killed_at_the_time_out(
     video: Path, tmp_path: Path, instead: Callable[[str], None], settings: Any
 ) -> None:
-    settings.VIDEOJOBS = {"MEDIA_TIMEOUT": 0.5}
+    settings.VIDEOJOBS = {"MEDIA_TIMEOUT": 2}
     note = tmp_path / "pid"
     instead(f"import os, time\nopen({str(note)!r}, 'w').write(str(os.getpid()))\ntime.sleep(60)")
     start = time.monotonic()
 
-    with pytest.raises(DownloadError, match=r"took more than 0\.5 s") as caught:
+    with pytest.raises(DownloadError, match=r"took more than 2 s") as caught:
         inspect(video, "video/mp4")
 
     assert caught.value.transient
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 30
     with pytest.raises(ProcessLookupError):
         os.kill(int(note.read_text()), 0)
 

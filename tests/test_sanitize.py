@@ -108,9 +108,9 @@ def test_a_cleaned_text_can_be_stored_and_shown_anywhere(text: str, limit: int) 
 )
 def test_no_text_takes_longer_than_its_length_deserves(piece: str) -> None:
     text = piece * (200_000 // len(piece))
-    started = time.perf_counter()
+    started = time.process_time()
     clean(text)
-    assert time.perf_counter() - started < 0.5
+    assert time.process_time() - started < 0.5
 
 
 def formatted(**kwargs: Any) -> str:

@@ -198,7 +198,7 @@ ENDLESS = {
 def test_an_answer_without_end_ends_at_the_deadline(ask: Any, endless: Any) -> None:
     with (
         RawServer(endless) as server,
-        within(1.2),
+        within(5),
         pytest.raises(TransportError, match="time") as caught,
     ):
         ask(server.url, timeout=0.2)
@@ -210,13 +210,13 @@ def test_a_reused_connection_has_the_deadline_of_its_new_call(trusted: Path, tls
     dripping = drip(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n", every=0.02)
     with RawServer(OK, dripping, keep=True, tls=trusted if tls else None) as server:
         get(server.url)
-        with within(1.2), pytest.raises(TransportError, match="time"):
+        with within(5), pytest.raises(TransportError, match="time"):
             get(server.url, timeout=0.2)
         assert server.connections == 1
 
 
 def test_a_server_that_never_shakes_hands_ends_at_the_deadline_as_not_sent(trusted: Path) -> None:
-    with RawServer(silence) as server, within(1.3), pytest.raises(NotSent, match="time"):
+    with RawServer(silence) as server, within(5), pytest.raises(NotSent, match="time"):
         post(server.url.replace("http:", "https:"), timeout=0.3)
 
 
@@ -225,7 +225,7 @@ def test_the_deadline_covers_all_redirects_together() -> None:
         time.sleep(0.2)
         connection.sendall(redirect("/again"))
 
-    with RawServer(later) as server, within(1.4), pytest.raises(TransportError, match="time"):
+    with RawServer(later) as server, within(5), pytest.raises(TransportError, match="time"):
         stream(server.url, timeout=0.5)
 
 

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -557,7 +558,7 @@ def test_a_slow_download_takes_its_time_and_is_whole(provider: SimulatedProvider
     answer = requests.get(url, timeout=10)
 
     assert answer.content == b"x" * 100
-    assert 0.15 < time.monotonic() - began < 2
+    assert 0.15 < time.monotonic() - began < 5
 
 
 @pytest.mark.parametrize(
@@ -656,11 +657,10 @@ def test_a_kept_connection_answers_without_delay(provider: SimulatedProvider) ->
 
     with requests.Session() as session:
         session.get(url, headers=KEY, timeout=10)
-        began = time.monotonic()
-        for _ in range(20):
-            session.get(url, headers=KEY, timeout=10)
+        took = [session.get(url, headers=KEY, timeout=10).elapsed for _ in range(20)]
 
-    assert time.monotonic() - began < 20 * 0.02
+    # With a delay each of them takes 40 ms or more; a busy machine makes only some of them slow.
+    assert min(took) < timedelta(milliseconds=20)
 
 
 # Starting and stopping
@@ -694,8 +694,8 @@ def test_stopping_is_prompt_whatever_is_under_way(options: dict[str, Any]) -> No
 
     provider.stop()
 
-    assert time.monotonic() - began < 1
-    assert ended.wait(1)
+    assert time.monotonic() - began < 2
+    assert ended.wait(10)
 
 
 def test_after_an_outage_it_is_at_the_same_address_with_the_same_tasks(
