@@ -9,15 +9,16 @@ from typing import Any
 
 import pytest
 import time_machine
+from django.contrib import admin
 from django.contrib.auth.models import User
 from django.db import connection
-from django.test import Client
+from django.test import Client, RequestFactory
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from benchmarks.crowd import ABSENT, Known, add_jobs, one_of
 from tests import jobs
-from videojobs.admin import searching
+from videojobs.admin import VideoJobAdmin, searching
 from videojobs.admin.columns import COLUMNS
 from videojobs.models import VideoJob
 
@@ -308,6 +309,33 @@ def test_a_date_that_is_none_leads_back_to_the_list(staff: Client, query: str) -
     response = staff.get(f"{LIST}?{query}")
 
     assert (response.status_code, response.headers["Location"]) == (302, f"{LIST}?e=1")
+
+
+@pytest.mark.parametrize(
+    "lookup",
+    [
+        "video_url__contains",
+        "video_url__regex",
+        "params__referenceImages__0__startswith",
+        "params__contains",
+        "metadata__token__startswith",
+        "prompt__startswith",
+        "error__contains",
+        "endpoint__contains",
+    ],
+)
+def test_what_is_never_shown_whole_can_not_be_guessed_by_a_filter(
+    staff: Client, lookup: str
+) -> None:
+    jobs.make("failed")
+
+    assert staff.get(LIST, {lookup: "h"}).status_code == 400
+
+
+def test_a_filter_of_a_site_s_own_may_be_called_like_a_field(staff: Client) -> None:
+    job_list = VideoJobAdmin(VideoJob, admin.site)
+
+    assert job_list.lookup_allowed("error", "yes", RequestFactory().get(LIST))
 
 
 @pytest.mark.parametrize(

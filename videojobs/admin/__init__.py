@@ -18,7 +18,7 @@ from . import adding, decisions, files, live, page, searching
 from .columns import COLUMNS
 from .counting import JobPaginator
 from .fields import SECTIONS, sections
-from .listing import AttentionFilter, JobList, ModelFilter
+from .listing import HIDDEN, AttentionFilter, JobList, ModelFilter
 
 
 @admin.register(VideoJob)
@@ -78,6 +78,11 @@ class VideoJobAdmin(admin.ModelAdmin):
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return JobList
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        field, _dashes, part = lookup.partition("__")
+        allowed: bool = super().lookup_allowed(lookup, value, request)
+        return allowed and not (part and field in HIDDEN)
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str

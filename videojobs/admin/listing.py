@@ -19,6 +19,9 @@ from .columns import EXCERPT
 
 # What the list has no use for and what is as long as its writer liked.
 _LONG = ("prompt", "params", "metadata", "video_url", "error")
+#: What is shown without its secrets, or not at all. A filter by a part of it would tell the rest,
+#: one letter after the other.
+HIDDEN = frozenset({*_LONG, "endpoint"})
 
 
 class JobList(ChangeList):
