@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.core.exceptions import PermissionDenied
 from django.core.files.storage import Storage
 from django.db import connection
-from django.http import HttpRequest
+from django.http import Http404, HttpRequest
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
@@ -34,6 +35,14 @@ def everybody(request: HttpRequest, job: VideoJob) -> bool:
 
 def nearly(request: HttpRequest, job: VideoJob) -> Any:
     return "yes"
+
+
+def refuses(request: HttpRequest, job: VideoJob) -> bool:
+    raise PermissionDenied
+
+
+def finds_nothing(request: HttpRequest, job: VideoJob) -> bool:
+    raise Http404("No order of yours has this job.")
 
 
 @pytest.fixture
@@ -213,10 +222,11 @@ def test_a_rule_that_says_anything_but_true_denies(
     assert client.get(url(jobs.make())).status_code == 404
 
 
+@pytest.mark.parametrize("rule", [is_owner, refuses, finds_nothing])
 def test_a_job_that_may_not_be_seen_looks_like_one_that_is_not_there(
-    client: Client, permit: Callable[[str | None], None]
+    rule: Callable[..., bool], client: Client, permit: Callable[[str | None], None]
 ) -> None:
-    permit(RULE)
+    permit(f"{__name__}.{rule.__name__}")
 
     denied, unknown = client.get(url(jobs.make())), client.get(url(VideoJob()))
 

@@ -3,7 +3,8 @@
 import hashlib
 from uuid import UUID
 
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 from django.utils.cache import get_conditional_response, patch_vary_headers
 from django.utils.module_loading import import_string
@@ -35,4 +36,7 @@ def status(request: HttpRequest, job_id: UUID) -> HttpResponseBase:
 def _may_see(request: HttpRequest, job: VideoJob) -> bool:
     """The site's rule. Anything but True denies: such as what an async function returns."""
     rule = conf.MAY_SEE_JOB
-    return rule is not None and import_string(rule)(request, job) is True
+    try:
+        return rule is not None and import_string(rule)(request, job) is True
+    except (Http404, PermissionDenied):  # as `get_object_or_404` denies
+        return False
