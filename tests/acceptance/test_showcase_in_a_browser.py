@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Route, expect
 
+from project.showcase.models import Postcard
+from tests import jobs
 from tests.acceptance.test_commands_of_the_site import served, surroundings
 from tests.browser import PHONE, visiting
+from videojobs.models import VideoJob
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +90,24 @@ def test_nothing_is_sent_again_of_a_status_that_did_not_change(
                 return
 
     raise AssertionError(log.read_text())
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_answer_that_never_comes_is_not_the_last_one(browser: Browser, live_server: Any) -> None:
+    job = jobs.make("processing", metadata={"gallery": True})
+    Postcard.objects.create(title="A kitten", text="A kitten", job=job)
+
+    def leave_unanswered(route: Route) -> None:
+        pass
+
+    with visiting(browser, live_server.url) as visit:
+        visit.page.clock.install()
+        visit.page.route("**/status/", leave_unanswered, times=1)
+        page = visit.open("/")
+        with page.expect_request("**/status/"):
+            page.clock.run_for(5_000)
+        VideoJob.objects.filter(pk=job.pk).update(status="cancelled", due_at=None)
+
+        page.clock.run_for(60_000)
+
+        expect(page.locator("[data-part=text]")).to_have_text("Cancelled")

@@ -5,6 +5,8 @@
 (() => {
   const LONGEST_WAIT = 15000;
   const GROWTH = 1.25;
+  // An answer that takes longer, such as over a network that was left, is not waited for.
+  const PATIENCE = 20000;
 
   class VideoJobElement extends HTMLElement {
     connectedCallback() {
@@ -36,14 +38,20 @@
       if (document.hidden || this.asking || this.finished) return;
       this.asking = true;
       let changed = false;
+      const asked = new AbortController();
+      const tooLong = setTimeout(() => asked.abort(), PATIENCE);
       try {
         // The browser asks whether what it has is still right; mostly it is (304).
-        const answer = await fetch(this.dataset.url, { cache: "no-cache" });
+        const answer = await fetch(this.dataset.url, {
+          cache: "no-cache",
+          signal: asked.signal,
+        });
         if (answer.status === 403 || answer.status === 404) return this.finish();
         if (answer.ok) changed = await this.take(answer);
       } catch {
         // The network is away, or it was no JSON: the next answer may be better.
       } finally {
+        clearTimeout(tooLong);
         this.asking = false;
       }
       if (this.finished || !this.isConnected) return;
