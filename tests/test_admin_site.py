@@ -6,6 +6,8 @@ import re
 
 import pytest
 from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
 from django.test import Client
 from django.urls import include, path
 
@@ -18,9 +20,21 @@ pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__)]
 operators = admin.AdminSite(name="operators")
 operators.register(VideoJob, VideoJobAdmin)
 
+
+class OwnJobAdmin(VideoJobAdmin):
+    """Of a site whose customers see jobs of their own only."""
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[VideoJob]:
+        return super().get_queryset(request).filter(metadata__own=True)
+
+
+customers = admin.AdminSite(name="customers")
+customers.register(VideoJob, OwnJobAdmin)
+
 urlpatterns = [
     path("admin/", admin.site.urls),
     path("operators/", operators.urls),
+    path("customers/", customers.urls),
     path("videojobs/", include("videojobs.urls")),
 ]
 
@@ -63,3 +77,13 @@ def test_a_question_and_its_answer_stay_on_their_own_site(name: str, admin_clien
     assert links(asked.content.decode()) == {"operators"}
     assert links(done.content.decode()) == {"operators"}
     assert [to for to, _ in done.redirect_chain] == [LIST]
+
+
+@pytest.mark.parametrize("text", ["kitten", "kitten-1"])
+def test_a_search_says_nothing_of_jobs_that_its_site_hides(text: str, admin_client: Client) -> None:
+    own = jobs.make(prompt="A kitten, such as kitten-1", metadata={"own": True})
+    jobs.make(key="kitten-1")
+
+    found = admin_client.get("/customers/videojobs/videojob/", {"q": text}).context["cl"]
+
+    assert [job.pk for job in found.result_list] == [own.pk]

@@ -88,7 +88,7 @@ class VideoJobAdmin(admin.ModelAdmin):
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
         """By an identifier, or by words of the prompt; see `searching`."""
-        return searching.found(queryset, search_term), False
+        return searching.found(queryset, search_term, among=self.get_queryset(request)), False
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None

@@ -10,7 +10,6 @@ from typing import Any
 from django.db.models import Q, QuerySet
 
 from .. import outlook
-from ..models import VideoJob
 
 #: How many of the newest jobs have their prompts looked through: a quarter of a second's work.
 NEWEST = 50_000
@@ -23,15 +22,18 @@ _LONGEST_IDENTIFIER = 255
 _WORD = re.compile(r'"([^"]+)"|(\S+)')
 
 
-def found(jobs: QuerySet[Any], text: str) -> QuerySet[Any]:
-    """Those of the jobs, filtered and sorted already, that a person may mean by the text."""
+def found(jobs: QuerySet[Any], text: str, *, among: QuerySet[Any]) -> QuerySet[Any]:
+    """Those of the jobs, filtered and sorted already, that a person may mean by the text.
+
+    `among` are all that he may know of: what names none of these is no identifier to him.
+    """
     # PostgreSQL takes no NUL.
     text = text.replace("\0", " ").strip()
     if not text:
         return jobs
     if len(text) <= _LONGEST_IDENTIFIER:
         for named in (_named(text), _beginning(text)):
-            if VideoJob.objects.filter(named).exists():
+            if among.filter(named).exists():
                 return jobs.filter(named)
     return _telling(jobs, _words(text))
 
