@@ -378,6 +378,17 @@ def test_an_actor_with_a_long_and_hostile_name_fits_the_history(steerer: Client)
     assert "<i>" not in text
 
 
+def test_an_actor_whose_name_is_a_number_is_named_by_it(
+    steerer: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(User, "USERNAME_FIELD", "id")
+    job = jobs.make("queued")
+
+    steerer.post(act_url("stop", job), of_page(job))
+
+    assert JobEvent.objects.get().actor == str(User.objects.get().pk)
+
+
 def test_a_page_with_markup_in_all_that_it_shows_breaks_not(steerer: Client) -> None:
     job = jobs.make("failed", prompt=HOSTILE, error=HOSTILE, model="<u>model")
 

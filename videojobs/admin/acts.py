@@ -72,7 +72,7 @@ class Act:
 
 def actor(request: HttpRequest) -> str:
     """Who asks, for the history of a job."""
-    return request.user.get_username()[: JobEvent._meta.get_field("actor").max_length]
+    return str(request.user.get_username())[: JobEvent._meta.get_field("actor").max_length]
 
 
 def permitted(request: HttpRequest) -> list[Act]:
