@@ -109,6 +109,30 @@ def test_a_week_has_a_tick_every_other_midnight_of_the_site() -> None:
     assert [tick.day for tick in ticks] == [30, 2, 4]
 
 
+@pytest.mark.parametrize(
+    ("start", "hours", "words"),
+    [
+        # The clocks of Berlin are put forward from 02:00 to 03:00, and back from 03:00 to 02:00.
+        (
+            datetime(2026, 3, 29, 0, 0, tzinfo=UTC),
+            6,
+            [f"{hour:02}:00" for hour in (1, 3, 4, 5, 6, 7, 8)],
+        ),
+        (datetime(2026, 10, 25, 1, 4, tzinfo=UTC), 1, ["02:15", "02:30", "02:45", "03:00"]),
+    ],
+)
+def test_where_the_clocks_change_each_tick_is_a_time_of_the_window(
+    start: datetime, hours: int, words: list[str]
+) -> None:
+    end = start + timedelta(hours=hours)
+
+    with timezone.override("Europe/Berlin"):
+        ticks = list(charts.time_ticks(start, end))
+
+    assert [tick.strftime("%H:%M") for tick in ticks] == words
+    assert all(start <= tick.astimezone(UTC) <= end for tick in ticks)
+
+
 def test_the_picture_says_in_words_what_it_is() -> None:
     svg = drawn(Line("new", [1, 2, 3, 4]))
 

@@ -6,7 +6,7 @@ A line is told from another by its dashes and marks too, not by its colour alone
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from django.utils import timezone
 from django.utils.formats import date_format, number_format
@@ -69,7 +69,10 @@ def time_ticks(start: datetime, end: datetime) -> Iterator[datetime]:
     since_midnight = local.hour * _HOUR + local.minute * _MINUTE + local.second
     tick = local + timedelta(seconds=-since_midnight % step, microseconds=-local.microsecond)
     while tick <= end:
-        yield tick
+        # An hour that the clocks pass twice is that of the start; one that they skip has no times.
+        tick = tick.replace(fold=local.fold)
+        if _exists(tick):
+            yield tick
         tick += timedelta(seconds=step)
 
 
@@ -150,6 +153,11 @@ class _Frame:
 
 def _up_to(highest: float, step: float) -> list[float]:
     return [step * number for number in range(max(1, math.ceil(highest / step)) + 1)]
+
+
+def _exists(local: datetime) -> bool:
+    there_and_back = local.astimezone(UTC).astimezone(local.tzinfo)
+    return there_and_back.replace(tzinfo=None) == local.replace(tzinfo=None)
 
 
 def _open_slot(start: datetime, frame: _Frame) -> SafeString:
