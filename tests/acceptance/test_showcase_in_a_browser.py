@@ -111,3 +111,23 @@ def test_an_answer_that_never_comes_is_not_the_last_one(browser: Browser, live_s
         page.clock.run_for(60_000)
 
         expect(page.locator("[data-part=text]")).to_have_text("Cancelled")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_nothing_moves_of_a_job_that_may_not_be_seen_any_more(
+    browser: Browser, live_server: Any
+) -> None:
+    job = jobs.make("processing", metadata={"gallery": True})
+    Postcard.objects.create(title="A kitten", text="A kitten", job=job)
+    with visiting(browser, live_server.url) as visit:
+        visit.page.clock.install()
+        page = visit.open("/")
+        expect(page.locator("progress")).to_be_visible()
+        VideoJob.objects.filter(pk=job.pk).update(metadata={})
+
+        page.clock.run_for(5_000)
+
+        expect(page.locator("progress")).to_have_count(0)
+        [refused] = visit.complaints
+        assert "404" in refused
+        visit.complaints.clear()

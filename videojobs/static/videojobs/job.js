@@ -26,6 +26,9 @@
     finish() {
       this.finished = true;
       this.disconnectedCallback();
+      // Also where the visitor may not see the job any more: nothing moves that isn't asked for.
+      this.part("progress")?.remove();
+      this.write("left", "");
     }
 
     askLater() {
@@ -76,8 +79,7 @@
       this.write("error", job.error);
       this.write("left", job.expected_at && this.timeLeft((Date.parse(job.expected_at) - now) / 1000));
       const progress = this.part("progress");
-      if (progress && job.finished) progress.remove();
-      else if (progress && job.progress === null) progress.removeAttribute("value");
+      if (progress && job.progress === null) progress.removeAttribute("value");
       else if (progress) progress.value = job.progress;
       if (job.output_url && !this.querySelector("video")) this.prepend(this.video(job));
     }
