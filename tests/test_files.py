@@ -318,6 +318,27 @@ def test_the_page_of_a_job_holds_no_link_of_its_storage(
     assert f'poster="{url(job, "poster")}"' in page
 
 
+class WithoutCredentials(Storage):
+    """A storage that fails to make a link, with an error of its own and a secret in that."""
+
+    def url(self, name: str | None) -> str:
+        raise RuntimeError(f"no credentials for https://objects.example.com/{name}?{jobs.SECRET}")
+
+
+@pytest.mark.parametrize("page", ["change", "output"])
+def test_a_storage_that_fails_to_make_a_link_is_logged_and_takes_no_page_down(
+    page: str, staff: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(VideoJob._meta.get_field("output"), "storage", WithoutCredentials())
+    job = jobs.make("stored")
+
+    answer = staff.get(reverse(f"admin:videojobs_videojob_{page}", args=[job.pk]))
+
+    assert answer.status_code == (200 if page == "change" else 404)
+    assert "2026/sample.mp4 has no link: RuntimeError: no credentials" in caplog.text
+    assert jobs.SECRET not in caplog.text
+
+
 def test_a_storage_with_neither_path_nor_link_has_nothing_to_serve(
     staff: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

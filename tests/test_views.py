@@ -132,10 +132,18 @@ def test_a_file_that_is_fetched_again_is_not_named(told: Told) -> None:
     assert body["progress"] == 0.95
 
 
+class Broken(Storage):
+    """A storage that fails to make a link, such as for want of credentials."""
+
+    def url(self, name: str | None) -> str:
+        raise RuntimeError("no credentials")
+
+
+@pytest.mark.parametrize("storage", [Storage(), Broken()])
 def test_a_storage_that_names_no_links_is_no_error(
-    told: Told, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(VideoJob._meta.get_field("output"), "storage", Storage())
+    monkeypatch.setattr(VideoJob._meta.get_field("output"), "storage", storage)
 
     body = told(jobs.make("stored"))
 

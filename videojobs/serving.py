@@ -5,6 +5,7 @@ other storage it is not sent: whoever asks is led to the link that the storage m
 so that no signed link has to stand on a page.
 """
 
+import logging
 import os
 import re
 from collections.abc import AsyncIterator, Mapping
@@ -28,6 +29,10 @@ from django.http import (
 from django.http.response import HttpResponseBase
 from django.utils.cache import get_conditional_response
 from django.utils.http import content_disposition_header, http_date, parse_http_date_safe
+
+from .sanitize import clean
+
+logger = logging.getLogger("videojobs")
 
 #: What a browser may show, and the ending of its name. No HTML and no SVG: they run scripts.
 SAFE_TYPES: Mapping[str, str] = {
@@ -70,19 +75,30 @@ def serve(
         raise Http404 from None
     if path is not None:
         return send(request, path, content_type, name=name, attach=attach)
-    try:
-        link = file.storage.url(str(file.name))
-    except (NotImplementedError, ValueError):  # The storage names none.
-        raise Http404 from None
+    link = url(file)
+    if not link:
+        raise Http404
     headers = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer", **_ALWAYS}
     return HttpResponseRedirect(link, headers=headers)
 
 
 def can_serve(file: FieldFile) -> bool:
     """Whether `serve` has a way to this file at all; that it is still there is not asked."""
-    with suppress(NotImplementedError, ValueError, SuspiciousFileOperation):
-        return bool(file) and bool(_path(file.storage, str(file.name)) or file.url)
+    with suppress(SuspiciousFileOperation):
+        return bool(file) and bool(_path(file.storage, str(file.name)) or url(file))
     return False
+
+
+def url(file: FieldFile) -> str:
+    """Where the storage says that a file is; "" without a file, or where the storage can't say."""
+    try:
+        return str(file.url)
+    except (NotImplementedError, ValueError):  # It names none, or there is no file.
+        return ""
+    except Exception as error:  # Such as an S3 client without credentials.
+        told = clean(f"{type(error).__name__}: {error}")
+        logger.error("%s has no link: %s", clean(str(file.name)), told)
+        return ""
 
 
 def send(

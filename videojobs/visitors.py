@@ -9,12 +9,11 @@ from datetime import datetime
 from typing import Any
 
 from django.db import models
-from django.db.models.fields.files import FieldFile
 from django.utils import timezone
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from . import estimates, outlook
+from . import estimates, outlook, serving
 from .models import VideoJob
 from .sanitize import clean
 from .states import MirrorStatus, Status
@@ -75,8 +74,8 @@ def told(job: VideoJob, now: datetime | None = None) -> dict[str, Any]:
         "finished": outlook.at_rest(job),
         "progress": progress(job, now),
         "expected_at": expected_at and expected_at.isoformat(timespec="seconds"),
-        "output_url": _url(job.output) if stored else None,
-        "poster_url": _url(job.poster) if stored else None,
+        "output_url": (serving.url(job.output) or None) if stored else None,
+        "poster_url": (serving.url(job.poster) or None) if stored else None,
         "error": clean(job.error, _MAX_ERROR) if job.status == Status.FAILED else None,
     }
 
@@ -114,11 +113,3 @@ def seconds_left(number: object) -> str:
 def minutes_left(number: object) -> str:
     """The words around a number of minutes."""
     return gettext("about %(number)s min left") % {"number": number}
-
-
-def _url(file: FieldFile) -> str | None:
-    """Where the storage says that the file is; None for one that names no URLs."""
-    try:
-        return file.url
-    except (NotImplementedError, ValueError):
-        return None
