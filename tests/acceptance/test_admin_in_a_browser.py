@@ -325,6 +325,19 @@ def test_on_a_phone_a_link_above_the_jobs_leads_to_the_filters_below_them(
         expect(page.locator("#changelist-filter-header")).to_be_in_viewport()
 
 
+def test_all_jobs_of_a_page_are_selected_at_once_on_a_phone(
+    browser: Browser, live_server: Any, session: str
+) -> None:
+    for _ in range(2):
+        jobs.make("queued")
+
+    with visiting(browser, live_server.url, session=session, width=PHONE) as visit:
+        page = visit.open(LIST)
+        page.get_by_label("Select all objects on this page").check()
+
+        expect(page.locator("input.action-select:checked")).to_have_count(2)
+
+
 def test_where_the_filters_stand_beside_the_jobs_no_link_leads_to_them(visit: Visit) -> None:
     jobs.make("queued")
     page = visit.open(LIST)
