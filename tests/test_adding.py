@@ -16,6 +16,7 @@ from django.urls import reverse
 
 from tests import jobs
 from videojobs.admin import adding
+from videojobs.conf import conf
 from videojobs.models import JobEvent, VideoJob
 
 pytestmark = pytest.mark.django_db
@@ -282,6 +283,12 @@ def test_what_is_wrong_is_said_at_its_field_and_nothing_is_submitted(
     assert set(found) == {field}
     assert re.search(words, " ".join(found[field]))
     assert not VideoJob.objects.exists()
+
+
+def test_no_name_that_the_form_does_not_show_is_in_what_is_wrong(adder: Client) -> None:
+    found = errors(adder, form(first_frame=IMAGE))
+
+    assert not any(name in str(found["last_frame"]) for name in conf.FRAME_FIELDS)
 
 
 def test_all_that_is_wrong_is_said_at_once(adder: Client) -> None:

@@ -101,6 +101,13 @@ def test_the_outlook_names_the_way_out(state: str, fields: dict[str, Any], way_o
     assert way_out in outlook.sentences(jobs.make(state, **fields))[0]
 
 
+def test_no_job_whose_request_is_unknown_is_said_to_be_generated_again() -> None:
+    for state in ("failed", "cancelled", "expired", "stopped"):
+        tracked = jobs.make(state, model="", prompt="", duration=None)
+
+        assert "generate it again" not in outlook.sentences(tracked)[0], state
+
+
 def test_a_running_download_is_called_by_the_number_of_its_attempt() -> None:
     job = jobs.make("due", mirror_attempts=2, claimed_until=after(30))
 

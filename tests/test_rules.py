@@ -153,9 +153,8 @@ def test_two_names_of_one_frame_are_refused_since_only_one_would_be_sent() -> No
     ("given_name", "missing"), [("image", "lastFrameImage"), ("lastFrameImage", "image")]
 )
 def test_one_frame_needs_the_other(given_name: str, missing: str) -> None:
-    assert errors(params={given_name: URL}) == {
-        missing: [f"{given_name} needs {missing}: a first and a last frame come as a pair."]
-    }
+    told = "A first and a last frame come as a pair."
+    assert errors(params={given_name: URL}) == {missing: [told]}
 
 
 @pytest.mark.parametrize("references", ["referenceImages", "referenceVideos"])

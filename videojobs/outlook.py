@@ -231,10 +231,7 @@ def _at_rest(job: VideoJob) -> str:
             "created."
         )
     if job.status == Status.EXPIRED:
-        return gettext(
-            "No verdict came in time; the provider is not asked any more. Take it up again to ask "
-            "once more, before you generate it again, which is billed."
-        )
+        return _expired(job)
     if job.status == Status.STOPPED:
         return _stopped(job)
     if job.status in (Status.FAILED, Status.CANCELLED):
@@ -245,6 +242,18 @@ def _at_rest(job: VideoJob) -> str:
             "The provider keeps it for a while only: fetch it again before it is gone."
         )
     return gettext("Nothing: the job is finished.")
+
+
+def _expired(job: VideoJob) -> str:
+    if options.can_be_generated_again(job):
+        return gettext(
+            "No verdict came in time; the provider is not asked any more. Take it up again to ask "
+            "once more, before you generate it again, which is billed."
+        )
+    return gettext(
+        "No verdict came in time; the provider is not asked any more. Take it up again to ask "
+        "once more."
+    )
 
 
 def _stopped(job: VideoJob) -> str:

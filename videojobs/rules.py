@@ -151,8 +151,8 @@ def _with_our_frame_names(params: Mapping[str, Any]) -> dict[str, Any]:
 def _check_frames(params: Mapping[str, Any]) -> Errors:
     first, last = conf.FRAME_FIELDS
     if (first in params) != (last in params):
-        missing, given = (last, first) if first in params else (first, last)
-        yield missing, f"{given} needs {missing}: a first and a last frame come as a pair."
+        missing = last if first in params else first
+        yield missing, "A first and a last frame come as a pair."
     if first in params and ("referenceImages" in params or "referenceVideos" in params):
         yield first, "A pair of frames can't be combined with reference images or videos."
 

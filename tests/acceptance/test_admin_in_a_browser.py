@@ -312,6 +312,39 @@ def test_the_list_tells_all_of_a_job_once_at_any_width(
     assert [row.count(fact) for fact in ("717171", "535353", "2 h", "videos_fast")] == [1] * 4
 
 
+def test_on_a_phone_a_link_above_the_jobs_leads_to_the_filters_below_them(
+    browser: Browser, live_server: Any, session: str
+) -> None:
+    for _ in range(12):
+        jobs.make("queued")
+
+    with visiting(browser, live_server.url, session=session, width=PHONE) as visit:
+        page = visit.open(LIST)
+        page.get_by_role("link", name="Filter", exact=True).click()
+
+        expect(page.locator("#changelist-filter-header")).to_be_in_viewport()
+
+
+def test_all_jobs_of_a_page_are_selected_at_once_on_a_phone(
+    browser: Browser, live_server: Any, session: str
+) -> None:
+    for _ in range(2):
+        jobs.make("queued")
+
+    with visiting(browser, live_server.url, session=session, width=PHONE) as visit:
+        page = visit.open(LIST)
+        page.get_by_label("Select all objects on this page").check()
+
+        expect(page.locator("input.action-select:checked")).to_have_count(2)
+
+
+def test_where_the_filters_stand_beside_the_jobs_no_link_leads_to_them(visit: Visit) -> None:
+    jobs.make("queued")
+    page = visit.open(LIST)
+
+    expect(page.get_by_role("link", name="Filter", exact=True)).to_be_hidden()
+
+
 # Everybody
 
 

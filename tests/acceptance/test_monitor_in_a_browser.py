@@ -9,7 +9,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
 from django.test import Client
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, FloatRect, Locator, Page, expect
 
 from tests import jobs
 from tests.browser import Visit, visiting
@@ -62,6 +62,21 @@ def test_its_charts_follow_the_jobs_too(visit: Visit) -> None:
     page.clock.run_for(6_000)
 
     expect(chart).not_to_have_js_property("innerHTML", before)
+
+
+def test_no_chart_stands_alone_below_the_others_on_a_wide_screen(visit: Visit) -> None:
+    page = visit.open(MONITOR)
+    page.set_viewport_size({"width": 1360, "height": 900})
+
+    tops = {box["y"] for box in map(_box, page.locator("figure").all())}
+
+    assert len(tops) == 1
+
+
+def _box(part: Locator) -> FloatRect:
+    box = part.bounding_box()
+    assert box is not None
+    return box
 
 
 def test_it_asks_for_nothing_in_a_hidden_tab_and_at_once_when_it_is_shown_again(

@@ -112,7 +112,7 @@ def test_the_pictures_of_the_documentation_can_be_taken(
     pages = {
         "list": (LIST, 900),
         "job": (page_of(a_day), 1400),
-        "monitor": (f"{LIST}monitor/", 1720),
+        "monitor": (f"{LIST}monitor/", 1220),
         "gallery": ("/", 1180),
     }
 

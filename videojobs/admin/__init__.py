@@ -38,9 +38,9 @@ class VideoJobAdmin(admin.ModelAdmin):
     search_fields = ["provider_task_id", "key", "prompt"]
     search_help_text = format_lazy(
         _(
-            "Job id, provider's id or key, or the beginning of one; else words of the prompt (in "
-            "quotes: only of it). Prompts are searched in the newest {count} jobs of the "
-            "selection; choose a date to look further back."
+            "Job id, provider's id or key, or the beginning of one (of a job id, 8 characters); "
+            "else words of the prompt (in quotes: only of it). Prompts are searched in the newest "
+            "{count} jobs of the selection; choose a date to look further back."
         ),
         count=f"{searching.NEWEST:,}",
     )

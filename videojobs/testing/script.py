@@ -226,7 +226,7 @@ DIRECTIVES = {
     "#cancel": "is cancelled by the provider",
     "#refuse": "the create call is refused",
     "#lost": "the answer to the create call is lost: unconfirmed",
-    "#flaky": "the first download breaks off",
+    "#flaky": "the first download breaks off, and goes on from there",
     "#expired": "the first video URL is dead already",
     "#slow": "takes four times as long",
     "#forever": "never ends",
