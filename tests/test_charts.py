@@ -186,8 +186,8 @@ def test_higher_values_are_higher_up_and_within_the_picture() -> None:
     across, down = zip(*points)
     assert list(across) == sorted(across)
     assert list(down) == sorted(down, reverse=True)
-    assert down[0] == 182
-    assert down[-1] == 24
+    assert down[0] == 186
+    assert down[-1] == 28
 
 
 def test_the_slot_that_is_open_is_shaded() -> None:
@@ -195,7 +195,7 @@ def test_the_slot_that_is_open_is_shaded() -> None:
 
     rect = next(iter(svg.iter("rect")))
     assert float(rect.attrib["x"]) + float(rect.attrib["width"]) == 350
-    assert float(rect.attrib["width"]) == (350 - 46) / 4
+    assert float(rect.attrib["width"]) == (350 - 52) / 4
 
 
 def test_no_label_of_a_time_is_cut_at_the_edge() -> None:

@@ -14,9 +14,9 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 
-# As wide as a phone, so that its letters are still read there.
-_WIDTH, _HEIGHT = 360, 210
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 350, 24, 182
+# As wide as a phone, so that its letters are still read there, and where three stand in a row.
+_WIDTH, _HEIGHT = 360, 214
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 350, 28, 186
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 _TIME_STEPS = (5 * _MINUTE, 15 * _MINUTE, _HOUR, 2 * _HOUR, 4 * _HOUR, 6 * _HOUR, _DAY, 2 * _DAY)
@@ -25,7 +25,8 @@ _LENGTH_STEPS = (
     *(30 * _MINUTE, _HOUR, 2 * _HOUR, 3 * _HOUR, 6 * _HOUR, 12 * _HOUR, _DAY, 2 * _DAY, 7 * _DAY),
 )
 _MOST_TICKS = 5
-_MOST_TIMES = 7
+# A day and its month are longer than a time.
+_MOST_TIMES, _MOST_DAYS = 7, 4
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ def length_ticks(highest: float) -> list[float]:
 
 def time_ticks(start: datetime, end: datetime) -> Iterator[datetime]:
     """Round times of the site's time zone, a few of them."""
-    fewest = (end - start).total_seconds() / _MOST_TIMES
+    most = _MOST_DAYS if _shows_days(start, end) else _MOST_TIMES
+    fewest = (end - start).total_seconds() / most
     step = next((step for step in _TIME_STEPS if step >= fewest), 2 * _DAY)
     local = timezone.localtime(start)
     since_midnight = local.hour * _HOUR + local.minute * _MINUTE + local.second
@@ -118,7 +120,7 @@ def line_chart(
         '<title>{}</title>{}<text class="videojobs-unit" x="{}" y="{}">{}</text>{}{}{}</svg>',
         *(_WIDTH, _HEIGHT, title, title),
         _open_slot(starts[-1], frame),
-        *(2, 12, unit),
+        *(2, 13, unit),
         _values(ticks, axis, frame),
         _times(frame),
         format_html_join("", "{}", shapes),
@@ -155,6 +157,10 @@ def _up_to(highest: float, step: float) -> list[float]:
     return [step * number for number in range(max(1, math.ceil(highest / step)) + 1)]
 
 
+def _shows_days(start: datetime, end: datetime) -> bool:
+    return end - start > timedelta(days=2)
+
+
 def _exists(local: datetime) -> bool:
     there_and_back = local.astimezone(UTC).astimezone(local.tzinfo)
     return there_and_back.replace(tzinfo=None) == local.replace(tzinfo=None)
@@ -179,7 +185,7 @@ def _values(ticks: Sequence[float], axis: Axis, frame: _Frame) -> SafeString:
 
 
 def _times(frame: _Frame) -> SafeString:
-    days = frame.end - frame.start > timedelta(days=2)
+    days = _shows_days(frame.start, frame.end)
     places = [
         (_number(frame.x(tick)), date_format(tick, "j M" if days else "H:i"))
         for tick in time_ticks(frame.start, frame.end)
