@@ -43,8 +43,8 @@ def test_a_job_that_it_does_not_fit_is_named_and_left_and_the_others_are_done(co
 
     ended = run(command, str(left.pk), str(job.pk))
 
-    assert ended.err.startswith(f"{left.pk} is {left.status}")
-    assert ended.err.endswith(": left.\n")
+    assert ended.err.startswith(f"{left.pk} left: ")
+    assert len(ended.err.splitlines()) == 1
     assert ended.error.startswith("1 of 2 jobs ")
     assert said in ended.error
     assert len(ended.out.split()) == 1
@@ -83,7 +83,7 @@ def test_a_request_is_not_paid_twice_by_a_command_that_is_run_twice() -> None:
 
     again = run("videojobs_generate_again", str(job.pk))
 
-    assert f"it was generated again as {new}, see --once-more: left." in again.err
+    assert f"{job.pk} left: It was generated again as {new}; see --once-more." in again.err
     assert again.error == "1 of 1 jobs were not generated again."
     assert VideoJob.objects.count() == 2
 
@@ -104,5 +104,5 @@ def test_a_limit_that_is_reached_is_named(settings: Any) -> None:
 
     ended = run("videojobs_generate_again", str(job.pk))
 
-    assert "in 24 hours, which is the most allowed: left." in ended.err
+    assert "in 24 hours, which is the most allowed." in ended.err
     assert VideoJob.objects.count() == 1

@@ -34,7 +34,7 @@ def test_what_has_no_output_is_named_and_the_others_are_fetched() -> None:
 
     ended = run("videojobs_mirror", str(waiting.pk), str(failed.pk))
 
-    assert f"{waiting.pk} is queued, mirror none: left." in ended.err
+    assert f"{waiting.pk} left: It is queued, mirror none." in ended.err
     assert ended.error == "1 of 2 jobs have no output that could be fetched."
     assert ended.out == f"{failed.pk}\n"
 

@@ -87,8 +87,8 @@ def _not_repeated() -> Any:
 def _warns_of_ordering(jobs: Iterable[VideoJob]) -> list[str]:
     """What is billed; and of how many it was already, since an order may have gone out unseen."""
     told = [
-        str(_("The provider generates a new video for each of these requests, and bills it.")),
-        str(_("What the old jobs have stays as it is.")),
+        str(_("Each request is sent once more: the provider generates a new video, and bills it.")),
+        str(_("What an old job has stays as it is.")),
     ]
     if count := len(options.latest_repeats(jobs)):
         again = ngettext(
@@ -168,8 +168,8 @@ _TABLE = [
             "count",
         ),
         warns=lambda jobs: [
-            str(_("Nobody here knows whether the provider took these requests.")),
-            str(_("What it has after all is paid for twice: look there first, for each of them.")),
+            str(_("Nobody here knows whether the provider took an unconfirmed request.")),
+            str(_("What it has after all is paid for twice: look there first, for each request.")),
         ],
         vows=_("I have looked: the provider has none of them."),
         unvowed=_("Nothing was sent again: tick first that you have looked."),

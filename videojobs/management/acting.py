@@ -36,15 +36,15 @@ class ActCommand(JobCommand):
         jobs = self.chosen(options)
         left = 0
         for job in jobs:
-            why = f"mirror {job.mirror_status}"
+            why = f"It is {job.status}, mirror {job.mirror_status}."
             try:
                 done = self.act(job, options)
             except ValidationError as error:
-                done, why = None, in_words(error).rstrip(".")
+                done, why = None, in_words(error)
             if done:
                 self.stdout.write(str(done))
             else:
                 left += 1
-                self.stderr.write(f"{job.pk} is {job.status}, {why}: left.")
+                self.stderr.write(f"{job.pk} left: {why}")
         if left:
             raise CommandError(f"{left} of {len(jobs)} jobs {self.misfit}.")

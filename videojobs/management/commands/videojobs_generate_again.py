@@ -29,6 +29,6 @@ class Command(ActCommand):
     def act(self, job: VideoJob, options: dict[str, Any]) -> UUID | None:
         latest = latest_repeats([job]).get(job.pk)
         if latest and not options["once_more"]:
-            raise ValidationError(f"it was generated again as {latest}, see --once-more")
+            raise ValidationError(f"It was generated again as {latest}; see --once-more.")
         key = order_key(job, latest)
         return operations.generate_again(job, actor=ACTOR, key=key).pk
