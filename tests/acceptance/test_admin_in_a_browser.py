@@ -338,6 +338,20 @@ def test_all_jobs_of_a_page_are_selected_at_once_on_a_phone(
         expect(page.locator("input.action-select:checked")).to_have_count(2)
 
 
+def test_the_reasons_of_a_history_are_read_without_scrolling_sideways_on_a_phone(
+    browser: Browser, live_server: Any, session: str
+) -> None:
+    job = jobs.make("failed")
+    job.events.create(old="queued", new="failed", reason="no such face", actor="ann")
+
+    with visiting(browser, live_server.url, session=session, width=PHONE) as visit:
+        history = visit.open(f"{LIST}{job.pk}/change/").locator(".videojobs-scroll")
+
+        assert history.evaluate("it => it.scrollWidth - it.clientWidth") == 0
+        reason = history.get_by_text("no such face").bounding_box()
+    assert reason and reason["x"] + reason["width"] <= PHONE
+
+
 def test_where_the_filters_stand_beside_the_jobs_no_link_leads_to_them(visit: Visit) -> None:
     jobs.make("queued")
     page = visit.open(LIST)
