@@ -349,7 +349,8 @@ def test_the_reasons_of_a_history_are_read_without_scrolling_sideways_on_a_phone
 
         assert history.evaluate("it => it.scrollWidth - it.clientWidth") == 0
         reason = history.get_by_text("no such face").bounding_box()
-    assert reason and reason["x"] + reason["width"] <= PHONE
+    assert reason
+    assert reason["x"] + reason["width"] <= PHONE
 
 
 def test_where_the_filters_stand_beside_the_jobs_no_link_leads_to_them(visit: Visit) -> None:
