@@ -191,19 +191,20 @@ def test_a_try_that_gets_no_answer_leaves_the_hold_to_the_next_one(
 
 
 def test_a_key_that_stays_rejected_is_tried_slowly_and_no_job_ends(
-    provider: SimulatedProvider, clock: time_machine.Traveller
+    provider: SimulatedProvider, clock: time_machine.Traveller, settings: Any
 ) -> None:
+    settings.VIDEOJOBS |= {"OVERDUE_AFTER": 3600, "GIVE_UP_AFTER": 2 * 3600}
     for number in range(5):
         tracked(provider, f"proj_{number}")
     provider.api_key = "another"
 
-    go_on_for(clock, 30 * 3600, step=60)  # longer than GIVE_UP_AFTER
+    go_on_for(clock, 3 * 3600, step=60)  # longer than GIVE_UP_AFTER
 
     assert set(VideoJob.objects.values_list("status", flat=True)) == {Status.QUEUED}
     # All five together, not each one; and each time it is asked whether it is the task or the key.
-    assert 400 < len(provider.calls) < 2 * 30 * 3600 / 300 + 5
+    assert 40 < len(provider.calls) < 2 * 3 * 3600 / 300 + 5
     hold = ProviderHold.objects.get()
-    assert hold.since < timezone.now() - timedelta(hours=29)
+    assert hold.since < timezone.now() - timedelta(hours=2)
 
 
 def test_time_under_a_hold_ends_no_job_when_the_key_is_right_again(
