@@ -1,5 +1,6 @@
 """What the commands share that do something to jobs that exist."""
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -8,7 +9,7 @@ from django.core.management.base import CommandError, CommandParser
 
 from videojobs.models import VideoJob
 
-from .base import JobCommand, in_words
+from .base import ACTOR, JobCommand, in_words
 from .lookup import ID_HELP, find_jobs
 
 
@@ -20,6 +21,8 @@ class ActCommand(JobCommand):
 
     #: What is wrong with those that are left, after "2 of 3 jobs".
     misfit: ClassVar[str]
+    #: What is done to a job, of `operations`; it says no where it doesn't fit.
+    operation: ClassVar[Callable[..., bool]]
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("ids", nargs="+", metavar="ID", help=ID_HELP)
@@ -30,7 +33,7 @@ class ActCommand(JobCommand):
 
     def act(self, job: VideoJob, options: dict[str, Any]) -> UUID | None:
         """Do it to one job and return the id to print; None, or `ValidationError`: left."""
-        raise NotImplementedError
+        return job.pk if self.operation(job, actor=ACTOR) else None
 
     def handle(self, **options: Any) -> None:
         jobs = self.chosen(options)

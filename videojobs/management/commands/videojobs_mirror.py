@@ -1,11 +1,9 @@
 from typing import Any
-from uuid import UUID
 
 from django.core.management.base import CommandError, CommandParser
 
 from videojobs import operations
 from videojobs.management.acting import ActCommand
-from videojobs.management.base import ACTOR
 from videojobs.management.lookup import ID_HELP
 from videojobs.models import VideoJob
 from videojobs.states import MirrorStatus
@@ -17,6 +15,7 @@ class Command(ActCommand):
         "again, so nothing is paid. See videojobs_watch for how it goes."
     )
     misfit = "have no output that could be fetched"
+    operation = staticmethod(operations.mirror_again)
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("ids", nargs="*", metavar="ID", help=ID_HELP)
@@ -30,6 +29,3 @@ class Command(ActCommand):
         if options["failed"]:
             return list(VideoJob.objects.filter(mirror_status=MirrorStatus.FAILED))
         return super().chosen(options)
-
-    def act(self, job: VideoJob, options: dict[str, Any]) -> UUID | None:
-        return job.pk if operations.mirror_again(job, actor=ACTOR) else None
