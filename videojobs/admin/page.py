@@ -19,8 +19,8 @@ MAX_GENERATIONS = 20
 
 def video(model_admin: ModelAdmin, job: VideoJob) -> dict[str, str] | None:
     """What the player needs; None unless the video is stored where it can be served from."""
-    url, poster = (files.url(model_admin, job, file) for file in ("output", "poster"))
-    return {"url": url, "poster": poster} if url else None
+    url = files.url(model_admin, job, "output")
+    return {"url": url, "poster": files.url(model_admin, job, "poster")} if url else None
 
 
 def state(job: VideoJob) -> dict[str, Any]:
