@@ -16,6 +16,7 @@ from celery import Celery
 from django.db import transaction
 from django.utils import timezone
 
+from tests.raw_server import within
 from videojobs import queue
 from videojobs.queue import TASKS, WakeUp
 
@@ -59,13 +60,6 @@ def sent(app: Celery) -> list[str]:
 
 def wake(step: str, job_id: str, turn: int, due_at: datetime, *, using: str) -> None:
     queue.wake(WakeUp(step, job_id, turn, due_at, lifetime=60.0), using=using)
-
-
-@contextlib.contextmanager
-def within(seconds: float) -> Iterator[None]:
-    started = time.monotonic()
-    yield
-    assert time.monotonic() - started < seconds
 
 
 # Sent on commit

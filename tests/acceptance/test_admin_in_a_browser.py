@@ -37,6 +37,12 @@ def visit(browser: Browser, live_server: Any, session: str) -> Iterator[Visit]:
         yield visit
 
 
+@pytest.fixture
+def phone(browser: Browser, live_server: Any, session: str) -> Iterator[Visit]:
+    with visiting(browser, live_server.url, session=session, width=PHONE) as visit:
+        yield visit
+
+
 def page_of(job: VideoJob) -> str:
     return f"{LIST}{job.pk}/change/"
 
@@ -312,43 +318,36 @@ def test_the_list_tells_all_of_a_job_once_at_any_width(
     assert [row.count(fact) for fact in ("717171", "535353", "2 h", "videos_fast")] == [1] * 4
 
 
-def test_on_a_phone_a_link_above_the_jobs_leads_to_the_filters_below_them(
-    browser: Browser, live_server: Any, session: str
-) -> None:
+def test_on_a_phone_a_link_above_the_jobs_leads_to_the_filters_below_them(phone: Visit) -> None:
     for _ in range(12):
         jobs.make("queued")
 
-    with visiting(browser, live_server.url, session=session, width=PHONE) as visit:
-        page = visit.open(LIST)
-        page.get_by_role("link", name="Filter", exact=True).click()
+    page = phone.open(LIST)
+    page.get_by_role("link", name="Filter", exact=True).click()
 
-        expect(page.locator("#changelist-filter-header")).to_be_in_viewport()
+    expect(page.locator("#changelist-filter-header")).to_be_in_viewport()
 
 
-def test_all_jobs_of_a_page_are_selected_at_once_on_a_phone(
-    browser: Browser, live_server: Any, session: str
-) -> None:
+def test_all_jobs_of_a_page_are_selected_at_once_on_a_phone(phone: Visit) -> None:
     for _ in range(2):
         jobs.make("queued")
 
-    with visiting(browser, live_server.url, session=session, width=PHONE) as visit:
-        page = visit.open(LIST)
-        page.get_by_label("Select all objects on this page").check()
+    page = phone.open(LIST)
+    page.get_by_label("Select all objects on this page").check()
 
-        expect(page.locator("input.action-select:checked")).to_have_count(2)
+    expect(page.locator("input.action-select:checked")).to_have_count(2)
 
 
 def test_the_reasons_of_a_history_are_read_without_scrolling_sideways_on_a_phone(
-    browser: Browser, live_server: Any, session: str
+    phone: Visit,
 ) -> None:
     job = jobs.make("failed")
     job.events.create(old="queued", new="failed", reason="no such face", actor="ann")
 
-    with visiting(browser, live_server.url, session=session, width=PHONE) as visit:
-        history = visit.open(f"{LIST}{job.pk}/change/").locator(".videojobs-scroll")
+    history = phone.open(page_of(job)).locator(".videojobs-scroll")
 
-        assert history.evaluate("it => it.scrollWidth - it.clientWidth") == 0
-        reason = history.get_by_text("no such face").bounding_box()
+    assert history.evaluate("it => it.scrollWidth - it.clientWidth") == 0
+    reason = history.get_by_text("no such face").bounding_box()
     assert reason
     assert reason["x"] + reason["width"] <= PHONE
 
@@ -402,13 +401,12 @@ def test_no_page_keeps_anybody_out(
     assert {name: barriers for name, barriers in found.items() if barriers} == {}
 
 
-def test_every_page_fits_a_phone(browser: Browser, live_server: Any, session: str) -> None:
+def test_every_page_fits_a_phone(phone: Visit) -> None:
     pages = prepared()
 
-    with visiting(browser, live_server.url, session=session, width=PHONE) as visit:
-        found = {}
-        for name, path in pages.items():
-            visit.open(path)
-            found[name] = visit.too_wide()
+    found = {}
+    for name, path in pages.items():
+        phone.open(path)
+        found[name] = phone.too_wide()
 
     assert {name: pixels for name, pixels in found.items() if pixels} == {}
