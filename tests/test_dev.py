@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # The tools that the script uses, and no Python: each test says which Pythons there are.
 TOOLS = [
     *("sh", "cat", "cksum", "dirname", "env", "mkdir", "mktemp", "nice", "readlink", "rm", "sed"),
-    "uname",
+    *("tee", "uname"),
 ]
 MANAGE = """
 import os, sys
@@ -370,8 +370,11 @@ def test_test_goes_on_without_the_newest_celery_where_it_cannot_be_installed(cop
 # What `python -m pytest` finds in the copy.
 PYTEST = """
 import os, sys
+print("details of", sys.argv[-1])
+failed = os.environ.get("FAILS", "none") in " ".join(sys.argv[1:])
+print("FAILED" if failed else "SKIPPED", "one of", sys.argv[-1])
 print("tested", sys.argv[1:])
-sys.exit(os.environ.get("FAILS", "none") in " ".join(sys.argv[1:]))
+sys.exit(failed)
 """
 
 
@@ -381,8 +384,8 @@ def test_test_runs_every_test_once_and_those_of_the_database_on_postgresql_too(c
     run = copy.run("test")
 
     assert run.returncode == 0
-    tested = [line.removeprefix("tested ") for line in run.stdout.splitlines()]
-    assert tested == [
+    lines = run.stdout.splitlines()
+    assert [line.removeprefix("tested ") for line in lines if line.startswith("tested ")] == [
         "['tests/acceptance', 'tests/test_leaks.py::test_no_secret_got_out_anywhere_in_this_run']",
         "['--ignore=tests/acceptance']",
         "['--database=postgres', '--ignore=tests/acceptance', '-m', 'django_db']",
@@ -396,6 +399,33 @@ def test_test_fails_if_any_of_its_runs_does(copy: Copy, fails: str) -> None:
     run = copy.run("test", FAILS=fails)
 
     assert run.returncode == 1
+
+
+def test_test_tells_little_of_a_run_beside_the_first_that_passed(copy: Copy) -> None:
+    (copy.root / "pytest.py").write_text(PYTEST)
+
+    run = copy.run("test")
+
+    assert "details of --ignore=tests/acceptance\n" not in run.stdout
+    assert "SKIPPED one of --ignore=tests/acceptance\n" in run.stdout
+
+
+def test_test_tells_all_of_a_run_beside_the_first_that_failed(copy: Copy) -> None:
+    (copy.root / "pytest.py").write_text(PYTEST)
+
+    run = copy.run("test", FAILS="postgres")
+
+    assert "details of django_db\n" in run.stdout
+
+
+@pytest.mark.parametrize("fails", ["tests/test_leaks", "--ignore", "postgres"])
+def test_test_ends_with_what_failed(copy: Copy, fails: str) -> None:
+    (copy.root / "pytest.py").write_text(PYTEST)
+
+    run = copy.run("test", FAILS=fails)
+
+    assert run.stdout.splitlines()[-1].startswith("FAILED one of ")
+    assert run.stderr.endswith("dev: failed:\n")
 
 
 def test_lock_without_uv_says_what_is_missing(bare: Copy) -> None:
