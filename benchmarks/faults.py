@@ -13,7 +13,7 @@ from typing import Any
 
 import redis
 
-from tests.acceptance.deployment import Deployment
+from tests.faults.deployment import Deployment
 from tests.servers import Postgres, Redis, Server
 
 from . import setup

@@ -18,7 +18,7 @@ from celery import Celery
 from django.conf import settings
 from django.utils import timezone
 
-from tests.acceptance.deployment import Deployment, deployed
+from tests.faults.deployment import Deployment, deployed
 from tests.nginx import Nginx
 from tests.servers import Redis
 from videojobs.testing import SAMPLE, SimulatedProvider

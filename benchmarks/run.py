@@ -16,7 +16,7 @@ from typing import Any
 from django.db import DatabaseError, connections
 from django.utils import timezone
 
-from tests.acceptance.deployment import ALIAS, Deployment, deployed
+from tests.faults.deployment import ALIAS, Deployment, deployed
 from tests.servers import Postgres, Server
 from videojobs.models import JobEvent
 from videojobs.testing import Script, SimulatedProvider, sample

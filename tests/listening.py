@@ -34,7 +34,8 @@ LAST = "test_no_secret_got_out_anywhere_in_this_run"
 
 # How `./dev test` chooses: not, and those of the database.
 _ALL = ("", "django_db")
-_ACCEPTANCE = ["tests/acceptance", f"tests/test_leaks.py::{LAST}"]
+_FAULTS = ["tests/faults", f"tests/test_leaks.py::{LAST}"]
+_OF_PROCESSES = ["tests/acceptance", "tests/faults"]
 
 _collected = pytest.StashKey[Collector]()
 _patched = pytest.StashKey[pytest.MonkeyPatch]()
@@ -93,12 +94,12 @@ def too_quiet(config: pytest.Config, collector: Collector) -> dict[str, int]:
         or config.getoption("lf", False)
         or option.markexpr not in _ALL
     )
-    # Only processes of the tests in `acceptance` leave log files.
-    if not chosen and config.args == _ACCEPTANCE and not option.ignore:
+    # Only processes of the tests in `faults` leave log files.
+    if not chosen and config.args == _FAULTS and not option.ignore:
         expected = {"log file"}
     elif chosen or config.args != config.getini("testpaths"):
         expected = set()
-    elif option.ignore == [_ACCEPTANCE[0]]:
+    elif option.ignore == _OF_PROCESSES:
         expected = {*LEAST} - {"log file"}
     else:
         expected = set() if option.ignore else {*LEAST}

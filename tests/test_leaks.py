@@ -351,7 +351,9 @@ def test_one_leak_in_any_test_fails_the_last_one_which_does_not_repeat_it(tmp_pa
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["-m", "django_db", "--ignore=tests/acceptance"]], ids=["all", "database"]
+    "arguments",
+    [[], ["-m", "django_db", "--ignore=tests/acceptance", "--ignore=tests/faults"]],
+    ids=["all", "database"],
 )
 def test_a_whole_run_in_which_little_is_heard_fails(tmp_path: Path, arguments: list[str]) -> None:
     output = last_test_of(tmp_path, *arguments)
@@ -360,17 +362,17 @@ def test_a_whole_run_in_which_little_is_heard_fails(tmp_path: Path, arguments: l
     assert ("'log file': 0" in output) == (arguments == [])
 
 
-def test_a_run_of_those_with_processes_of_their_own_in_which_no_log_is_heard_fails(
+def test_a_run_of_faults_in_which_no_log_is_heard_fails(
     tmp_path: Path,
 ) -> None:
-    (tmp_path / "tests" / "acceptance").mkdir(parents=True)
+    (tmp_path / "tests" / "faults").mkdir(parents=True)
     (tmp_path / "tests" / "test_leaks.py").write_text(
         "from tests.listening import too_quiet\n"
         f"def {LAST}(heard, pytestconfig): assert too_quiet(pytestconfig, heard) == {{}}"
     )
 
     output = last_test_of(
-        tmp_path, "--import-mode=importlib", "tests/acceptance", f"tests/test_leaks.py::{LAST}"
+        tmp_path, "--import-mode=importlib", "tests/faults", f"tests/test_leaks.py::{LAST}"
     )
 
     assert "{'log file': 0}" in output, output

@@ -28,7 +28,7 @@ def site(database_url: str, redis_server: Redis, directory: Path) -> Iterator[De
             database_url=database_url,
             broker_url=redis_server.url,
             provider=provider,
-            app="tests.acceptance.duplicating",
+            app="tests.faults.duplicating",
         ) as site,
     ):
         workers = [site.start_worker(), site.start_worker()]

@@ -139,7 +139,7 @@ def contended(directory: Path, redis_server: Redis) -> Iterator[Deployment]:
             broker_url=redis_server.url,
             provider=provider,
             POLL_INTERVAL=POLL_INTERVAL,
-            app="tests.acceptance.duplicating",
+            app="tests.faults.duplicating",
             READ_TIMEOUT=15,
         ) as site,
         Supervisor(site, workers=3) as supervisor,

@@ -36,7 +36,7 @@ def site(
             database_url=database_url,
             broker_url=server.url,
             provider=provider,
-            app="tests.acceptance.impatient",
+            app="tests.faults.impatient",
             python_path=path_of(request.param),
             POLL_INTERVAL=POLL_INTERVAL,
             MAX_POLL_INTERVAL=POLL_INTERVAL,

@@ -56,7 +56,7 @@ def run(database_url: str, directory: Path, django_db_blocker: DjangoDbBlocker) 
             broker_url=server.url,
             provider=provider,
             POLL_INTERVAL=POLL_INTERVAL,
-            app="tests.acceptance.purging",
+            app="tests.faults.purging",
             PURGE_AFTER=30,
         ) as site,
     ):

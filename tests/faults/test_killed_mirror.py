@@ -138,7 +138,7 @@ class Site:
             "PATH": os.environ["PATH"],
             "TMPDIR": str(self.directory),
             "PYTHONWARNINGS": "ignore",
-            "DJANGO_SETTINGS_MODULE": "tests.acceptance.mirror_site",
+            "DJANGO_SETTINGS_MODULE": "tests.faults.mirror_site",
             "DJANGO_DEBUG": "1",
             "DATABASE_URL": f"sqlite:///{connection.settings_dict['NAME']}",
             "VIDEOJOBS_BASE_URL": self.provider.base_url,
@@ -149,7 +149,7 @@ class Site:
         }
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.acceptance.mirror_steps"],
+                [sys.executable, "-m", "tests.faults.mirror_steps"],
                 cwd=ROOT,
                 env=environment,
                 stdin=subprocess.PIPE,
@@ -302,8 +302,8 @@ def test_after_a_death_during_an_upload_the_next_process_leaves_one_video(
 def test_what_a_copying_storage_shows_of_a_file_too_early_is_replaced(
     tmp_path: Path, make_site: Callable[[Storage], Site], pieces: int
 ) -> None:
-    site = make_site(Disk(tmp_path / "outputs", "tests.acceptance.copying.Copying"))
-    site.die("after", "tests.acceptance.copying:Copying.write", pieces)
+    site = make_site(Disk(tmp_path / "outputs", "tests.faults.copying.Copying"))
+    site.die("after", "tests.faults.copying:Copying.write", pieces)
     assert site.storage.keys()[-1] == f"{site.job.output_stem}.mp4"
 
     site.go_on()
