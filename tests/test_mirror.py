@@ -574,6 +574,22 @@ def test_a_late_failure_takes_away_nothing_that_another_worker_has_finished(done
     assert storage.size(NAME) == len(SAMPLE)
 
 
+def test_a_file_that_another_worker_put_in_place_of_ours_stays(
+    storage: FileSystemStorage, done: Download
+) -> None:
+    other = sample("other")
+
+    class Overtaken(FileSystemStorage):
+        def _save(self, name: str, content: Any) -> str:
+            saved: str = super()._save(name, content)  # type: ignore[misc]
+            Path(self.path(saved)).write_bytes(other)
+            return saved
+
+    with pytest.raises(StorageError, match="did not keep"):
+        mirror.store(done, Overtaken(storage.location), NAME)
+    assert Path(storage.path(NAME)).read_bytes() == other
+
+
 def test_no_part_is_left_when_progress_raises(storage: FileSystemStorage) -> None:
     class Stop(Exception):
         pass

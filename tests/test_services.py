@@ -1084,6 +1084,39 @@ def test_a_file_that_came_too_late_over_one_with_other_bytes_is_fetched_again(
     assert len(files(media_root)) == 1
 
 
+def test_a_late_worker_that_fails_to_store_has_other_bytes_fetched_again(
+    provider: MeddledProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = completed(provider)
+    record = record_it(job, "f" * 64)
+
+    def fail_late(*_: Any) -> str:
+        record()
+        # To have a name for its own bytes, it has taken away the other ones.
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(mirroring, "store", fail_late)
+    job = run(job)
+
+    assert (job.mirror_status, job.mirror_attempts) == ("due", 0)
+    assert "different bytes" in job.events.get(kind="mirror", new="due").reason
+
+
+def test_a_late_worker_that_fails_to_store_leaves_the_same_bytes_alone(
+    provider: MeddledProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = completed(provider)
+    record = record_it(job, provider.sha256("proj_1"))
+
+    def fail_late(*_: Any) -> str:
+        record()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(mirroring, "store", fail_late)
+
+    assert run(job).mirror_status == "stored"
+
+
 def test_a_file_that_came_too_late_is_looked_at_again_by_who_is_at_it(
     provider: MeddledProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -99,7 +99,8 @@ def _save(done: Download, storage: Storage, name: str, *, before: int | None) ->
         _remove_part(storage, name, whole={before, done.size})
         raise
     if saved != name or storage.size(saved) != done.size:
-        storage.delete(saved)
+        if saved != name or not _loses_nothing(storage):
+            storage.delete(saved)
         raise StorageError(f"storage did not keep the file as it was under {name}")
 
 
@@ -133,6 +134,14 @@ def _remove_part(storage: Storage, name: str, *, whole: Collection[int | None]) 
     with contextlib.suppress(Exception):
         if storage.exists(name) and storage.size(name) not in whole:
             storage.delete(name)
+
+
+def _loses_nothing(storage: Storage) -> bool:
+    """Whether a file of another size than the one just saved must be another worker's.
+
+    A rename changes no file, and S3 refuses one that is shorter than was announced.
+    """
+    return parts.are_beside(storage) or s3.is_s3(storage)
 
 
 def _sha256(storage: Storage, name: str) -> str:

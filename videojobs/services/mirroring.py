@@ -55,7 +55,7 @@ def _keep(job: VideoJob, probed: list[ProviderHold]) -> dict[str, Any]:
         if not still_ours(job):
             raise ClaimLost
         return {
-            "output": pipeline.store(done, storage, stem + done.extension),
+            "output": _store(job, done),
             "output_size": done.size,
             "output_sha256": done.sha256,
             "content_type": done.content_type,
@@ -65,6 +65,17 @@ def _keep(job: VideoJob, probed: list[ProviderHold]) -> dict[str, Any]:
             "output_duration": found and found.duration,
             "poster": _keep_poster(job, found.poster) if found and found.poster else "",
         }
+
+
+def _store(job: VideoJob, done: pipeline.Download) -> str:
+    """Store a download and return its name. What fails too late may have taken another's away."""
+    name = job.output_stem + done.extension
+    try:
+        return pipeline.store(done, job.output.storage, name)
+    except Exception:
+        if not still_ours(job):
+            _leave_nothing_false(job, name, done.sha256)
+        raise
 
 
 def _keep_poster(job: VideoJob, picture: bytes) -> str:
@@ -118,7 +129,7 @@ def _mirror_stored(job: VideoJob, stored: dict[str, Any]) -> None:
         _delete(job, before - now)
     else:
         _leave_no_orphan(job, now)
-        _leave_nothing_false(job, stored)
+        _leave_nothing_false(job, stored["output"], stored["output_sha256"])
 
 
 def _leave_no_orphan(job: VideoJob, names: set[str]) -> None:
@@ -130,7 +141,7 @@ def _leave_no_orphan(job: VideoJob, names: set[str]) -> None:
     _delete(job, names - _files(*kept))
 
 
-def _leave_nothing_false(job: VideoJob, stored: dict[str, Any]) -> None:
+def _leave_nothing_false(job: VideoJob, name: str, sha256: str) -> None:
     """See that nobody's hash stands over our bytes, which came too late, under the same name.
 
     A worker that is at it may have stored its own before us, and must not record them. One that
@@ -143,8 +154,8 @@ def _leave_nothing_false(job: VideoJob, stored: dict[str, Any]) -> None:
         VideoJob.objects.rearm(other)
     elif (
         other.mirror_status == MirrorStatus.STORED
-        and other.output.name == stored["output"]
-        and other.output_sha256 != stored["output_sha256"]
+        and other.output.name == name
+        and other.output_sha256 != sha256
     ):
         record(
             other,
