@@ -361,8 +361,9 @@ def test_after_a_hold_a_create_call_goes_out_only_once_a_harmless_one_was_answer
 
 @pytest.mark.parametrize("nothing", [Drop(), Hang(5)])
 def test_a_harmless_call_without_an_answer_lets_no_create_call_out(
-    nothing: Any, provider: SimulatedProvider, clock: time_machine.Traveller
+    nothing: Any, provider: SimulatedProvider, clock: time_machine.Traveller, settings: Any
 ) -> None:
+    settings.VIDEOJOBS |= jobs.IMPATIENT
     run(tracked(provider, "proj_1", LIMITED))
     job = submitted()
     provider.add_task("videojobs-probe", Script([nothing]))

@@ -234,8 +234,9 @@ AMBIGUOUS = {
 
 @pytest.mark.parametrize("create", AMBIGUOUS.values(), ids=AMBIGUOUS)
 def test_after_an_answer_that_leaves_it_open_nothing_is_ever_sent_again(
-    create: Any, provider: MeddledProvider
+    create: Any, provider: MeddledProvider, settings: Any
 ) -> None:
+    settings.VIDEOJOBS |= jobs.IMPATIENT
     provider.expect("kitten", Script(create=create))
     job = run(submitted())
     assert (job.status, job.due_at) == (Status.UNCONFIRMED, None)
@@ -419,7 +420,7 @@ def test_an_id_that_could_not_be_recorded_is_in_the_log(
 
     caplog.set_level("INFO")
 
-    settings.VIDEOJOBS |= {"LEASE_MARGIN": 0.1}
+    settings.VIDEOJOBS |= {**jobs.IMPATIENT, "LEASE_MARGIN": 0.1}
     with before_the_record(go_away, nth=3, times=10**6), pytest.raises(OperationalError):
         run(submitted())
 
@@ -565,7 +566,10 @@ TROUBLE = {
 
 
 @pytest.mark.parametrize("trouble", TROUBLE.values(), ids=TROUBLE)
-def test_no_trouble_on_the_way_fails_a_job(trouble: Any, provider: MeddledProvider) -> None:
+def test_no_trouble_on_the_way_fails_a_job(
+    trouble: Any, provider: MeddledProvider, settings: Any
+) -> None:
+    settings.VIDEOJOBS |= jobs.IMPATIENT
     job = run(tracked(provider, Script([trouble, "completed"])))
 
     assert (job.status, job.error_count, job.check_count) == (Status.QUEUED, 1, 1)
