@@ -4,7 +4,6 @@ import logging
 from typing import Any
 from uuid import UUID
 
-from django.db import router
 from django.utils import timezone
 
 from .. import client, holds
@@ -135,7 +134,7 @@ def _mirror_stored(job: VideoJob, stored: dict[str, Any]) -> None:
 
 def _leave_no_orphan(job: VideoJob, names: set[str]) -> None:
     """Remove files that came too late, unless another worker recorded them or will find them."""
-    rows = VideoJob.objects.filter(pk=job.pk)
+    rows = VideoJob.objects.at_source().filter(pk=job.pk)
     if rows.filter(mirror_status=MirrorStatus.DUE).exists():
         return
     kept = rows.values_list("output", "poster").first() or ()
@@ -149,7 +148,7 @@ def _leave_nothing_false(job: VideoJob, name: str, sha256: str) -> None:
     has recorded other bytes may not have them any more, nor the same ones where we have taken them
     away: they are fetched again. If he was just quicker than we, we look again.
     """
-    rows = VideoJob.objects.using(router.db_for_write(VideoJob)).filter(pk=job.pk)
+    rows = VideoJob.objects.at_source().filter(pk=job.pk)
     done = False
     while not done and (other := rows.first()) is not None:
         if other.mirror_status == MirrorStatus.DUE and other.claimed_until:
