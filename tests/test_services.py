@@ -1118,6 +1118,25 @@ def test_a_late_worker_that_fails_to_store_leaves_the_same_bytes_alone(
     assert run(job).mirror_status == "stored"
 
 
+def test_a_late_worker_leaves_a_file_alone_while_storage_can_not_be_asked(
+    provider: MeddledProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = completed(provider)
+    record = record_it(job, provider.sha256("proj_1"))
+
+    def fail_late(*_: Any) -> str:
+        record()
+        raise OSError(5, "Input/output error")
+
+    def fail(*_: Any) -> bool:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(mirroring, "store", fail_late)
+    monkeypatch.setattr(FileSystemStorage, "exists", fail)
+
+    assert run(job).mirror_status == "stored"
+
+
 def test_a_file_that_came_too_late_is_looked_at_again_by_who_is_at_it(
     provider: MeddledProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:

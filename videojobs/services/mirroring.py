@@ -171,11 +171,12 @@ def _leave_nothing_false(job: VideoJob, name: str, sha256: str) -> None:
 
 
 def _is_there(job: VideoJob) -> bool:
-    """Whether storage has what the job names. If it can't say: to fetch it again costs nothing."""
+    """Whether storage has what the job names; also true where it can't say, as during an outage."""
     try:
         return all(map(job.output.storage.exists, _files(job.output.name, job.poster.name)))
-    except Exception:
-        return False
+    except Exception as error:
+        logger.warning("job=%s nobody knows if its file is there: %s", job.pk, clean(str(error)))
+        return True
 
 
 def _files(*names: str | None) -> set[str]:
