@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from tests import jobs
 from videojobs import client, services
+from videojobs.exceptions import KeyRejected
 from videojobs.models import JobEvent, ProviderHold, VideoJob
 from videojobs.services import probing
 from videojobs.states import Status
@@ -564,3 +565,41 @@ def test_a_rejected_key_uses_up_no_attempt_of_a_download(
     job = run(job)
 
     assert (job.mirror_status, job.mirror_attempts) == ("stored", 2)
+
+
+@pytest.mark.usefixtures("provider")
+def test_a_second_call_has_the_lease_of_a_call_of_its_own(
+    clock: time_machine.Traveller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, left = VideoJob.objects.track("proj_1"), []
+
+    def reject_late(*_: Any) -> client.Answer:
+        until = VideoJob.objects.get().claimed_until
+        assert until
+        left.append((until - timezone.now()).total_seconds())
+        clock.shift(0.7)
+        raise KeyRejected("HTTP 401")
+
+    monkeypatch.setattr(client, "fetch", reject_late)
+    run(job)
+
+    first, second = left
+    assert first == second
+
+
+@pytest.mark.usefixtures("provider")
+def test_a_job_that_was_taken_over_is_not_asked_for_a_second_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job, calls = VideoJob.objects.track("proj_1"), []
+
+    def reject_too_late(*_: Any) -> client.Answer:
+        calls.append(1)
+        VideoJob.objects.rearm(VideoJob.objects.get())
+        raise KeyRejected("HTTP 401")
+
+    monkeypatch.setattr(client, "fetch", reject_too_late)
+    run(job)
+
+    assert calls == [1]
+    assert not ProviderHold.objects.exists()

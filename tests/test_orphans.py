@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import time_machine
 from django.core.files.base import ContentFile
-from django.core.files.storage import storages
+from django.core.files.storage import FileSystemStorage, storages
 from django.utils import timezone
 
 from tests import jobs
@@ -325,6 +325,45 @@ def test_a_person_who_is_too_late_has_to_look_again(later: time_machine.Travelle
     assert orphan.remove()
 
     assert not operations.mirror_again(job, actor="eve")
+
+
+@pytest.mark.parametrize("is_recorded", [True, False], ids=["recorded", "about to be recorded"])
+def test_a_file_that_is_stored_while_it_is_removed_is_fetched_again(
+    later: time_machine.Traveller, monkeypatch: pytest.MonkeyPatch, is_recorded: bool
+) -> None:
+    job, delete = a_job(mirror_status="failed"), FileSystemStorage.delete
+    name = put(a_name(job))
+    workers: list[VideoJob] = []
+
+    def finds_it(storage: FileSystemStorage, removed: str) -> None:
+        now = VideoJob.objects.get()
+        assert operations.mirror_again(now, actor="eve")
+        worker = VideoJob.objects.claim("mirror", now.pk, now.turn)
+        assert worker is not None
+        workers.append(worker)
+        if is_recorded:
+            assert records_it()
+        delete(storage, removed)
+
+    def records_it() -> bool:
+        return VideoJob.objects.transition(
+            workers[0],
+            due_at=None,
+            mirror_status="stored",
+            output=name,
+            output_size=5,
+            output_sha256="f" * 64,
+        )
+
+    monkeypatch.setattr(FileSystemStorage, "delete", finds_it)
+    later.shift(2 * DAY)
+    (orphan,) = orphans.search().orphans
+
+    assert orphan.remove()
+
+    assert is_recorded or not records_it()
+    job.refresh_from_db()
+    assert (job.mirror_status, job.claimed_until) == ("due", None)
 
 
 # The wrong database

@@ -31,6 +31,12 @@ def api_key(settings: Any) -> None:
         ("<a href='https://a.example/v?s=1'>", "<a href='https://a.example/v?[redacted]'>"),
         ("https://a/?s=1 and https://b/?s=2", "https://a/?[redacted] and https://b/?[redacted]"),
         ("https://a/x,https://b/?s=2", "https://a/x,https://b/?[redacted]"),
+        ("https://a/it's.mp4?Sig=abc", "https://a/it's.mp4?[redacted]"),
+        ("https://a/v?name=UTF-8''v.mp4&Sig=abc", "https://a/v?[redacted]"),
+        ("https://a/v?name='v'&Sig=abc", "https://a/v?[redacted]"),
+        ("{'url': 'https://a/it's?s=1', 'b': 2}", "{'url': 'https://a/it's?[redacted]', 'b': 2}"),
+        ('"GET /it\'s.mp4?Sig=abc HTTP/1.1"', '"GET /it\'s.mp4?[redacted] HTTP/1.1"'),
+        ("https://o'hara:p'ss@host/x", "https://host/x"),
         ("https://user:pass@host/x", "https://host/x"),
         ("https://user:p@ss@host/x", "https://host/x"),
         ("redis://:secret@host:6379/0", "redis://host:6379/0"),
@@ -104,7 +110,21 @@ def test_a_cleaned_text_can_be_stored_and_shown_anywhere(text: str, limit: int) 
 
 @pytest.mark.parametrize(
     "piece",
-    ["/", "http://", "http://a", "/?", "?", "#", "x", "://", "@", "http://@", " ", "/a?b=c "],
+    [
+        "/",
+        "http://",
+        "http://a",
+        "/?",
+        "?",
+        "#",
+        "x",
+        "://",
+        "@",
+        "http://@",
+        " ",
+        "/a?b=c ",
+        "a'?",
+    ],
 )
 def test_no_text_takes_longer_than_its_length_deserves(piece: str) -> None:
     text = piece * (200_000 // len(piece))

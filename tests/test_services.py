@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -1109,14 +1109,34 @@ def test_a_late_worker_that_fails_to_store_has_other_bytes_fetched_again(
 def test_a_late_worker_that_fails_to_store_leaves_the_same_bytes_alone(
     provider: MeddledProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    job, store = completed(provider), mirroring.store
+    record = record_it(job, provider.sha256("proj_1"))
+
+    def fail_late(*args: Any) -> str:
+        store(*args)
+        record()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(mirroring, "store", fail_late)
+
+    assert run(job).mirror_status == "stored"
+
+
+def test_a_late_worker_leaves_a_file_alone_while_storage_can_not_be_asked(
+    provider: MeddledProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job = completed(provider)
     record = record_it(job, provider.sha256("proj_1"))
 
     def fail_late(*_: Any) -> str:
         record()
-        raise OSError(28, "No space left on device")
+        raise OSError(5, "Input/output error")
+
+    def fail(*_: Any) -> bool:
+        raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(mirroring, "store", fail_late)
+    monkeypatch.setattr(FileSystemStorage, "exists", fail)
 
     assert run(job).mirror_status == "stored"
 
@@ -1142,6 +1162,91 @@ def test_a_file_that_came_too_late_is_looked_at_again_by_who_is_at_it(
     assert other is not None
     assert not VideoJob.objects.transition(other, due_at=None, mirror_status="failed")
     assert run(job).output_sha256 == provider.sha256("proj_1")
+
+
+def test_a_file_that_came_too_late_is_looked_at_again_though_the_other_was_just_quicker(
+    provider: MeddledProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, store = completed(provider), mirroring.store
+    name = f"{job.output_stem}.mp4"
+
+    def stored_late(*args: Any) -> str:
+        saved = store(*args)
+        # Another worker has the job, has stored its own bytes, and records them while we look.
+        lose_the_worker()
+        other = VideoJob.objects.claim("mirror", job.pk, VideoJob.objects.get().turn)
+        assert other is not None
+        recorded: dict[str, Any] = {
+            "output": name,
+            "output_size": len(SAMPLE),
+            "output_sha256": "f" * 64,
+        }
+        stack.enter_context(
+            before_the_record(
+                lambda: VideoJob.objects.transition(
+                    other, due_at=None, mirror_status="stored", **recorded
+                ),
+                nth=2,
+            )
+        )
+        return saved
+
+    with monkeypatch.context() as patch, ExitStack() as stack:
+        patch.setattr(mirroring, "store", stored_late)
+        job = run(job)
+
+    assert (job.mirror_status, job.mirror_attempts) == ("due", 0)
+    assert run(job).output_sha256 == provider.sha256("proj_1")
+
+
+def test_a_file_that_came_too_late_is_not_taken_away_from_who_has_just_recorded_it(
+    provider: MeddledProvider, media_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, delete = completed(provider), FileSystemStorage.delete
+    pending = [True]
+
+    def delete_late(storage: FileSystemStorage, name: str) -> None:
+        if pending and pending.pop():
+            # A person has it fetched again, and another worker finds the file, and records it.
+            assert operations.mirror_again(VideoJob.objects.get(), actor="ann")
+            assert run(job).mirror_status == "stored"
+        delete(storage, name)
+
+    with monkeypatch.context() as patch, before_the_record(take_it(mirror_status="failed"), nth=3):
+        patch.setattr(FileSystemStorage, "delete", delete_late)
+        job = run(job)
+    assert (job.mirror_status, job.mirror_attempts) == ("due", 0)
+
+    assert run(job).mirror_status == "stored"
+    assert len(files(media_root)) == 1
+
+
+def test_a_late_worker_that_has_taken_the_same_bytes_away_has_them_fetched_again(
+    provider: MeddledProvider, media_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = run(completed(provider))
+    stored = files(media_root)[0]
+    stored.write_bytes(b"an older one")
+    assert operations.mirror_again(job, actor="ann")
+    delete = FileSystemStorage.delete
+
+    def delete_late(storage: FileSystemStorage, name: str) -> None:
+        # Frozen just before it replaces the old file: another worker does so meanwhile.
+        stored.write_bytes(SAMPLE)
+        record_it(job, provider.sha256("proj_1"))()
+        delete(storage, name)
+
+    def fail(*_: Any) -> str:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FileSystemStorage, "delete", delete_late)
+        patch.setattr(FileSystemStorage, "_save", fail)
+        job = run(job)
+    assert job.mirror_status == "due"
+
+    assert run(job).mirror_status == "stored"
+    assert len(files(media_root)) == 1
 
 
 def test_attempts_that_are_lost_with_their_workers_are_bounded(

@@ -81,6 +81,10 @@ def asking(job: VideoJob, probed: Sequence[ProviderHold]) -> Iterator[None]:
         with _judged(_EVERYTHING, probed, (RateLimited,)):
             yield
     except KeyRejected as error:
+        # The lease is for one call. Who has lost the job by now leaves the second one to its next.
+        with _best_effort():
+            if not VideoJob.objects.renew(job):
+                raise
         try:
             probe(job, probed)
         except (KeyRejected, RateLimited) as of_the_key:

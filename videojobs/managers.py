@@ -36,6 +36,11 @@ _MAX_DOUBLINGS = 6
 class VideoJobQuerySet(models.QuerySet["VideoJob"]):
     """All that is ever done to the rows."""
 
+    def at_source(self) -> "VideoJobQuerySet":
+        """The rows where they are written: a replica may not know yet what has become of them."""
+        self._for_write = True
+        return self.using(self.db)
+
     def due(self, now: datetime, *, grace: float) -> "VideoJobQuerySet":
         """Jobs that should have been worked on over `grace` seconds ago: their wake-up is lost.
 

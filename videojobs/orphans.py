@@ -124,7 +124,36 @@ def _remove(found: _Found, job: VideoJob | None) -> bool:
             return False
         job.turn += 1
     found.delete()
+    if job is not None:
+        _leave_nothing_missing(found.name, job)
     return True
+
+
+def _leave_nothing_missing(name: str, job: VideoJob) -> None:
+    """See that no job is stored whose file is gone.
+
+    While storage was removing it, a person may have had the job fetched again, and a worker that
+    found it there has recorded it, or is about to.
+    """
+    rows = VideoJob.objects.at_source().filter(pk=job.pk)
+    done = False
+    while not done and (now := rows.first()) is not None:
+        if now.mirror_status == MirrorStatus.DUE and now.claimed_until:
+            done = VideoJob.objects.rearm(now)
+        elif now.mirror_status == MirrorStatus.STORED and name in (
+            now.output.name,
+            now.poster.name,
+        ):
+            done = VideoJob.objects.transition(
+                now,
+                mirror_status=MirrorStatus.DUE,
+                mirror_attempts=0,
+                video_url="",
+                due_at=timezone.now(),
+                reason="removed as an orphan while it was stored: to be fetched again",
+            )
+        else:
+            done = True
 
 
 def _everything(storage: Storage) -> Iterator[_Found]:

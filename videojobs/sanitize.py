@@ -6,10 +6,12 @@ import unicodedata
 
 from .conf import conf
 
-# A run of text without blanks, quotes and brackets: what may be a URL, and what may be its query.
+# A run of text without blanks, double quotes and brackets: what may be a URL, and what may be its
+# query. An apostrophe is a part of either, as in "it's.mp4", and may be a quote at their end.
 # Each run is matched once and as a whole, so that hostile text costs no more than its length.
-_RUN = re.compile(r"([^\s\"'<>?#]+)([?#][^\s\"'<>]*)?")
-_USERINFO = re.compile(r"://[^\s/?#\"'<>]*@")
+_RUN = re.compile(r"([^\s\"<>?#]+)([?#][^\s\"<>]*)?")
+_USERINFO = re.compile(r"://[^\s/?#\"<>]*@")
+_CLOSING = "',;:.)}"
 # Control and format characters (direction marks among them), surrogates, line separators.
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
@@ -28,7 +30,10 @@ def _without_query(run: re.Match[str]) -> str:
     head, query = run[1], run[2] or ""
     # urllib3's debug log has URLs without their host.
     of_url = "://" in head or ("/" in head and query.startswith("?") and "=" in query)
-    return f"{head}?[redacted]" if query and of_url else run[0]
+    # The quote at its end, and what comes after that, is not the query's.
+    closing = query[len(query.rstrip(_CLOSING)) :]
+    closing = closing if "'" in closing else ""
+    return f"{head}?[redacted]{closing}" if query and of_url else run[0]
 
 
 def clean(text: str, limit: int = 2000) -> str:

@@ -52,14 +52,15 @@ def _delete(job: VideoJob) -> int:
         for file in filter(None, (job.output, job.poster)):
             file.storage.delete(str(file.name))
 
+    source = VideoJob.objects.at_source()
     try:
-        with transaction.atomic():
-            mine = VideoJob.objects.filter(pk=job.pk, turn=job.turn)
+        with transaction.atomic(using=source.db):
+            mine = source.filter(pk=job.pk, turn=job.turn)
             # Takes the row: `delete()` reads first, and deletes whatever it has become by then.
             if not mine.update(turn=job.turn + 1):
                 return 0
-            VideoJob.objects.filter(pk=job.pk).delete()
-            transaction.on_commit(remove_files, robust=True)
+            source.filter(pk=job.pk).delete()
+            transaction.on_commit(remove_files, using=source.db, robust=True)
     except IntegrityError as error:
         # Besides a row that protects it, one that came to refer to it in this moment.
         logger.warning("job=%s is kept: %s", job.pk, error.args[0])

@@ -134,7 +134,7 @@ def _mirror_stored(job: VideoJob, stored: dict[str, Any]) -> None:
 
 def _leave_no_orphan(job: VideoJob, names: set[str]) -> None:
     """Remove files that came too late, unless another worker recorded them or will find them."""
-    rows = VideoJob.objects.filter(pk=job.pk)
+    rows = VideoJob.objects.at_source().filter(pk=job.pk)
     if rows.filter(mirror_status=MirrorStatus.DUE).exists():
         return
     kept = rows.values_list("output", "poster").first() or ()
@@ -145,26 +145,38 @@ def _leave_nothing_false(job: VideoJob, name: str, sha256: str) -> None:
     """See that nobody's hash stands over our bytes, which came too late, under the same name.
 
     A worker that is at it may have stored its own before us, and must not record them. One that
-    has recorded other bytes may not have them any more: they are fetched again.
+    has recorded other bytes may not have them any more, nor the same ones where we have taken them
+    away: they are fetched again. If he was just quicker than we, we look again.
     """
-    other = VideoJob.objects.filter(pk=job.pk).first()
-    if other is None:
-        return
-    if other.mirror_status == MirrorStatus.DUE and other.claimed_until:
-        VideoJob.objects.rearm(other)
-    elif (
-        other.mirror_status == MirrorStatus.STORED
-        and other.output.name == name
-        and other.output_sha256 != sha256
-    ):
-        record(
-            other,
-            mirror_status=MirrorStatus.DUE,
-            mirror_attempts=0,
-            video_url="",
-            due_at=timezone.now(),
-            reason="two workers stored different bytes: to be fetched again",
-        )
+    rows = VideoJob.objects.at_source().filter(pk=job.pk)
+    done = False
+    while not done and (other := rows.first()) is not None:
+        if other.mirror_status == MirrorStatus.DUE and other.claimed_until:
+            done = VideoJob.objects.rearm(other)
+        elif other.mirror_status == MirrorStatus.STORED and (
+            (other.output.name == name and other.output_sha256 != sha256) or not _is_there(other)
+        ):
+            done = record(
+                other,
+                mirror_status=MirrorStatus.DUE,
+                mirror_attempts=0,
+                video_url="",
+                due_at=timezone.now(),
+                reason="two workers stored different bytes: to be fetched again"
+                if other.output_sha256 != sha256
+                else "a worker that came too late took the file away: to be fetched again",
+            )
+        else:
+            done = True
+
+
+def _is_there(job: VideoJob) -> bool:
+    """Whether storage has what the job names; also true where it can't say, as during an outage."""
+    try:
+        return all(map(job.output.storage.exists, _files(job.output.name, job.poster.name)))
+    except Exception as error:
+        logger.warning("job=%s nobody knows if its file is there: %s", job.pk, clean(str(error)))
+        return True
 
 
 def _files(*names: str | None) -> set[str]:

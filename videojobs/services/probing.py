@@ -31,10 +31,11 @@ def probes(
     held = holds.active(step)
     if not held:
         return []
-    job = VideoJob.objects.filter(pk=job_id, turn=turn, claimed_until=None).first()
+    source = VideoJob.objects.at_source()
+    job = source.filter(pk=job_id, turn=turn, claimed_until=None).first()
     if job is None or job.step != step or not client.is_present(job.endpoint) or not calls(job):
         return []
-    with transaction.atomic(durable=True):
+    with transaction.atomic(using=source.db, durable=True):
         pass  # A step that runs inside a transaction is refused before it calls anybody.
     if holds.take_probe(held) and (step != "submit" or _is_answered(job, held)):
         return held

@@ -102,7 +102,8 @@ def _accepted(job: VideoJob, task_id: str) -> None:
         reason = f"the provider answered with the id of another job, {clean(task_id)}"
         _unconfirmed(job, reason)
         return
-    if not recorded and not VideoJob.objects.filter(provider_task_id=task_id).exists():
+    known = VideoJob.objects.at_source().filter(provider_task_id=task_id)
+    if not recorded and not known.exists():
         logger.error("job=%s nobody tracks the task %s that was created", job.pk, clean(task_id))
 
 
@@ -115,12 +116,11 @@ def _record_submission(job: VideoJob, *, reason: str = "", **changes: Any) -> bo
     if record(job, reason=reason, **changes):
         return True
     reason = f"the answer came late; {reason}" if reason else "the answer came late"
-    late = VideoJob.objects.filter(pk=job.pk, status=Status.UNCONFIRMED, turn=job.turn + 1).first()
+    rows = VideoJob.objects.at_source().filter(pk=job.pk)
+    late = rows.filter(status=Status.UNCONFIRMED, turn=job.turn + 1).first()
     if late is not None and record(late, reason=reason, **changes):
         return True
-    stopped = VideoJob.objects.filter(
-        pk=job.pk, status=Status.STOPPED, provider_task_id=None
-    ).first()
+    stopped = rows.filter(status=Status.STOPPED, provider_task_id=None).first()
     known = {name: changes[name] for name in _OF_THE_CALL if name in changes}
     return stopped is not None and record(
         stopped, due_at=None, noteworthy=True, reason=reason, **known
