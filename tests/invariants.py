@@ -216,9 +216,13 @@ MUTANTS = [
     Mutant(
         "I8",
         "services/mirroring.py",
-        "        _leave_no_orphan(job, now)\n        _leave",
-        "        _leave",
+        '    _leave_no_orphan(job, _files(stored["output"], stored["poster"]))\n',
+        "",
         "test_services.py::test_a_job_that_was_deleted_while_its_file_was_stored_leaves_none",
+    ),
+    Mutant(
+        *("I8", "services/mirroring.py", "    _leave_nothing_false(job, stored)\n", "    pass\n"),
+        "test_services.py::test_a_file_that_came_too_late_over_one_with_other_bytes_is_fetched_again",
     ),
     Mutant(
         *("I8", "download.py", "(first, last) == (self.size, total - 1)", "True"),

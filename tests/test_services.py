@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import time_machine
+from celery.exceptions import SoftTimeLimitExceeded
 from django.core.files.storage import FileSystemStorage
 from django.db import InterfaceError, OperationalError, connection, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -18,6 +19,7 @@ from django.utils import timezone
 from tests import jobs
 from videojobs import mirror as mirroring
 from videojobs import operations, services, signals
+from videojobs.lease import KeptClaim
 from videojobs.models import VideoJob
 from videojobs.states import MirrorStatus, Status
 from videojobs.testing import (
@@ -1139,6 +1141,40 @@ def test_a_late_worker_leaves_a_file_alone_while_storage_can_not_be_asked(
     monkeypatch.setattr(FileSystemStorage, "exists", fail)
 
     assert run(job).mirror_status == "stored"
+
+
+def test_a_late_worker_that_ends_after_it_has_stored_has_other_bytes_fetched_again(
+    provider: MeddledProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = completed(provider)
+    record, end = record_it(job, "f" * 64), KeptClaim.__exit__
+
+    def end_late(*args: Any) -> None:
+        end(*args)
+        record()
+        raise SoftTimeLimitExceeded
+
+    monkeypatch.setattr(KeptClaim, "__exit__", end_late)
+    job = run(job)
+
+    assert (job.mirror_status, job.mirror_attempts) == ("due", 0)
+    assert "different bytes" in job.events.get(kind="mirror", new="due").reason
+
+
+def test_a_worker_that_ends_after_it_has_stored_leaves_no_file_of_a_deleted_job(
+    provider: MeddledProvider, media_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, end = completed(provider), KeptClaim.__exit__
+
+    def end_late(*args: Any) -> None:
+        end(*args)
+        VideoJob.objects.all().delete()
+        raise SoftTimeLimitExceeded
+
+    monkeypatch.setattr(KeptClaim, "__exit__", end_late)
+    run(job)
+
+    assert files(media_root) == []
 
 
 def test_a_file_that_came_too_late_is_looked_at_again_by_who_is_at_it(

@@ -32,20 +32,25 @@ def mirror(job_id: UUID | str, turn: int) -> None:
     job = VideoJob.objects.claim("mirror", job_id, turn)
     if job is None:
         return
+    stored: dict[str, Any] = {}
     try:
         if job.mirror_attempts > conf.MIRROR_ATTEMPTS:
             raise OutputRefused("all attempts are used up; the last one was lost with its worker")
-        stored = _keep(job, probed)
+        _keep(job, probed, stored)
     except ClaimLost:
         logger.info("job=%s was taken over during its download", job.pk)
     except Exception as error:
-        _mirror_failed(job, error)
+        if not _mirror_failed(job, error) and stored:
+            _came_too_late(job, stored)
     else:
         _mirror_stored(job, stored)
 
 
-def _keep(job: VideoJob, probed: list[ProviderHold]) -> dict[str, Any]:
-    """Download, verify and store; return what is to be recorded of the file."""
+def _keep(job: VideoJob, probed: list[ProviderHold], stored: dict[str, Any]) -> None:
+    """Download, verify and store; put what is to be recorded of the file into `stored`.
+
+    What is in it if this raises is what may stand in storage all the same, or is gone from it.
+    """
     storage, stem = job.output.storage, job.output_stem
     with (
         KeptClaim(job, seconds=conf.longest_mirror) as claim,
@@ -54,8 +59,8 @@ def _keep(job: VideoJob, probed: list[ProviderHold]) -> dict[str, Any]:
         found = pipeline.verify(done, seconds=job.actual_duration)
         if not still_ours(job):
             raise ClaimLost
-        return {
-            "output": _store(job, done),
+        stored |= {
+            "output": stem + done.extension,
             "output_size": done.size,
             "output_sha256": done.sha256,
             "content_type": done.content_type,
@@ -63,19 +68,11 @@ def _keep(job: VideoJob, probed: list[ProviderHold]) -> dict[str, Any]:
             "output_height": found and found.height,
             "output_codec": found.codec if found else "",
             "output_duration": found and found.duration,
-            "poster": _keep_poster(job, found.poster) if found and found.poster else "",
+            "poster": "",
         }
-
-
-def _store(job: VideoJob, done: pipeline.Download) -> str:
-    """Store a download and return its name. What fails too late may have taken another's away."""
-    name = job.output_stem + done.extension
-    try:
-        return pipeline.store(done, job.output.storage, name)
-    except Exception:
-        if not still_ours(job):
-            _leave_nothing_false(job, name, done.sha256)
-        raise
+        pipeline.store(done, storage, stored["output"])
+        if found and found.poster:
+            stored["poster"] = _keep_poster(job, found.poster)
 
 
 def _keep_poster(job: VideoJob, picture: bytes) -> str:
@@ -124,12 +121,15 @@ def _mirror_stored(job: VideoJob, stored: dict[str, Any]) -> None:
         due_at=None,
         **stored,
     )
-    now = _files(stored["output"], stored["poster"])
     if recorded:
-        _delete(job, before - now)
+        _delete(job, before - _files(stored["output"], stored["poster"]))
     else:
-        _leave_no_orphan(job, now)
-        _leave_nothing_false(job, stored["output"], stored["output_sha256"])
+        _came_too_late(job, stored)
+
+
+def _came_too_late(job: VideoJob, stored: dict[str, Any]) -> None:
+    _leave_no_orphan(job, _files(stored["output"], stored["poster"]))
+    _leave_nothing_false(job, stored)
 
 
 def _leave_no_orphan(job: VideoJob, names: set[str]) -> None:
@@ -141,13 +141,14 @@ def _leave_no_orphan(job: VideoJob, names: set[str]) -> None:
     _delete(job, names - _files(*kept))
 
 
-def _leave_nothing_false(job: VideoJob, name: str, sha256: str) -> None:
+def _leave_nothing_false(job: VideoJob, stored: dict[str, Any]) -> None:
     """See that nobody's hash stands over our bytes, which came too late, under the same name.
 
     A worker that is at it may have stored its own before us, and must not record them. One that
     has recorded other bytes may not have them any more, nor the same ones where we have taken them
     away: they are fetched again. If he was just quicker than we, we look again.
     """
+    name, sha256 = stored["output"], stored["output_sha256"]
     rows = VideoJob.objects.at_source().filter(pk=job.pk)
     done = False
     while not done and (other := rows.first()) is not None:
@@ -191,7 +192,8 @@ def _delete(job: VideoJob, names: set[str]) -> None:
             logger.warning("job=%s %s stays in storage: %s", job.pk, name, clean(str(error)))
 
 
-def _mirror_failed(job: VideoJob, error: Exception) -> None:
+def _mirror_failed(job: VideoJob, error: Exception) -> bool:
+    """Record a failed attempt, and when the next one is; False if the job was taken over."""
     retry_at, attempts = None, job.mirror_attempts
     if held_until := getattr(error, "held_until", None):  # it says nothing about the output
         retry_at, attempts = Policy.current().after(held_until), attempts - 1
@@ -202,7 +204,7 @@ def _mirror_failed(job: VideoJob, error: Exception) -> None:
             attempts=job.mirror_attempts,
             retry_after=getattr(error, "retry_after", None),
         )
-    record(
+    return record(
         job,
         mirror_status=MirrorStatus.DUE if retry_at else MirrorStatus.FAILED,
         mirror_attempts=attempts,
