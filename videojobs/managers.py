@@ -209,6 +209,29 @@ class VideoJobQuerySet(models.QuerySet["VideoJob"]):
         wakes = min(job.wake_count + 1, _MAX_DOUBLINGS)
         return self.transition(job, due_at=due_at, wake_count=wakes)
 
+    def doubt(self, pk: UUID, why: Callable[["VideoJob"], str]) -> None:
+        """Have a job's output fetched again if storage may not have what its row says.
+
+        `why` gives the reason to think so of a job that is stored; "" if there is none. A worker
+        that is at it must not record what it has found. Whoever was just quicker than we is looked
+        at again.
+        """
+        rows, done = self.at_source().filter(pk=pk), False
+        while not done and (job := rows.first()) is not None:
+            if job.mirror_status == MirrorStatus.DUE and job.claimed_until:
+                done = self.rearm(job)
+            elif job.mirror_status == MirrorStatus.STORED and (reason := why(job)):
+                done = self.transition(
+                    job,
+                    mirror_status=MirrorStatus.DUE,
+                    mirror_attempts=0,
+                    video_url="",
+                    due_at=timezone.now(),
+                    reason=f"{reason}: to be fetched again",
+                )
+            else:
+                done = True
+
     def _tell(
         self, job: "VideoJob", kind: str, was: tuple[str, str], *, reason: str, actor: str
     ) -> None:

@@ -125,35 +125,15 @@ def _remove(found: _Found, job: VideoJob | None) -> bool:
         job.turn += 1
     found.delete()
     if job is not None:
-        _leave_nothing_missing(found.name, job)
+        # While storage was removing it, a person may have had the job fetched again, and a worker
+        # that found it there has recorded it, or is about to.
+        VideoJob.objects.doubt(job.pk, partial(_why_missing, found.name))
     return True
 
 
-def _leave_nothing_missing(name: str, job: VideoJob) -> None:
-    """See that no job is stored whose file is gone.
-
-    While storage was removing it, a person may have had the job fetched again, and a worker that
-    found it there has recorded it, or is about to.
-    """
-    rows = VideoJob.objects.at_source().filter(pk=job.pk)
-    done = False
-    while not done and (now := rows.first()) is not None:
-        if now.mirror_status == MirrorStatus.DUE and now.claimed_until:
-            done = VideoJob.objects.rearm(now)
-        elif now.mirror_status == MirrorStatus.STORED and name in (
-            now.output.name,
-            now.poster.name,
-        ):
-            done = VideoJob.objects.transition(
-                now,
-                mirror_status=MirrorStatus.DUE,
-                mirror_attempts=0,
-                video_url="",
-                due_at=timezone.now(),
-                reason="removed as an orphan while it was stored: to be fetched again",
-            )
-        else:
-            done = True
+def _why_missing(name: str, job: VideoJob) -> str:
+    is_named = name in (job.output.name, job.poster.name)
+    return "removed as an orphan while it was stored" if is_named else ""
 
 
 def _everything(storage: Storage) -> Iterator[_Found]:

@@ -16,7 +16,7 @@ from ..sanitize import clean
 from ..schedule import Policy
 from ..states import MirrorStatus, Status
 from .probing import probes
-from .recording import describe, is_noteworthy, record, still_ours
+from .recording import describe, doubt, is_noteworthy, record, still_ours
 
 logger = logging.getLogger("videojobs")
 
@@ -146,29 +146,16 @@ def _leave_nothing_false(job: VideoJob, stored: dict[str, Any]) -> None:
 
     A worker that is at it may have stored its own before us, and must not record them. One that
     has recorded other bytes may not have them any more, nor the same ones where we have taken them
-    away: they are fetched again. If he was just quicker than we, we look again.
+    away: they are fetched again.
     """
-    name, sha256 = stored["output"], stored["output_sha256"]
-    rows = VideoJob.objects.at_source().filter(pk=job.pk)
-    done = False
-    while not done and (other := rows.first()) is not None:
-        if other.mirror_status == MirrorStatus.DUE and other.claimed_until:
-            done = VideoJob.objects.rearm(other)
-        elif other.mirror_status == MirrorStatus.STORED and (
-            (other.output.name == name and other.output_sha256 != sha256) or not _is_there(other)
-        ):
-            done = record(
-                other,
-                mirror_status=MirrorStatus.DUE,
-                mirror_attempts=0,
-                video_url="",
-                due_at=timezone.now(),
-                reason="two workers stored different bytes: to be fetched again"
-                if other.output_sha256 != sha256
-                else "a worker that came too late took the file away: to be fetched again",
-            )
-        else:
-            done = True
+
+    def why(other: VideoJob) -> str:
+        is_other = other.output_sha256 != stored["output_sha256"]
+        if is_other and other.output.name == stored["output"]:
+            return "two workers stored different bytes"
+        return "" if _is_there(other) else "a worker that came too late took the file away"
+
+    doubt(job, why)
 
 
 def _is_there(job: VideoJob) -> bool:

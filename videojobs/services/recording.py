@@ -4,7 +4,7 @@ import logging
 import time
 import traceback
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from django.db import InterfaceError, OperationalError, connections, router
 
@@ -15,6 +15,7 @@ from ..sanitize import clean, redact
 
 logger = logging.getLogger("videojobs")
 
+_Done = TypeVar("_Done")
 #: Seconds between two tries to record something in a database that is away.
 _PATIENCE = 0.25
 
@@ -29,7 +30,12 @@ def still_ours(job: VideoJob) -> bool:
     return _patiently(job, lambda: VideoJob.objects.renew(job))
 
 
-def _patiently(job: VideoJob, write: Callable[[], bool]) -> bool:
+def doubt(job: VideoJob, why: Callable[[VideoJob], str]) -> None:
+    """`doubt` of the manager, with patience: nothing else would find out that a video is false."""
+    _patiently(job, lambda: VideoJob.objects.doubt(job.pk, why))
+
+
+def _patiently(job: VideoJob, write: Callable[[], _Done]) -> _Done:
     """Try to write again while the database is away or in conflict, for as long as a lease."""
     until = time.monotonic() + conf.lease
     while True:
