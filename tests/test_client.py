@@ -153,7 +153,9 @@ def test_a_refusal_says_why(provider: RawServer, body: object, reason: str, stat
     assert (str(caught.value), caught.value.transient) == (reason, False)
 
 
-@pytest.mark.parametrize("code", [401, 403, 407, 408, 409, 423, 425, 429, 500, 502, 503, 504, 302])
+@pytest.mark.parametrize(
+    "code", [401, 402, 403, 407, 408, 409, 423, 425, 429, 500, 502, 503, 504, 302]
+)
 def test_an_error_that_says_nothing_of_the_request_is_no_refusal(
     provider: RawServer, code: int
 ) -> None:
@@ -431,6 +433,7 @@ def test_an_envelope_that_says_no_is_an_error_and_no_verdict(provider: RawServer
     ("code", "kind"),
     [
         (401, KeyRejected),
+        (402, KeyRejected),
         (403, KeyRejected),
         (404, TaskNotFound),
         (429, RateLimited),

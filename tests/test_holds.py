@@ -376,7 +376,12 @@ def test_a_harmless_call_without_an_answer_lets_no_create_call_out(
 
 
 @pytest.mark.parametrize(
-    "answer", [LIMITED, Answer(403, {"code": "403", "msg": "insufficient balance"})]
+    "answer",
+    [
+        LIMITED,
+        Answer(402, {"code": "402", "msg": "Insufficient balance"}),
+        Answer(403, {"code": "403", "msg": "insufficient balance"}),
+    ],
 )
 def test_a_provider_that_takes_no_new_requests_is_still_asked_for_the_old_ones(
     answer: Answer, provider: SimulatedProvider, clock: time_machine.Traveller

@@ -31,7 +31,12 @@ _MAX_ANSWER = 1024 * 1024
 _MAX_ID = 255
 _MAX_URL = 4096
 # Client errors that say nothing about the request itself.
-_NO_REFUSAL = frozenset({401, 403, 407, 408, 409, 423, 425, 429})
+_NO_REFUSAL = frozenset({401, 402, 403, 407, 408, 409, 423, 425, 429})
+_KINDS: dict[int, type[ProviderError]] = {
+    **dict.fromkeys((401, 402, 403), KeyRejected),
+    404: TaskNotFound,
+    429: RateLimited,
+}
 _URL_FIELDS = ("video_url", "videoUrl", "image_url")
 
 
@@ -130,8 +135,7 @@ def _http_error(reply: transport.Reply) -> ProviderError:
     message = f"HTTP {reply.status}"
     if said := _refusal(_json_object(reply)):
         message += f": {said}"
-    kinds = {401: KeyRejected, 403: KeyRejected, 404: TaskNotFound, 429: RateLimited}
-    kind = kinds.get(reply.status, ProviderError)
+    kind = _KINDS.get(reply.status, ProviderError)
     return kind(message, retry_after=reply.retry_after)
 
 

@@ -60,7 +60,7 @@ class ProviderError(VideoJobsError):
 
 
 class KeyRejected(ProviderError):
-    """HTTP 401 or 403: the API key is wrong, blocked or out of funds."""
+    """HTTP 401, 402 or 403: the API key is wrong, blocked or out of funds."""
 
 
 class RateLimited(ProviderError):

@@ -1,8 +1,8 @@
 """A hold: the provider is left alone by all jobs of an API key, until one call finds out more.
 
-An HTTP 429 or 401 is meant for the key and not for a job. So it is kept in a row, and no job calls
-before `until`. Then the first one that comes takes the probe: it calls, while the others go on
-waiting, and what it gets lifts the hold or prolongs it. (A circuit breaker, in other words.)
+An HTTP 429, 401 or 402 is meant for the key and not for a job. So it is kept in a row, and no job
+calls before `until`. Then the first one that comes takes the probe: it calls, while the others go
+on waiting, and what it gets lifts the hold or prolongs it. (A circuit breaker, in other words.)
 
 What turns a check away holds everything. What turns a create call away holds create calls only:
 a key without funds may still ask for what it has paid for.

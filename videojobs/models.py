@@ -296,7 +296,7 @@ class ProviderHold(models.Model):
     class Kind(models.TextChoices):
         # It asked for it (HTTP 429).
         LIMITED = "limited", _("rate limit")
-        # It takes no call with this key (HTTP 401, 403).
+        # It takes no call with this key (HTTP 401, 402, 403).
         REJECTED = "rejected", _("key rejected")
         # No connection stands.
         UNREACHABLE = "unreachable", _("unreachable")
