@@ -30,6 +30,7 @@ from videojobs.exceptions import (
     Refused,
     TaskNotFound,
     TransportError,
+    Unavailable,
     VideoJobsError,
 )
 from videojobs.states import Status
@@ -437,13 +438,13 @@ def test_an_envelope_that_says_no_is_an_error_and_no_verdict(provider: RawServer
         (403, KeyRejected),
         (404, TaskNotFound),
         (429, RateLimited),
-        (204, InvalidAnswer),
-        (301, ProviderError),
+        (204, Unavailable),
+        (301, Unavailable),
         (400, ProviderError),
         (410, ProviderError),
-        (500, ProviderError),
-        (503, ProviderError),
-        (599, ProviderError),
+        (500, Unavailable),
+        (503, Unavailable),
+        (599, Unavailable),
     ],
 )
 def test_an_http_code_has_its_error_and_all_of_them_are_transient(

@@ -212,6 +212,7 @@ def test_the_words_are_made_when_they_are_shown_and_not_at_import() -> None:
         ("rejected", "has rejected the API key for 2 min (HTTP 401)"),
         ("limited", "has asked for fewer calls for 2 min (HTTP 429)"),
         ("unreachable", "has been out of reach for 2 min (refused)"),
+        ("failing", "has been answering with errors for 2 min (HTTP 502)"),
     ],
 )
 def test_a_hold_is_told_with_its_reason_and_when_it_is_tried_again(
@@ -225,6 +226,13 @@ def test_a_hold_is_told_with_its_reason_and_when_it_is_tried_again(
     assert expected in notice
     assert notice.endswith("The next try: in 4 min.")
     assert later.endswith("The next job that is due tries again.")
+
+
+@pytest.mark.django_db
+def test_a_doubt_that_lets_nobody_wait_is_not_told() -> None:
+    jobs.make_hold("doubted")
+
+    assert outlook.hold_notice() == ""
 
 
 @pytest.mark.django_db

@@ -23,6 +23,7 @@ from .exceptions import (
     RateLimited,
     Refused,
     TaskNotFound,
+    Unavailable,
 )
 from .sanitize import clean
 from .states import Status, from_provider
@@ -66,7 +67,7 @@ def submit(endpoint: str, body: Mapping[str, Any]) -> str:
             raise Refused(refusal)
         raise _http_error(reply)
     if answer is None:
-        raise InvalidAnswer("the answer to the create call is not a JSON object")
+        raise Unavailable("the answer to the create call is not a JSON object")
     task_id = _created_id(answer)
     if refusal and not task_id:
         raise Refused(refusal)
@@ -87,7 +88,7 @@ def fetch(endpoint: str, task_id: str) -> Answer:
         raise _http_error(reply)
     answer = _json_object(reply)
     if answer is None:
-        raise InvalidAnswer("the answer is not a JSON object")
+        raise Unavailable("the answer is not a JSON object")
     if refusal := _refusal(answer):
         raise ProviderError(f"the provider answers: {refusal}")
     return _answer(answer, task_id)
@@ -135,7 +136,8 @@ def _http_error(reply: transport.Reply) -> ProviderError:
     message = f"HTTP {reply.status}"
     if said := _refusal(_json_object(reply)):
         message += f": {said}"
-    kind = _KINDS.get(reply.status, ProviderError)
+    other = ProviderError if 400 <= reply.status < 500 else Unavailable
+    kind = _KINDS.get(reply.status, other)
     return kind(message, retry_after=reply.retry_after)
 
 

@@ -75,6 +75,10 @@ class InvalidAnswer(ProviderError):
     """An answer without sense: not JSON, an unknown status, another task's id."""
 
 
+class Unavailable(InvalidAnswer):
+    """HTTP 5xx, a redirect, or no JSON: it comes from a provider in trouble, or from before it."""
+
+
 class Refused(ProviderError):
     """The provider understood a create call and said no. Nothing was created."""
 

@@ -300,6 +300,10 @@ class ProviderHold(models.Model):
         REJECTED = "rejected", _("key rejected")
         # No connection stands.
         UNREACHABLE = "unreachable", _("unreachable")
+        # One create call had no clear answer: nobody waits, but a harmless call goes first.
+        DOUBTED = "doubted", _("doubted")
+        # So it was again, or the harmless call had none.
+        FAILING = "failing", _("failing")
 
     class Scope(models.TextChoices):
         EVERYTHING = "everything", _("everything")

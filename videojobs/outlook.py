@@ -134,7 +134,13 @@ def expected(when: datetime, now: datetime | None = None) -> str:
 def hold_notice(now: datetime | None = None) -> str:
     """What a person has to know of holds of the provider, in a few sentences; "" without one."""
     now = now or timezone.now()
-    return " ".join(_told(hold, now) for hold in holds.active("submit"))
+    return " ".join(_told(hold, now) for hold in told_holds())
+
+
+def told_holds() -> list[ProviderHold]:
+    """The holds that a person has to know of: a doubt lets nobody wait."""
+    active = holds.active("submit")
+    return [hold for hold in active if hold.kind != ProviderHold.Kind.DOUBTED]
 
 
 def _told(hold: ProviderHold, now: datetime) -> str:
@@ -142,6 +148,8 @@ def _told(hold: ProviderHold, now: datetime) -> str:
     everything = hold.scope == ProviderHold.Scope.EVERYTHING
     if hold.kind == ProviderHold.Kind.UNREACHABLE:
         told = gettext("The provider has been out of reach for %(age)s (%(reason)s).")
+    elif hold.kind == ProviderHold.Kind.FAILING:
+        told = gettext("The provider has been answering with errors for %(age)s (%(reason)s).")
     elif hold.kind == ProviderHold.Kind.LIMITED:
         told = gettext("The provider has asked for fewer calls for %(age)s (%(reason)s).")
     elif everything:
