@@ -164,7 +164,13 @@ def test_an_error_that_says_nothing_of_the_request_is_no_refusal(
     with pytest.raises(ProviderError) as caught:
         submit(provider)
     assert not isinstance(caught.value, Refused)
-    assert str(caught.value) == f"HTTP {code}: no (code {code})"
+    assert str(caught.value) == f"HTTP {code}: no"
+
+
+def test_a_code_that_is_not_the_one_of_http_is_said_beside_it(provider: RawServer) -> None:
+    says(provider, {"code": 1001, "msg": "no"}, status="503 X")
+    with pytest.raises(ProviderError, match=r"^HTTP 503: no \(code 1001\)$"):
+        submit(provider)
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b'{"error": "x"}', b"[]"])

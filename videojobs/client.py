@@ -134,19 +134,23 @@ def _json_object(reply: transport.Reply) -> dict[str, Any] | None:
 
 def _http_error(reply: transport.Reply) -> ProviderError:
     message = f"HTTP {reply.status}"
-    if said := _refusal(_json_object(reply)):
+    if said := _refusal(_json_object(reply), status=reply.status):
         message += f": {said}"
     other = ProviderError if 400 <= reply.status < 500 else Unavailable
     kind = _KINDS.get(reply.status, other)
     return kind(message, retry_after=reply.retry_after)
 
 
-def _refusal(answer: dict[str, Any] | None) -> str:
-    """The reason in an envelope whose `code` is not zero ("0" on some pages, 0 on others)."""
-    code = (answer or {}).get("code")
-    if answer is None or code is None or _text(code).strip() == "0":
+def _refusal(answer: dict[str, Any] | None, *, status: int = 0) -> str:
+    """The reason in an envelope whose `code` is not zero ("0" on some pages, 0 on others).
+
+    The code is named, unless it is the HTTP `status`, which is said already.
+    """
+    code = _text((answer or {}).get("code")).strip()
+    if answer is None or answer.get("code") is None or code == "0":
         return ""
-    return clean(f"{_text(answer.get('msg')) or 'no reason given'} (code {_text(code)[:60]})")
+    said = _text(answer.get("msg")) or "no reason given"
+    return clean(said if code == str(status) else f"{said} (code {code[:60]})")
 
 
 def _created_id(answer: dict[str, Any]) -> str:
