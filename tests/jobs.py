@@ -81,6 +81,13 @@ def make_stored(**fields: Any) -> VideoJob:
     return job
 
 
+_REASONS = {
+    "rejected": "HTTP 401",
+    "limited": "HTTP 429",
+    "unreachable": "refused",
+    "doubted": "HTTP 502",
+    "failing": "HTTP 502",
+}
 _VARIANTS: dict[str, dict[str, Any]] = {
     "due": {"mirror_status": "due"},
     "stored": {
@@ -121,9 +128,9 @@ def _variant(state: str) -> dict[str, Any]:
 
 def make_hold(kind: str) -> ProviderHold:
     """A hold of the provider, since two minutes and for four more."""
-    reason = {"rejected": "HTTP 401", "limited": "HTTP 429", "unreachable": "refused"}[kind]
+    reason = _REASONS[kind]
     return ProviderHold.objects.create(
-        scope="creates" if kind == "unreachable" else "everything",
+        scope="everything" if kind in ("rejected", "limited") else "creates",
         key_digest=holds._key_digest(),
         kind=kind,
         reason=reason,

@@ -653,7 +653,7 @@ def test_asking_takes_as_many_queries_for_fifty_jobs_as_for_one(name: str, steer
     asked(1)
     one, fifty = asked(1), asked(50)
 
-    assert one == fifty <= 11
+    assert one == fifty <= 12
 
 
 @pytest.mark.parametrize("name", ASKS_ON_LIST)
@@ -767,6 +767,29 @@ def test_an_answer_needs_what_its_form_had_not_been_asked_for(steerer: Client) -
     job = jobs.make("unconfirmed")
 
     assert steerer.post(answer_url("attach"), confirmed(job)).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("name", "state", "is_told"),
+    [("generate_again", "stored", 1), ("not_created", "unconfirmed", 1), ("stop", "queued", 0)],
+)
+def test_the_page_that_asks_before_a_request_is_sent_tells_of_a_hold(
+    steerer: Client, name: str, state: str, is_told: int
+) -> None:
+    jobs.make_hold("limited")
+
+    text = steerer.post(LIST, selected(name, jobs.make(state))).content.decode()
+
+    assert text.count("The provider has ") == is_told
+
+
+def test_a_jobs_own_page_that_asks_tells_of_a_hold(steerer: Client) -> None:
+    jobs.make_hold("limited")
+    job = jobs.make("stored")
+
+    text = steerer.post(act_url("generate_again", job), of_page(job)).content.decode()
+
+    assert "The next try: in 4 min." in text
     assert JobEvent.objects.count() == 0
 
 

@@ -357,7 +357,7 @@ def test_a_hostile_prompt_is_submitted_as_it_was_typed(adder: Client) -> None:
 def test_a_hold_of_the_provider_is_said_on_the_form(adder: Client) -> None:
     jobs.make_hold("rejected")
 
-    assert "The provider has rejected the API key" in adder.get(ADD).content.decode()
+    assert "The provider has been rejecting the API key" in adder.get(ADD).content.decode()
 
 
 def test_the_form_has_no_inline_styles_scripts_or_handlers(adder: Client) -> None:

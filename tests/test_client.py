@@ -30,6 +30,7 @@ from videojobs.exceptions import (
     Refused,
     TaskNotFound,
     TransportError,
+    Unavailable,
     VideoJobsError,
 )
 from videojobs.states import Status
@@ -153,7 +154,9 @@ def test_a_refusal_says_why(provider: RawServer, body: object, reason: str, stat
     assert (str(caught.value), caught.value.transient) == (reason, False)
 
 
-@pytest.mark.parametrize("code", [401, 403, 407, 408, 409, 423, 425, 429, 500, 502, 503, 504, 302])
+@pytest.mark.parametrize(
+    "code", [401, 402, 403, 407, 408, 409, 423, 425, 429, 500, 502, 503, 504, 302]
+)
 def test_an_error_that_says_nothing_of_the_request_is_no_refusal(
     provider: RawServer, code: int
 ) -> None:
@@ -161,7 +164,13 @@ def test_an_error_that_says_nothing_of_the_request_is_no_refusal(
     with pytest.raises(ProviderError) as caught:
         submit(provider)
     assert not isinstance(caught.value, Refused)
-    assert str(caught.value) == f"HTTP {code}: no (code {code})"
+    assert str(caught.value) == f"HTTP {code}: no"
+
+
+def test_a_code_that_is_not_the_one_of_http_is_said_beside_it(provider: RawServer) -> None:
+    says(provider, {"code": 1001, "msg": "no"}, status="503 X")
+    with pytest.raises(ProviderError, match=r"^HTTP 503: no \(code 1001\)$"):
+        submit(provider)
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b'{"error": "x"}', b"[]"])
@@ -431,16 +440,17 @@ def test_an_envelope_that_says_no_is_an_error_and_no_verdict(provider: RawServer
     ("code", "kind"),
     [
         (401, KeyRejected),
+        (402, KeyRejected),
         (403, KeyRejected),
         (404, TaskNotFound),
         (429, RateLimited),
-        (204, InvalidAnswer),
-        (301, ProviderError),
+        (204, Unavailable),
+        (301, Unavailable),
         (400, ProviderError),
         (410, ProviderError),
-        (500, ProviderError),
-        (503, ProviderError),
-        (599, ProviderError),
+        (500, Unavailable),
+        (503, Unavailable),
+        (599, Unavailable),
     ],
 )
 def test_an_http_code_has_its_error_and_all_of_them_are_transient(

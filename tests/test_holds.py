@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from tests import jobs
 from videojobs import client, services
+from videojobs.conf import conf
 from videojobs.exceptions import KeyRejected
 from videojobs.models import JobEvent, ProviderHold, VideoJob
 from videojobs.services import probing
@@ -376,7 +377,12 @@ def test_a_harmless_call_without_an_answer_lets_no_create_call_out(
 
 
 @pytest.mark.parametrize(
-    "answer", [LIMITED, Answer(403, {"code": "403", "msg": "insufficient balance"})]
+    "answer",
+    [
+        LIMITED,
+        Answer(402, {"code": "402", "msg": "Insufficient balance"}),
+        Answer(403, {"code": "403", "msg": "insufficient balance"}),
+    ],
 )
 def test_a_provider_that_takes_no_new_requests_is_still_asked_for_the_old_ones(
     answer: Answer, provider: SimulatedProvider, clock: time_machine.Traveller
@@ -603,3 +609,187 @@ def test_a_job_that_was_taken_over_is_not_asked_for_a_second_time(
 
     assert calls == [1]
     assert not ProviderHold.objects.exists()
+
+
+# create calls that stay open
+
+OPEN = {
+    "503": Answer(503, "<html>Back soon</html>"),
+    "500 in json": Answer(500, {"code": "500", "msg": "Internal error"}),
+    "html": Answer(200, "<html>Back soon</html>"),
+    "no id": Answer(200, {"code": "0", "data": {}}),
+    "drop": Drop(),
+    "hang": Hang(5),
+}
+PROBE = "videojobs-probe"
+
+
+def in_maintenance(provider: SimulatedProvider, answer: Any) -> None:
+    """From here on each create call and each harmless call is answered so."""
+    provider.expect("", Script(create=answer))
+    provider.add_task(PROBE, Script([answer]))
+
+
+def sent(provider: SimulatedProvider, prompt: str) -> int:
+    return sum(prompt.encode() in call.body for call in provider.creates)
+
+
+@pytest.mark.parametrize("answer", OPEN.values(), ids=OPEN)
+def test_a_create_call_that_stays_open_costs_the_next_one_a_harmless_call(
+    answer: Any, provider: SimulatedProvider, clock: time_machine.Traveller, settings: Any
+) -> None:
+    settings.VIDEOJOBS |= jobs.IMPATIENT
+    provider.expect("first", Script(create=answer))
+    provider.add_task(PROBE, Script([Answer(404)]))
+    first, second, third = submitted("first"), submitted("second"), submitted("third")
+
+    statuses = [run(job).status for job in (first, second, third)]
+
+    assert statuses == [Status.UNCONFIRMED, Status.QUEUED, Status.QUEUED]
+    assert (provider.checks(PROBE), held()) == (1, None)
+
+
+@pytest.mark.parametrize("answer", [OPEN["503"], OPEN["html"], Drop(), Answer(302)])
+def test_an_hour_of_maintenance_leaves_one_job_to_a_person(
+    answer: Any, provider: SimulatedProvider, clock: time_machine.Traveller
+) -> None:
+    for number in range(20):
+        submitted(f"kitten {number}.")
+    in_maintenance(provider, answer)
+
+    go_on_for(clock, 3500)
+    statuses = list(VideoJob.objects.values_list("status", flat=True))
+    provider.set_script(PROBE, Script([Answer(404)]))
+    provider._expected.clear()
+    go_on_for(clock, 300)
+
+    assert (statuses.count(Status.UNCONFIRMED), statuses.count(Status.PENDING)) == (1, 19)
+    assert provider.checks(PROBE) < 3500 / 30 + 10
+    assert not VideoJob.objects.filter(status=Status.PENDING).exists()
+    assert [sent(provider, f"kitten {number}.") for number in range(20)] == [1] * 20
+
+
+def test_a_second_create_call_that_stays_open_holds_the_others(
+    provider: SimulatedProvider, clock: time_machine.Traveller
+) -> None:
+    provider.expect("", Script(create=Answer(500)))
+    first, second, third = submitted("first"), submitted("second"), submitted("third")
+
+    statuses = [run(job).status for job in (first, second, third)]
+
+    hold = held()
+    assert hold
+    assert statuses == [Status.UNCONFIRMED, Status.UNCONFIRMED, Status.PENDING]
+    assert (hold.kind, hold.scope, hold.count) == ("failing", "creates", 2)
+    assert hold.until == timezone.now() + timedelta(seconds=60)
+
+
+@pytest.mark.parametrize("answer", ["envelope", Answer(400, {"code": "1001", "msg": "No."})])
+def test_a_create_call_with_an_answer_ends_the_doubt(
+    answer: Any, provider: SimulatedProvider, clock: time_machine.Traveller
+) -> None:
+    provider.expect("first", Script(create=Drop()))
+    provider.expect("second", Script(create=answer))
+    run(submitted("first"))
+    doubted = held()
+
+    run(submitted("second"))
+
+    assert (doubted and doubted.kind, held()) == ("doubted", None)
+
+
+def test_a_provider_that_names_the_end_of_its_maintenance_is_left_alone_until_then(
+    provider: SimulatedProvider, clock: time_machine.Traveller
+) -> None:
+    provider.expect("first", Script(create=Answer(503, "", {"Retry-After": "600"})))
+    run(submitted("first"))
+
+    job = run(submitted("second"))
+
+    assert (job.status, provider.checks(PROBE)) == (Status.PENDING, 0)
+    assert 600 <= wait_of(job) <= 630
+
+
+def test_checks_go_on_while_create_calls_stay_open(
+    provider: SimulatedProvider, clock: time_machine.Traveller
+) -> None:
+    provider.expect("", Script(create=Answer(500)))
+    for prompt in ("first", "second"):
+        run(submitted(prompt))
+
+    assert run(tracked(provider, "proj_1", "processing")).status == Status.PROCESSING
+
+
+def test_whoever_meets_the_harmless_call_under_way_looks_again_soon(
+    provider: SimulatedProvider, clock: time_machine.Traveller
+) -> None:
+    provider.expect("first", Script(create=Drop()))
+    run(submitted("first"))
+    second, others = submitted("second"), [submitted("third")]
+    fetch = client.fetch
+
+    def slow_fetch(*args: Any) -> Any:
+        run(others[0])
+        return fetch(*args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(client, "fetch", slow_fetch)
+        run(second)
+
+    others[0].refresh_from_db()
+    assert (others[0].status, sent(provider, "third")) == (Status.PENDING, 0)
+    assert wait_of(others[0]) <= 30
+    assert not others[0].events.exclude(new="pending").exists()
+
+
+def test_a_worker_that_dies_with_the_harmless_call_delays_the_others_by_its_lease(
+    provider: SimulatedProvider, clock: time_machine.Traveller
+) -> None:
+    provider.expect("first", Script(create=Drop()))
+    run(submitted("first"))
+    second = submitted("second")
+
+    def die(*_: Any) -> None:
+        raise SystemExit
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(client, "fetch", die)
+        with pytest.raises(SystemExit):
+            run(second)
+    third = submitted("third")
+    began = timezone.now()
+    while run(third).status == Status.PENDING:
+        clock.move_to(third.due_at)
+
+    assert third.status == Status.QUEUED
+    assert (timezone.now() - began).total_seconds() < conf.lease + 30
+
+
+def test_a_provider_that_never_answers_the_harmless_call_well_gets_a_create_call_each_hour(
+    provider: SimulatedProvider, clock: time_machine.Traveller
+) -> None:
+    provider.add_task(PROBE, Script([Answer(500, {"code": "500", "msg": "no such task"})]))
+    for number in range(10):
+        provider.expect(f"kitten {number}.", Script(create=Answer(500)))
+        submitted(f"kitten {number}.")
+    go_on_for(clock, 3 * 3600 + 300, step=30)
+    waited = VideoJob.objects.filter(status=Status.UNCONFIRMED).count()
+    provider._expected.clear()
+
+    go_on_for(clock, 3600 + 300, step=30)
+
+    assert waited == 1 + 3
+    assert VideoJob.objects.filter(provider_task_id__isnull=False).count() == 6
+
+
+def test_an_outage_that_follows_on_errors_is_told_as_one(
+    provider: SimulatedProvider, clock: time_machine.Traveller
+) -> None:
+    provider.expect("first", Script(create=Answer(500)))
+    run(submitted("first"))
+    provider.stop()
+    job = run(submitted("second"))
+
+    hold = held()
+    assert hold
+    assert (hold.kind, job.status) == ("unreachable", Status.PENDING)

@@ -272,7 +272,7 @@ def test_a_download_that_fails_is_no_failing_check() -> None:
 def test_a_hold_is_told() -> None:
     jobs.make_hold("rejected")
 
-    assert "rejected the API key" in monitor.snapshot().provider.hold_notice
+    assert "rejecting the API key" in monitor.snapshot().provider.hold_notice
 
 
 def test_what_is_stored_is_added_up() -> None:

@@ -226,6 +226,7 @@ AMBIGUOUS = {
     "500": Answer(500, "Internal Server Error"),
     "502 in html": Answer(502, "<html>Bad Gateway</html>"),
     "401": Answer(401, {"code": "401", "msg": "The key is not valid."}),
+    "402": Answer(402, {"code": "402", "msg": "Insufficient balance"}),
     "429": Answer(429, {"code": "429", "msg": "Too fast."}, {"Retry-After": "1"}),
     "garbage": HTML,
     "empty": Answer(200, {}),

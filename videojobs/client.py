@@ -23,6 +23,7 @@ from .exceptions import (
     RateLimited,
     Refused,
     TaskNotFound,
+    Unavailable,
 )
 from .sanitize import clean
 from .states import Status, from_provider
@@ -31,7 +32,12 @@ _MAX_ANSWER = 1024 * 1024
 _MAX_ID = 255
 _MAX_URL = 4096
 # Client errors that say nothing about the request itself.
-_NO_REFUSAL = frozenset({401, 403, 407, 408, 409, 423, 425, 429})
+_NO_REFUSAL = frozenset({401, 402, 403, 407, 408, 409, 423, 425, 429})
+_KINDS: dict[int, type[ProviderError]] = {
+    **dict.fromkeys((401, 402, 403), KeyRejected),
+    404: TaskNotFound,
+    429: RateLimited,
+}
 _URL_FIELDS = ("video_url", "videoUrl", "image_url")
 
 
@@ -61,7 +67,7 @@ def submit(endpoint: str, body: Mapping[str, Any]) -> str:
             raise Refused(refusal)
         raise _http_error(reply)
     if answer is None:
-        raise InvalidAnswer("the answer to the create call is not a JSON object")
+        raise Unavailable("the answer to the create call is not a JSON object")
     task_id = _created_id(answer)
     if refusal and not task_id:
         raise Refused(refusal)
@@ -82,7 +88,7 @@ def fetch(endpoint: str, task_id: str) -> Answer:
         raise _http_error(reply)
     answer = _json_object(reply)
     if answer is None:
-        raise InvalidAnswer("the answer is not a JSON object")
+        raise Unavailable("the answer is not a JSON object")
     if refusal := _refusal(answer):
         raise ProviderError(f"the provider answers: {refusal}")
     return _answer(answer, task_id)
@@ -128,19 +134,23 @@ def _json_object(reply: transport.Reply) -> dict[str, Any] | None:
 
 def _http_error(reply: transport.Reply) -> ProviderError:
     message = f"HTTP {reply.status}"
-    if said := _refusal(_json_object(reply)):
+    if said := _refusal(_json_object(reply), status=reply.status):
         message += f": {said}"
-    kinds = {401: KeyRejected, 403: KeyRejected, 404: TaskNotFound, 429: RateLimited}
-    kind = kinds.get(reply.status, ProviderError)
+    other = ProviderError if 400 <= reply.status < 500 else Unavailable
+    kind = _KINDS.get(reply.status, other)
     return kind(message, retry_after=reply.retry_after)
 
 
-def _refusal(answer: dict[str, Any] | None) -> str:
-    """The reason in an envelope whose `code` is not zero ("0" on some pages, 0 on others)."""
-    code = (answer or {}).get("code")
-    if answer is None or code is None or _text(code).strip() == "0":
+def _refusal(answer: dict[str, Any] | None, *, status: int = 0) -> str:
+    """The reason in an envelope whose `code` is not zero ("0" on some pages, 0 on others).
+
+    The code is named, unless it is the HTTP `status`, which is said already.
+    """
+    code = _text((answer or {}).get("code")).strip()
+    if answer is None or answer.get("code") is None or code == "0":
         return ""
-    return clean(f"{_text(answer.get('msg')) or 'no reason given'} (code {_text(code)[:60]})")
+    said = _text(answer.get("msg")) or "no reason given"
+    return clean(said if code == str(status) else f"{said} (code {code[:60]})")
 
 
 def _created_id(answer: dict[str, Any]) -> str:

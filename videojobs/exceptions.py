@@ -60,7 +60,7 @@ class ProviderError(VideoJobsError):
 
 
 class KeyRejected(ProviderError):
-    """HTTP 401 or 403: the API key is wrong, blocked or out of funds."""
+    """HTTP 401, 402 or 403: the API key is wrong, blocked or out of funds."""
 
 
 class RateLimited(ProviderError):
@@ -73,6 +73,10 @@ class TaskNotFound(ProviderError):
 
 class InvalidAnswer(ProviderError):
     """An answer without sense: not JSON, an unknown status, another task's id."""
+
+
+class Unavailable(InvalidAnswer):
+    """HTTP 5xx, a redirect, or no JSON: it comes from a provider in trouble, or from before it."""
 
 
 class Refused(ProviderError):

@@ -1,11 +1,14 @@
 """A hold: the provider is left alone by all jobs of an API key, until one call finds out more.
 
-An HTTP 429 or 401 is meant for the key and not for a job. So it is kept in a row, and no job calls
-before `until`. Then the first one that comes takes the probe: it calls, while the others go on
-waiting, and what it gets lifts the hold or prolongs it. (A circuit breaker, in other words.)
+An HTTP 429, 401 or 402 is meant for the key and not for a job. So it is kept in a row, and no job
+calls before `until`. Then the first one that comes takes the probe: it calls, while the others go
+on waiting, and what it gets lifts the hold or prolongs it. (A circuit breaker, in other words.)
 
 What turns a check away holds everything. What turns a create call away holds create calls only:
 a key without funds may still ask for what it has paid for.
+
+A create call that stays open leaves its job to a person, and so might the next one. So it makes the
+provider doubted: nobody waits, but a harmless call has to be answered before the next create call.
 """
 
 import logging
@@ -20,7 +23,17 @@ from django.utils.crypto import salted_hmac
 
 from . import client, transport
 from .conf import conf
-from .exceptions import ForeignEndpoint, KeyRejected, NotSent, ProviderError, RateLimited
+from .exceptions import (
+    ForeignEndpoint,
+    KeyRejected,
+    NotSent,
+    ProviderError,
+    RateLimited,
+    Refused,
+    TransportError,
+    Unavailable,
+    VideoJobsError,
+)
 from .models import ProviderHold, VideoJob
 from .sanitize import clean
 from .schedule import Policy
@@ -28,13 +41,22 @@ from .schedule import Policy
 logger = logging.getLogger("videojobs")
 
 _EVERYTHING, _CREATES = ProviderHold.Scope.EVERYTHING, ProviderHold.Scope.CREATES
-_KINDS: dict[type[Exception], str] = {
+_DOUBTED, _FAILING = ProviderHold.Kind.DOUBTED, ProviderHold.Kind.FAILING
+#: The first that fits.
+_KINDS: dict[type[VideoJobsError], ProviderHold.Kind] = {
     RateLimited: ProviderHold.Kind.LIMITED,
     KeyRejected: ProviderHold.Kind.REJECTED,
     NotSent: ProviderHold.Kind.UNREACHABLE,
+    ProviderError: _FAILING,
+    TransportError: _FAILING,
 }
+#: What they are, and yet no reason for a hold.
+_NO_REASONS = (ForeignEndpoint, Refused)
 #: What is asked for to find out whether the provider answers this key; no task has this id.
 _NO_TASK = "videojobs-probe"
+#: For so long the harmless call may be answered by errors, for each create call that was, too.
+#: After that they may be its own: a provider may say 500 of a task that it doesn't know.
+_PATIENCE = timedelta(hours=1)
 
 
 def active(step: str) -> list[ProviderHold]:
@@ -61,13 +83,19 @@ def take_probe(held: Sequence[ProviderHold]) -> bool:
     return True
 
 
+def waits_until(held: Sequence[ProviderHold]) -> datetime:
+    """When those look again that wait; soon where somebody is only clearing up a doubt."""
+    now = timezone.now()
+    return max(now if hold.kind == _DOUBTED else hold.until for hold in held)
+
+
 @contextmanager
 def creating(probed: Sequence[ProviderHold]) -> Iterator[None]:
     """Around a create call: what it raises is passed on, and may hold create calls.
 
     `probed` are the holds whose probe the caller has taken.
     """
-    with _judged(_CREATES, probed, (RateLimited, KeyRejected, NotSent)):
+    with _judged(_CREATES, probed, tuple(_KINDS)):
         yield
 
 
@@ -94,12 +122,39 @@ def asking(job: VideoJob, probed: Sequence[ProviderHold]) -> Iterator[None]:
         raise
 
 
+def is_answered(job: VideoJob, probed: Sequence[ProviderHold]) -> bool:
+    """Whether a harmless call is answered: it goes before a create call that ends a hold.
+
+    It costs nothing, and a create call that is turned away may have been paid for.
+    """
+    try:
+        probe(job, probed)
+    except (ProviderError, TransportError) as error:
+        logger.info("job=%s the harmless call failed: %s", job.pk, clean(str(error)))
+        if isinstance(error, (RateLimited, KeyRejected, ForeignEndpoint)):
+            return False
+        mine = _of(_CREATES, probed)
+        if mine and _is_its_way(error, mine):
+            return True
+        with _best_effort():
+            _place(error, _CREATES, mine, harmless=True)
+        return False
+    return True
+
+
+def _is_its_way(error: VideoJobsError, mine: ProviderHold) -> bool:
+    """Whether a provider has answered by errors for too long to go on believing in an outage."""
+    lasted = timezone.now() - mine.since
+    is_same = isinstance(error, Unavailable) and mine.kind == _FAILING
+    return is_same and lasted >= mine.count * _PATIENCE
+
+
 def probe(job: VideoJob, probed: Sequence[ProviderHold]) -> None:
     """Ask for a task that nobody has: raises what stands in the way of any call."""
     with _judged(_EVERYTHING, probed, (RateLimited, KeyRejected)):
         try:
             client.fetch(job.endpoint, _NO_TASK)
-        except (RateLimited, KeyRejected):
+        except (RateLimited, KeyRejected, Unavailable):
             raise
         except ProviderError:
             pass  # it answers: that is all that was asked
@@ -107,27 +162,27 @@ def probe(job: VideoJob, probed: Sequence[ProviderHold]) -> None:
 
 @contextmanager
 def _judged(
-    scope: str, probed: Sequence[ProviderHold], reasons: tuple[type[Exception], ...]
+    scope: str, probed: Sequence[ProviderHold], reasons: tuple[type[VideoJobsError], ...]
 ) -> Iterator[None]:
     """Place a hold for one of the `reasons`; lift the one that was probed for any other answer."""
-    mine = next((hold for hold in probed if hold.scope == scope), None)
+    mine = _of(scope, probed)
     try:
         yield
-    except ForeignEndpoint:
-        raise  # says nothing of the present provider
-    except reasons as error:
+    except VideoJobsError as error:
         with _best_effort():
-            error.held_until = _place(error, scope, mine)  # type: ignore[attr-defined]
-        raise
-    except KeyRejected:
-        raise  # for the caller to find out what it means
-    except ProviderError:
-        with _best_effort():
-            _lift(mine)
+            if isinstance(error, reasons) and not isinstance(error, _NO_REASONS):
+                error.held_until = _place(error, scope, mine)
+            # What a rejection means, the caller finds out.
+            elif isinstance(error, ProviderError) and not isinstance(error, KeyRejected):
+                _lift(mine)
         raise
     else:
         with _best_effort():
             _lift(mine)
+
+
+def _of(scope: str, probed: Sequence[ProviderHold]) -> ProviderHold | None:
+    return next((hold for hold in probed if hold.scope == scope), None)
 
 
 @contextmanager
@@ -139,22 +194,30 @@ def _best_effort() -> Iterator[None]:
         logger.warning("the hold of the provider is not recorded: %s", error)
 
 
-def _place(error: Exception, scope: str, mine: ProviderHold | None) -> datetime:
-    """Place a hold, or prolong `mine`, and say until when; one that lasts longer is left alone."""
+def _place(
+    error: VideoJobsError, scope: str, mine: ProviderHold | None, *, harmless: bool = False
+) -> datetime:
+    """Place a hold, or prolong `mine`, and say until when; one that lasts longer is left alone.
+
+    A `harmless` call that failed before a create call makes no later wait longer.
+    """
     now = timezone.now()
     kind = next(kind for type_, kind in _KINDS.items() if isinstance(error, type_))
-    count = mine.count + 1 if mine else 1
+    count = max(1, (mine.count if mine else 0) + (not harmless))
     until = Policy.current().hold_until(
         now,
         count=count,
         rejected=kind == ProviderHold.Kind.REJECTED,
-        costly=scope == _CREATES,
-        retry_after=getattr(error, "retry_after", None),
+        costly=scope == _CREATES and not harmless,
+        retry_after=error.retry_after,
     )
+    if kind == _FAILING and not harmless and not mine and not error.retry_after:
+        kind, until = _DOUBTED, now
+    is_same = mine and mine.kind in (kind, _DOUBTED)
     values = {
         "kind": kind,
         "reason": clean(str(error)),
-        "since": mine.since if mine else now,
+        "since": mine.since if mine and is_same else now,
         "until": until,
         "count": count,
         "lifted_at": None,

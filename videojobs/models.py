@@ -296,10 +296,14 @@ class ProviderHold(models.Model):
     class Kind(models.TextChoices):
         # It asked for it (HTTP 429).
         LIMITED = "limited", _("rate limit")
-        # It takes no call with this key (HTTP 401, 403).
+        # It takes no call with this key (HTTP 401, 402, 403).
         REJECTED = "rejected", _("key rejected")
         # No connection stands.
         UNREACHABLE = "unreachable", _("unreachable")
+        # One create call had no clear answer: nobody waits, but a harmless call goes first.
+        DOUBTED = "doubted", _("doubted")
+        # So it was again, or the harmless call had none.
+        FAILING = "failing", _("failing")
 
     class Scope(models.TextChoices):
         EVERYTHING = "everything", _("everything")

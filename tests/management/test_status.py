@@ -151,7 +151,7 @@ def test_a_hold_of_the_provider_is_said_beside_the_jobs(arguments: list[str]) ->
 
     ended = run("videojobs_status", *arguments)
 
-    assert "The provider has rejected the API key for 2 min (HTTP 401)" in ended.err
+    assert "The provider has been rejecting the API key since " in ended.err
     assert "The next try: in 4 min." in ended.err
     assert "rejected" not in ended.out
 

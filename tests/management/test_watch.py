@@ -14,7 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from tests import jobs
 from tests.management.run import run
 from videojobs.management import progress
-from videojobs.models import VideoJob
+from videojobs.models import ProviderHold, VideoJob
 
 pytestmark = pytest.mark.django_db
 
@@ -238,3 +238,79 @@ def test_a_moving_job_is_read_without_what_is_long() -> None:
 
     for column in ("params", "metadata", "video_url"):
         assert not any(f'."{column}"' in query["sql"] for query in captured)
+
+
+# holds of the provider
+
+
+def hold(**values: Any) -> Callable[[], object]:
+    return lambda: ProviderHold.objects.update(**values)
+
+
+def test_a_hold_is_said_once_when_it_begins_when_it_changes_and_when_it_ends() -> None:
+    job, notices = jobs.make(), io.StringIO()
+
+    progress.watch(
+        [job],
+        stream=io.StringIO(),
+        notices=notices,
+        interval=0,
+        on_tick=steps(
+            nothing,
+            lambda: jobs.make_hold("unreachable"),
+            nothing,
+            hold(until=jobs.from_now(500), count=3),
+            hold(kind="failing", since=jobs.from_now(-1)),
+            nothing,
+            hold(lifted_at=jobs.from_now(0)),
+            nothing,
+            VideoJob.objects.filter(pk=job.pk).delete,
+        ),
+    )
+
+    said = [re.sub(r" since .*", "", line) for line in without_clock(notices.getvalue())]
+    assert said == [
+        "The provider has been out of reach",
+        "The provider has given no proper answer",
+        "The provider takes calls again.",
+    ]
+
+
+def test_where_nobody_waits_nothing_is_said() -> None:
+    jobs.make_hold("doubted")
+    notices = io.StringIO()
+
+    progress.watch([jobs.make()], stream=io.StringIO(), notices=notices, timeout=0)
+
+    assert notices.getvalue() == ""
+
+
+@pytest.mark.parametrize("arguments", [[], ["--json"]])
+def test_the_command_says_a_hold_beside_what_it_prints(arguments: list[str]) -> None:
+    jobs.make_hold("rejected")
+
+    ended = run("videojobs_watch", str(jobs.make().pk), "--timeout=0", *arguments)
+
+    assert ended.err.count("The provider has been rejecting the API key since") == 1
+    assert "rejecting" not in ended.out
+
+
+def test_on_a_terminal_a_hold_is_said_above_the_table() -> None:
+    jobs.make_hold("limited")
+    out, notices = Terminal(), Terminal()
+
+    progress.watch([jobs.make(key="order-42")], stream=out, notices=notices, timeout=0)
+
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue())
+    assert shown.index("asking for fewer calls") < shown.rindex("order-42")
+    assert notices.getvalue() == ""
+
+
+def test_errors_that_lead_elsewhere_take_the_notice_with_them() -> None:
+    jobs.make_hold("limited")
+    out, log = Terminal(), io.StringIO()
+
+    progress.watch([jobs.make()], stream=out, notices=log, timeout=0)
+
+    assert "asking for fewer calls" in log.getvalue()
+    assert "fewer calls" not in out.getvalue()

@@ -65,6 +65,11 @@ class Act:
         """Whether what has to be ticked is; the browser asks for it, too, but need not."""
         return not self.vows or bool(request.POST.get("vow"))
 
+    @property
+    def sends(self) -> bool:
+        """Whether a request goes out for it, which is billed."""
+        return self.is_order or bool(self.vows)
+
     def selects(self) -> Q:
         """The jobs of a selection that it is done to."""
         return self.condition() & self.spares() if self.spares else self.condition()

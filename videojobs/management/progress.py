@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 Jobs: TypeAlias = Mapping[Any, VideoJob]
 Names: TypeAlias = Mapping[Any, str]
 Show: TypeAlias = Callable[[Jobs], None]
+Say: TypeAlias = Callable[[str], None]
 
 # What no display needs, and what can be long.
 _LONG = ("prompt", "params", "metadata", "video_url")
@@ -44,6 +45,7 @@ def watch(
     jobs: Iterable[Any],
     *,
     stream: Writer,
+    notices: Writer | None = None,
     timeout: float | None = None,
     interval: float = 0.5,
     on_tick: Callable[[], object] | None = None,
@@ -53,7 +55,8 @@ def watch(
     False if `timeout` seconds were over before that; None waits for ever. `jobs` are jobs, a
     queryset, or ids. On a terminal with `rich` installed it is a table that keeps itself up to
     date, elsewhere one line per change. The rows are read every `interval` seconds; `on_tick` is
-    called before each time, and what it raises ends the watching.
+    called before each time, and what it raises ends the watching. To `notices` it is said when a
+    hold of the provider begins, becomes another one, and ends.
 
     A job that waits for a person counts as at rest; so does one that is deleted meanwhile. It
     must not be called in a transaction, which might never see a change.
@@ -63,11 +66,14 @@ def watch(
     current = {pk: current[pk] for pk in ids if pk in current}
     names = {pk: name(job) for pk, job in current.items()}
     until = None if timeout is None else time.monotonic() + timeout
-    live, show = _display(stream, names)
+    live, show, say = _display(stream, names, notices)
+    held: set[Any] = set()
     with live:
         while True:
             if on_tick is not None:
                 on_tick()
+            if say:
+                _say_holds(say, held)
             _refresh(current)
             show(current)
             if all(outlook.at_rest(job) for job in current.values()):
@@ -89,8 +95,26 @@ def _refresh(jobs: dict[Any, VideoJob]) -> None:
             del jobs[pk]
 
 
-def _display(stream: Writer, names: Names) -> tuple[AbstractContextManager[object], Show]:
-    """A context in which the display lives, and the function that shows the jobs in it."""
+def _say_holds(say: Say, seen: set[Any]) -> None:
+    """Say what is held now, if it is not what was `seen`."""
+    held = outlook.told_holds()
+    present = {(hold.pk, hold.kind, hold.since) for hold in held}
+    if present != seen:
+        seen.clear()
+        seen.update(present)
+        say(f"{_now()}  {outlook.hold_notice(held=held) or 'The provider takes calls again.'}")
+
+
+def _now() -> str:
+    return timezone.localtime().strftime("%H:%M:%S")
+
+
+def _display(
+    stream: Writer, names: Names, notices: Writer | None
+) -> tuple[AbstractContextManager[object], Show, Say | None]:
+    """A context in which the display lives, the function that shows the jobs in it, and the one
+    that says something beside it, if there are `notices`."""
+    say = partial(_write, notices) if notices else None
     # A command's stdout adds newlines of its own to what it is given.
     terminal: Any = getattr(stream, "_out", stream)
     if terminal.isatty():
@@ -101,8 +125,20 @@ def _display(stream: Writer, names: Names) -> tuple[AbstractContextManager[objec
             pass
         else:
             live = Live(console=Console(file=terminal), auto_refresh=False)
-            return live, partial(_show_live, live, names)
-    return nullcontext(), partial(_show_changes, stream, names, {})
+            if notices and notices.isatty():
+                # Anything else that wrote on this terminal would tear the table.
+                say = partial(_say_above, live)
+            return live, partial(_show_live, live, names), say
+    return nullcontext(), partial(_show_changes, stream, names, {}), say
+
+
+def _write(stream: Writer, text: str) -> None:
+    stream.write(f"{text}\n")
+    stream.flush()
+
+
+def _say_above(live: Live, text: str) -> None:
+    live.console.print(text, markup=False, highlight=False)
 
 
 def _state(job: VideoJob) -> str:
@@ -125,8 +161,7 @@ def _show_changes(stream: Writer, names: Names, seen: dict[Any, str], jobs: Jobs
             seen[pk] = new
             change = f"{old} → {new}" if old else new
             reason = f": {job.error}" if job.error and outlook.at_rest(job) else ""
-            now = timezone.localtime().strftime("%H:%M:%S")
-            stream.write(f"{now}  {str(pk)[:8]}  {change}{reason}  {names[pk]}".rstrip() + "\n")
+            stream.write(f"{_now()}  {str(pk)[:8]}  {change}{reason}  {names[pk]}".rstrip() + "\n")
     stream.flush()
 
 

@@ -1,6 +1,5 @@
 """Whether a step may call the provider at all, or has to wait for a hold."""
 
-import logging
 from collections.abc import Callable
 from datetime import datetime
 from uuid import UUID
@@ -8,13 +7,9 @@ from uuid import UUID
 from django.db import transaction
 
 from .. import client, holds
-from ..exceptions import ProviderError, TransportError
 from ..models import ProviderHold, VideoJob
-from ..sanitize import clean
 from ..schedule import Policy
 from .recording import record
-
-logger = logging.getLogger("videojobs")
 
 
 def _always(job: VideoJob) -> bool:
@@ -37,23 +32,10 @@ def probes(
         return []
     with transaction.atomic(using=source.db, durable=True):
         pass  # A step that runs inside a transaction is refused before it calls anybody.
-    if holds.take_probe(held) and (step != "submit" or _is_answered(job, held)):
+    if holds.take_probe(held) and (step != "submit" or holds.is_answered(job, held)):
         return held
-    _put_off(job, max(hold.until for hold in held))
+    _put_off(job, holds.waits_until(held))
     return None
-
-
-def _is_answered(job: VideoJob, probed: list[ProviderHold]) -> bool:
-    """Whether a harmless call is answered: it goes before a create call that ends a hold.
-
-    It costs nothing, and a create call that is turned away may have been paid for.
-    """
-    try:
-        holds.probe(job, probed)
-    except (ProviderError, TransportError) as error:
-        logger.info("job=%s is not sent yet: %s", job.pk, clean(str(error)))
-        return False
-    return True
 
 
 def _put_off(job: VideoJob, until: datetime) -> None:

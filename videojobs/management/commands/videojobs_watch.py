@@ -37,7 +37,8 @@ class Command(JobCommand):
         watched = [job.pk for job in jobs]
         if not watched:
             self.stderr.write("No unfinished jobs.")
-        in_time = watch(watched, stream=self.stderr if json else self.stdout, timeout=timeout)
+        stream = self.stderr if json else self.stdout
+        in_time = watch(watched, stream=stream, notices=self.stderr, timeout=timeout)
         ended = VideoJob.objects.filter(pk__in=watched)
         if json:
             display.write_json(ended, self.stdout)
