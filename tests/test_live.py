@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import html
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -22,6 +22,8 @@ pytestmark = pytest.mark.django_db
 LIST = "/admin/videojobs/videojob/"
 PAGE = f"{LIST}monitor/"
 DATA = f"{PAGE}data/"
+#: Four minutes and a half past a full hour, so that slots have begun already.
+SOME_TIME = datetime(2026, 11, 28, 10, 4, 30, tzinfo=UTC)
 HOSTILE = "<script>alert(1)</script>\u202e\x1b[31m 👩‍👩‍👧 '\"&"
 
 
@@ -54,8 +56,8 @@ def figures(text: str) -> dict[str, str]:
 
 def links(text: str) -> dict[str, tuple[str, int]]:
     """The lists that the figures lead to, and how many jobs they are said to have."""
-    found = re.findall(r'<a href="([^"]+)" data-text="([^"]+)">([\d,]+)</a>', text)
-    return {name: (html.unescape(url), int(count)) for url, name, count in found}
+    link = r'<a href="([^"]+)" data-query="([^"]+)" data-text="\2">([\d,]+)</a>'
+    return {name: (html.unescape(url), int(count)) for url, name, count in re.findall(link, text)}
 
 
 @pytest.mark.parametrize("url", [PAGE, DATA])
@@ -123,6 +125,8 @@ def test_the_data_are_what_the_page_shows(staff: Client) -> None:
         data = staff.get(DATA).json()
 
     assert figures(text) == data["texts"]
+    queries = {name: url.partition("?")[2] for name, (url, _count) in links(text).items()}
+    assert queries == data["queries"]
     names = re.findall(r'data-part="([^"]+)"', text)
     assert sorted(names) == sorted(data["parts"])
     assert len(names) == 6
@@ -130,10 +134,29 @@ def test_the_data_are_what_the_page_shows(staff: Client) -> None:
         assert part in text
 
 
+def test_of_a_page_that_is_open_for_long_the_heading_and_the_links_are_those_of_its_numbers(
+    staff: Client,
+) -> None:
+    with time_machine.travel(SOME_TIME, tick=False) as clock:
+        a_site()
+        opened = read(staff, f"{PAGE}?hours=1")
+        clock.shift(timedelta(hours=14))
+        jobs.make("stored", mirrored_at=timezone.now())
+
+        data = staff.get(DATA, {"hours": 1}).json()
+
+        assert figures(opened)["happened-heading"] == "Since 28 Nov 09:04"
+        assert data["texts"]["happened-heading"] == "Since 28 Nov 23:04"
+        for name in ("new", "completed", "ended-badly", "stored"):
+            response = staff.get(f"{LIST}?{data['queries'][name]}")
+            count = int(data["texts"][name])
+            assert response.context["cl"].result_count == count, name
+
+
 def test_names_are_unique(staff: Client) -> None:
     text = read(staff, PAGE)
 
-    for attribute in ("id", "data-text", "data-part"):
+    for attribute in ("id", "data-text", "data-query", "data-part"):
         names = re.findall(rf'\s{attribute}="([^"]+)"', text)
         assert len(names) == len(set(names)) > 0, attribute
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
+import time_machine
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
 from django.test import Client
+from django.utils import timezone
 from playwright.sync_api import Browser, FloatRect, Locator, Page, expect
 
 from tests import jobs
@@ -49,6 +52,29 @@ def test_its_numbers_follow_the_jobs_without_a_reload(visit: Visit) -> None:
     page.clock.run_for(6_000)
 
     expect(page.locator(QUEUED)).to_have_text("2")
+
+
+def test_an_open_page_counts_from_when_it_says_and_leads_to_the_jobs_that_it_counts(
+    visit: Visit,
+) -> None:
+    now = timezone.now()
+    with time_machine.travel(now) as clock:
+        old = jobs.make("queued", created_at=now - timedelta(minutes=59))
+        page = visit.open(f"{MONITOR}?hours=1")
+        heading, number = page.get_by_text("Since "), page.locator('[data-text="new"]')
+        expect(number).to_have_text("1")
+        before = heading.inner_text()
+
+        clock.shift(timedelta(minutes=10))
+        jobs.make("queued")
+        jobs.make("queued")
+        page.clock.run_for(6_000)
+        expect(number).to_have_text("2")
+
+        expect(heading).not_to_have_text(before)
+        number.click()
+        expect(page.locator("#result_list tbody tr")).to_have_count(2)
+        expect(page.get_by_text(str(old.pk)[:8])).to_have_count(0)
 
 
 def test_its_charts_follow_the_jobs_too(visit: Visit) -> None:

@@ -39,6 +39,15 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Group:
+    """Some figures under a heading."""
+
+    name: str
+    heading: Any
+    figures: Sequence[Figure]
+
+
+@dataclass(frozen=True)
 class Chart:
     """A picture, and the same numbers as a table."""
 
@@ -64,15 +73,17 @@ def notices(snapshot: monitor.Snapshot) -> dict[str, str]:
     }
 
 
-def groups_of(snapshot: monitor.Snapshot) -> Iterator[tuple[Any, Iterator[Figure]]]:
+def groups_of(snapshot: monitor.Snapshot) -> list[Group]:
     """All figures under their headings."""
-    yield _("Under way"), _under_way(snapshot.now)
-    yield _("Waiting for a worker"), _waiting(snapshot.now)
-    yield _("Needs a person"), _needing_a_person(snapshot.attention)
-    since = moment(snapshot.window.slots[0].start)
-    yield gettext("Since %(time)s") % {"time": since}, _happened(snapshot.window)
-    yield _("Provider"), _provider(snapshot)
-    yield _("Storage"), _stored(snapshot)
+    since = gettext("Since %(time)s") % {"time": moment(snapshot.window.slots[0].start)}
+    return [
+        Group("now", _("Under way"), list(_under_way(snapshot.now))),
+        Group("waiting", _("Waiting for a worker"), list(_waiting(snapshot.now))),
+        Group("person", _("Needs a person"), list(_needing_a_person(snapshot.attention))),
+        Group("happened", since, list(_happened(snapshot.window))),
+        Group("provider", _("Provider"), list(_provider(snapshot))),
+        Group("storage", _("Storage"), list(_stored(snapshot))),
+    ]
 
 
 def _under_way(now: monitor.Now) -> Iterator[Figure]:

@@ -40,7 +40,7 @@ def page(model_admin: Any, request: HttpRequest) -> HttpResponse:
         "title": _("Live monitor"),
         "opts": model_admin.model._meta,
         "snapshot": snapshot,
-        "groups": [(title, list(shown)) for title, shown in figures.groups_of(snapshot)],
+        "groups": figures.groups_of(snapshot),
         "charts": drawn,
         "notices": figures.notices(snapshot),
         "refresh": REFRESH,
@@ -52,17 +52,24 @@ def page(model_admin: Any, request: HttpRequest) -> HttpResponse:
 
 
 def data(model_admin: Any, request: HttpRequest) -> HttpResponse:
-    """What changes on the page: texts by name, and markup of the charts, as the page has it."""
+    """What changes on the page, by name and as the page has it: texts, the queries of the links
+    to the jobs that were counted, and markup of the charts."""
     snapshot = monitor.snapshot(_hours(model_admin, request))
     texts = figures.notices(snapshot)
+    queries: dict[str, str] = {}
     parts: dict[str, str] = {}
-    for _title, shown in figures.groups_of(snapshot):
-        for figure in shown:
+    for group in figures.groups_of(snapshot):
+        texts[f"{group.name}-heading"] = str(group.heading)
+        for figure in group.figures:
             texts |= {figure.name: figure.text, f"{figure.name}-note": figure.note}
+            if figure.query:
+                queries[figure.name] = figure.query
     for chart in figures.charts_of(snapshot):
         picture, rows = figures.drawn(chart, snapshot)
         parts |= {f"{chart.name}-picture": picture, f"{chart.name}-rows": rows}
-    return JsonResponse({"at": snapshot.at.isoformat(), "texts": texts, "parts": parts})
+    return JsonResponse(
+        {"at": snapshot.at.isoformat(), "texts": texts, "queries": queries, "parts": parts}
+    )
 
 
 def _hours(model_admin: Any, request: HttpRequest) -> int:

@@ -32,6 +32,9 @@
         node.closest("[data-figure]").toggleAttribute("data-zero", text === "0");
       }
     }
+    for (const link of root.querySelectorAll("a[data-query]")) {
+      link.search = data.queries[link.dataset.query] ?? link.search;
+    }
     for (const node of root.querySelectorAll("[data-part]")) {
       const markup = data.parts[node.dataset.part];
       if (markup === undefined || node.shown === markup) continue;
