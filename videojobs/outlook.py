@@ -125,6 +125,16 @@ def next_step(job: VideoJob, now: datetime | None = None) -> str:
     return template % {"time": span(abs(left))}
 
 
+def waiting(job: VideoJob, now: datetime | None = None) -> str:
+    """That a job's next step waits for the provider, and until when; "" where it doesn't."""
+    rests = not job.step or job.claimed_until is not None
+    until = None if rests else options.held_until(job.step)
+    if until is None:
+        return ""
+    left = (until - (now or timezone.now())).total_seconds()
+    return gettext("It waits for the provider; the next try: in %(time)s.") % {"time": span(left)}
+
+
 def expected(when: datetime, now: datetime | None = None) -> str:
     """When a verdict is to be expected, in words: "done in about 40 s"."""
     left = (when - (now or timezone.now())).total_seconds()
