@@ -13,10 +13,11 @@ from typing import Any
 from django.template.defaultfilters import filesizeformat
 from django.utils import timezone
 from django.utils.formats import localize
-from django.utils.html import format_html, format_html_join
+from django.utils.html import conditional_escape, format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 
+from . import outlook
 from .models import JobEvent, VideoJob
 from .sanitize import clean, redact
 from .states import MirrorStatus, Status
@@ -108,6 +109,21 @@ def countdown(when: datetime, words: str, *, pattern: str) -> SafeString:
         pattern,
         words,
     )
+
+
+def coming(text: str, when: datetime, now: datetime) -> SafeString:
+    """A text that ends in when something comes, as `outlook.coming` says it: it counts down."""
+    words = outlook.coming(when, now)
+    before, found, after = text.rpartition(words)
+    if not found or when <= now:
+        return conditional_escape(text)
+    return format_html("{}{}{}", before, countdown(when, words, pattern="in"), after)
+
+
+def hold_notice(now: datetime) -> SafeString:
+    """What a person has to know of holds of the provider; "" without one."""
+    told = ((coming(redact(text), until, now),) for text, until in outlook.hold_notices(now))
+    return format_html_join(" ", "{}", told)
 
 
 def exact(when: datetime) -> SafeString:

@@ -121,8 +121,14 @@ def next_step(job: VideoJob, now: datetime | None = None) -> str:
     left = (job.due_at - now).total_seconds()
     if abs(left) < 1:
         return str(PATTERNS["now"])
-    template = str(PATTERNS["in"]) if left > 0 else gettext("%(time)s late")
-    return template % {"time": span(abs(left))}
+    if left > 0:
+        return coming(job.due_at, now)
+    return gettext("%(time)s late") % {"time": span(-left)}
+
+
+def coming(when: datetime, now: datetime) -> str:
+    """When something comes, in words: "in 24 s"."""
+    return str(PATTERNS["in"]) % {"time": span((when - now).total_seconds())}
 
 
 def waiting(job: VideoJob, now: datetime | None = None) -> str:
@@ -143,8 +149,12 @@ def expected(when: datetime, now: datetime | None = None) -> str:
 
 def hold_notice(now: datetime | None = None) -> str:
     """What a person has to know of holds of the provider, in a few sentences; "" without one."""
-    now = now or timezone.now()
-    return " ".join(_told(hold, now) for hold in holds.active("submit"))
+    return " ".join(told for told, _until in hold_notices(now or timezone.now()))
+
+
+def hold_notices(now: datetime) -> list[tuple[str, datetime]]:
+    """The same, hold by hold, each with its end."""
+    return [(_told(hold, now), hold.until) for hold in holds.active("submit")]
 
 
 def _told(hold: ProviderHold, now: datetime) -> str:
