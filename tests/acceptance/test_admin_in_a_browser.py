@@ -220,6 +220,27 @@ def test_a_video_is_ordered_in_the_admin(visit: Visit) -> None:
     )
 
 
+@pytest.mark.parametrize("width", [1360, 1024, PHONE])
+def test_an_error_stands_at_its_own_field_and_moves_none_to_another_column(
+    browser: Browser, live_server: Any, session: str, width: int
+) -> None:
+    with visiting(browser, live_server.url, session=session, width=width) as visit:
+        page = visit.open(f"{LIST}add/")
+        page.get_by_label("Prompt").fill("A kitten in the grass")
+        page.get_by_label("Duration").fill("99")
+        page.get_by_role("button", name="Generate this video").click()
+        error = box(page.locator(".errorlist", has_text="from 4 to 15"))
+        names = ("Prompt:", "Duration:", "Ratio:", "Resolution:")
+        fields = [page.get_by_label(name, exact=True) for name in names]
+        labels = [box(page.locator("label", has_text=name).first) for name in names]
+        boxes = [box(field) for field in fields]
+
+    assert len({label["x"] for label in labels}) == 1
+    assert len({field["x"] for field in boxes}) == 1
+    assert not any(overlap(error, part) for part in labels + boxes)
+    assert labels[0]["y"] < error["y"] < boxes[1]["y"] < labels[2]["y"]
+
+
 def test_a_job_is_stopped_without_any_script(
     browser: Browser, live_server: Any, session: str
 ) -> None:

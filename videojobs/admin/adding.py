@@ -139,7 +139,7 @@ def _by_field(error: ValidationError) -> Mapping[str, Any]:
 
 _REFERENCES = ("referenceImages", "referenceVideos", "referenceAudios")
 FIELDSETS: Any = [
-    (None, {"fields": ["token", "model", "prompt", ("duration", "ratio", "resolution")]}),
+    (None, {"fields": ["token", "model", "prompt", "duration", "ratio", "resolution"]}),
     (
         _("Frames and references"),
         {
