@@ -77,7 +77,7 @@ def mirrored(job: VideoJob) -> SafeString:
 def change(event: JobEvent) -> SafeString | str:
     """What an event changed: from which badge to which."""
     if event.kind == JobEvent.Kind.NOTE:
-        return gettext("no change")
+        return gettext("download failed") if _tells_of_a_download(event) else gettext("no change")
     if event.kind == JobEvent.Kind.OVERDUE:
         return _pill(gettext("overdue"), *_PERSON)
     mirror = event.kind == JobEvent.Kind.MIRROR
@@ -85,6 +85,13 @@ def change(event: JobEvent) -> SafeString | str:
     badges = [(_badge(word, labels, tones),) for word in (event.old, event.new) if word]
     steps = format_html_join(" → ", "{}", badges)
     return format_html("{} {}", gettext("mirror:"), steps) if mirror else steps
+
+
+def _tells_of_a_download(event: JobEvent) -> bool:
+    """Whether a note is about an attempt that failed: the app notes nothing else of a completed
+    job, but that its request was sent once more."""
+    repeated = event.reason.startswith("generated again")
+    return event.new == Status.COMPLETED and not event.actor and not repeated
 
 
 def moment(when: datetime, words: str) -> SafeString:
