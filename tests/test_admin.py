@@ -18,6 +18,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from tests import jobs
+from videojobs import markup
 from videojobs.admin.page import MAX_EVENTS
 from videojobs.models import JobEvent, VideoJob
 from videojobs.testing import SAMPLE
@@ -195,6 +196,23 @@ def test_the_history_tells_time_change_reason_and_actor(staff: Client) -> None:
     assert holds(first, "queued", "stopped", "too late", "ann")
     assert holds(second, "mirror:", "HTTP 500", "the app")
     assert holds(third, "no change", "a note")
+
+
+@pytest.mark.parametrize(
+    ("event", "words"),
+    [
+        ({"new": "completed", "reason": "HTTP 403"}, "download failed"),
+        ({"new": "completed", "reason": "the next step was brought forward", "actor": "ann"}, ""),
+        ({"new": "completed", "reason": "generated again as 1a2b3c4d"}, ""),
+        ({"new": "processing", "reason": "HTTP 503"}, ""),
+    ],
+)
+def test_a_download_that_failed_and_is_tried_again_is_called_so(
+    event: dict[str, str], words: str
+) -> None:
+    noted = JobEvent(kind="note", old=event["new"], **event)
+
+    assert markup.change(noted) == (words or "no change")
 
 
 def test_a_very_long_history_is_cut_to_its_latest_events(staff: Client) -> None:

@@ -13,12 +13,16 @@ from playwright.sync_api import Page, Route
 
 from tests import jobs
 from tests.browser import chromium
+from videojobs.models import ProviderHold
 
 SCRIPT = (
     Path(__file__).resolve().parent.parent / "videojobs" / "static" / "videojobs" / "countdown.js"
 )
 CELLS = "[...document.querySelectorAll('.field-next_step time')].map(time => time.textContent)"
 POLICY = {"Content-Security-Policy": "default-src 'self'"}
+
+
+NOTICE = "document.querySelector('.videojobs-notice').textContent"
 
 
 @pytest.fixture
@@ -36,6 +40,8 @@ def listed(admin_client: Client) -> str:
     jobs.make("queued", due_at=now - timedelta(seconds=90))
     due_at, submitted_at = now + timedelta(seconds=3.9), now - timedelta(seconds=59.1)
     jobs.make("processing", due_at=due_at, submitted_at=submitted_at)
+    jobs.make_hold("unreachable")
+    ProviderHold.objects.update(until=now + timedelta(seconds=20.9), reason="in 20 s <b>")
     return str(admin_client.get("/admin/videojobs/videojob/").content.decode())
 
 
@@ -78,3 +84,16 @@ def test_what_is_late_stays_as_the_server_said(page: Page) -> None:
     page.clock.run_for(300_000)
 
     assert page.evaluate(CELLS)[2:] == ["1 min late"]
+
+
+@pytest.mark.django_db
+def test_the_next_try_of_a_hold_counts_down_with_the_jobs_below_it(page: Page) -> None:
+    page.clock.run_for(10_000)
+    soon = page.evaluate(NOTICE)
+    page.clock.run_for(20_000)
+    over = page.evaluate(NOTICE)
+
+    # What is said of it may have the same words in it.
+    assert ": in 20 s <b>." in soon
+    assert soon.endswith(("The next try: in 10 s.", "The next try: in 9 s."))
+    assert over.endswith("The next try: now.")

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from django.db import connection
@@ -11,7 +12,7 @@ from django.utils import timezone
 
 from tests import jobs
 from videojobs import estimates
-from videojobs.models import VideoJob
+from videojobs.models import ProviderHold, VideoJob
 
 pytestmark = pytest.mark.django_db
 
@@ -42,16 +43,52 @@ def test_one_that_takes_longer_is_expected_when_nine_in_ten_were() -> None:
     completed([100, 110, 120, 130, 140])
     now = timezone.now()
 
-    job = jobs.make("processing", submitted_at=now - timedelta(seconds=121))
+    times = {"submitted_at": now - timedelta(seconds=121), "last_checked_at": now}
+    job = jobs.make("processing", due_at=now, **times)
 
     assert seconds_left(job, now) == 15
+
+
+def test_it_is_not_expected_before_the_next_check_which_alone_can_see_it() -> None:
+    completed([100, 110, 120, 130, 140])
+    now = timezone.now()
+    times = {"submitted_at": now - timedelta(seconds=110), "last_checked_at": now}
+
+    job = jobs.make("processing", due_at=now + timedelta(seconds=30), **times)
+
+    expected = [seconds_left(job, now + timedelta(seconds=passed)) for passed in (0, 9, 15, 29)]
+    assert expected == [30, 21, 15, 1]
+
+
+def test_it_is_not_expected_before_the_end_of_a_hold_of_the_provider() -> None:
+    completed([100, 110, 120, 130, 140])
+    hold = jobs.make_hold("limited")
+    now = timezone.now()
+
+    job = jobs.make("processing", submitted_at=now)
+
+    assert estimates.expected_at(job, now) == hold.until
+
+
+@pytest.mark.parametrize("change", [{"until": 1}, {"lifted_at": 0}, {"scope": "creates"}])
+def test_a_hold_that_holds_no_check_delays_nothing(change: dict[str, Any]) -> None:
+    completed([100, 110, 120, 130, 140])
+    jobs.make_hold("limited")
+    times = {name: jobs.from_now(at) for name, at in change.items() if at != "creates"}
+    ProviderHold.objects.update(**{**change, **times})
+    now = timezone.now()
+
+    job = jobs.make("processing", submitted_at=now)
+
+    assert seconds_left(job, now) == 120
 
 
 def test_nothing_is_said_of_one_that_takes_longer_than_nearly_all() -> None:
     completed([100, 110, 120, 130, 140])
     now = timezone.now()
 
-    job = jobs.make("processing", submitted_at=now - timedelta(seconds=137))
+    times = {"submitted_at": now - timedelta(seconds=137), "last_checked_at": now}
+    job = jobs.make("processing", **times)
 
     assert estimates.expected_at(job, now) is None
 
@@ -96,7 +133,7 @@ def test_nothing_is_expected_of_a_job_that_is_not_being_generated(state: str) ->
     assert estimates.expected_at(jobs.make(state, submitted_at=timezone.now())) is None
 
 
-def test_many_jobs_are_judged_with_one_query() -> None:
+def test_many_jobs_are_judged_with_two_queries() -> None:
     completed([100] * 5)
     running = [jobs.make(submitted_at=timezone.now()) for _ in range(5)]
 
@@ -104,7 +141,7 @@ def test_many_jobs_are_judged_with_one_query() -> None:
         found = [estimates.expected_at(job) for job in running]
 
     assert all(found)
-    assert len(captured) == 1
+    assert len(captured) == 2
 
 
 def test_progress_is_the_part_that_has_passed_of_the_time_that_nine_in_ten_took() -> None:

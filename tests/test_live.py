@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import html
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -22,6 +22,8 @@ pytestmark = pytest.mark.django_db
 LIST = "/admin/videojobs/videojob/"
 PAGE = f"{LIST}monitor/"
 DATA = f"{PAGE}data/"
+#: Four minutes and a half past a full hour, so that slots have begun already.
+SOME_TIME = datetime(2026, 11, 28, 10, 4, 30, tzinfo=UTC)
 HOSTILE = "<script>alert(1)</script>\u202e\x1b[31m 👩‍👩‍👧 '\"&"
 
 
@@ -54,8 +56,8 @@ def figures(text: str) -> dict[str, str]:
 
 def links(text: str) -> dict[str, tuple[str, int]]:
     """The lists that the figures lead to, and how many jobs they are said to have."""
-    found = re.findall(r'<a href="([^"]+)" data-text="([^"]+)">([\d,]+)</a>', text)
-    return {name: (html.unescape(url), int(count)) for url, name, count in found}
+    link = r'<a href="([^"]+)" data-query="([^"]+)" data-text="\2">([\d,]+)</a>'
+    return {name: (html.unescape(url), int(count)) for url, name, count in re.findall(link, text)}
 
 
 @pytest.mark.parametrize("url", [PAGE, DATA])
@@ -123,6 +125,8 @@ def test_the_data_are_what_the_page_shows(staff: Client) -> None:
         data = staff.get(DATA).json()
 
     assert figures(text) == data["texts"]
+    queries = {name: url.partition("?")[2] for name, (url, _count) in links(text).items()}
+    assert queries == data["queries"]
     names = re.findall(r'data-part="([^"]+)"', text)
     assert sorted(names) == sorted(data["parts"])
     assert len(names) == 6
@@ -130,10 +134,29 @@ def test_the_data_are_what_the_page_shows(staff: Client) -> None:
         assert part in text
 
 
+def test_of_a_page_that_is_open_for_long_the_heading_and_the_links_are_those_of_its_numbers(
+    staff: Client,
+) -> None:
+    with time_machine.travel(SOME_TIME, tick=False) as clock:
+        a_site()
+        opened = read(staff, f"{PAGE}?hours=1")
+        clock.shift(timedelta(hours=14))
+        jobs.make("stored", mirrored_at=timezone.now())
+
+        data = staff.get(DATA, {"hours": 1}).json()
+
+        assert figures(opened)["happened-heading"] == "Since 28 Nov 09:04"
+        assert data["texts"]["happened-heading"] == "Since 28 Nov 23:04"
+        for name in ("new", "completed", "ended-badly", "stored"):
+            response = staff.get(f"{LIST}?{data['queries'][name]}")
+            count = int(data["texts"][name])
+            assert response.context["cl"].result_count == count, name
+
+
 def test_names_are_unique(staff: Client) -> None:
     text = read(staff, PAGE)
 
-    for attribute in ("id", "data-text", "data-part"):
+    for attribute in ("id", "data-figure", "data-text", "data-query", "data-part"):
         names = re.findall(rf'\s{attribute}="([^"]+)"', text)
         assert len(names) == len(set(names)) > 0, attribute
 
@@ -213,8 +236,8 @@ def test_figures_that_somebody_should_look_into_stand_out(staff: Client) -> None
 
     text = re.sub(r"\s+", " ", read(staff, PAGE))
 
-    assert '<div class="videojobs-figure videojobs-alarming" data-figure> <dt>unconfirmed' in text
-    assert 'videojobs-alarming" data-figure data-zero> <dt>expired' in text
+    assert 'videojobs-figure videojobs-alarming" data-figure="unconfirmed"> <dt>' in text
+    assert 'videojobs-figure videojobs-alarming" data-figure="expired" data-zero> <dt>' in text
     assert "1 job needs a person." in text
 
 
@@ -223,7 +246,7 @@ def test_figures_that_somebody_should_look_into_stand_out(staff: Client) -> None
     [
         ("took", "—"),
         ("answered", "—"),
-        ("answered-note", "not within 6 h"),
+        ("answered-note", "not in the last 6 h"),
         ("late-note", ""),
         ("failing-note", ""),
         ("bytes", "0 bytes"),
@@ -246,7 +269,71 @@ def test_rates_and_lateness_are_told_beside_their_numbers(staff: Client) -> None
     shown = figures(read(staff, PAGE))
 
     assert shown["failing-note"] == "25 % of 4 that it is asked for"
-    assert shown["late-note"] == "half of them by 3 min or more, the worst by 3 min"
+    assert shown["late-note"] == "the worst by 3 min"
+
+
+def test_the_lateness_of_the_one_in_the_middle_is_told_where_it_is_another(staff: Client) -> None:
+    for minutes in (2, 2, 5):
+        jobs.make("queued", due_at=timezone.now() - timedelta(minutes=minutes))
+
+    note = figures(read(staff, PAGE))["late-note"]
+
+    assert note == "half of them by 2.1 min or more, the worst by 5 min"
+
+
+@pytest.mark.parametrize(
+    ("hours", "slot", "window"),
+    [
+        (1, "jobs per 2 min", "the last hour"),
+        (6, "jobs per 10 min", "the last 6 h"),
+        (24, "jobs per hour", "the last day"),
+        (168, "jobs per 6 h", "the last 7 d"),
+    ],
+)
+def test_one_hour_and_one_day_are_said_without_their_number(
+    staff: Client, hours: int, slot: str, window: str
+) -> None:
+    a_site()
+
+    text = read(staff, f"{PAGE}?hours={hours}")
+
+    assert f"Jobs and verdicts, {slot}, in {window}: new; completed;" in text
+    assert f"Time to completion, in {window}: " in text
+
+
+def test_a_notice_of_jobs_that_need_a_person_leads_to_them(staff: Client) -> None:
+    jobs.make("unconfirmed")
+    jobs.make("mirror-failed")
+    jobs.make("queued")
+
+    text = read(staff, PAGE)
+
+    [url] = re.findall(r'<a href="([^"]+)" data-text="attention">2 jobs need a person\.</a>', text)
+    assert staff.get(url).context["cl"].result_count == 2
+
+
+def test_what_is_nothing_is_quiet_in_whatever_words(staff: Client) -> None:
+    empty, none = read(staff, PAGE), staff.get(DATA).json()["zeros"]
+    a_site()
+    monitor.forget()
+    full, some = read(staff, PAGE), staff.get(DATA).json()["zeros"]
+
+    for text, zeros in ((empty, none), (full, some)):
+        assert re.findall(r'data-figure="([^"]+)" data-zero', text) == zeros
+    assert {"bytes", "outputs", "queued"} <= set(none)
+    assert not {"bytes", "outputs", "queued"} & set(some)
+
+
+def test_times_are_those_of_the_site_and_who_is_signed_out_is_led_back(staff: Client) -> None:
+    with time_machine.travel(SOME_TIME, tick=False):
+        text = read(staff, f"{PAGE}?hours=1")
+        data = staff.get(DATA).json()
+
+    local = timezone.localtime(SOME_TIME).strftime("%H:%M:%S")
+    assert f">{local}</time>" in text
+    assert data["time"] == local
+    [url] = re.findall(r'<a data-login hidden href="([^"]+)">', text)
+    assert url == "/admin/login/?next=/admin/videojobs/videojob/monitor/%3Fhours%3D1"
 
 
 def test_what_stalled_means_is_said_only_where_something_is(staff: Client) -> None:

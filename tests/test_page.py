@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 
 import pytest
@@ -31,6 +32,18 @@ def test_the_history_tells_how_long_each_step_took() -> None:
     lines = page.history(job)["events"]
 
     assert [line["after"] for line in lines] == ["", "2 s", "3 min"]
+
+
+def test_what_comes_counts_down(admin_client: Client) -> None:
+    job = jobs.make("queued")
+    jobs.make_hold("limited")
+
+    text = shown(admin_client, job)
+
+    assert re.search(r'Ask the provider: <time [^>]*countdown="in">in 24 s</time>\.', text)
+    assert re.search(r'The next try: <time [^>]*countdown="in">in 4 min</time>\.', text)
+    assert 'id="videojobs-countdown"' in text
+    assert text.count("countdown.js") == 1
 
 
 def test_a_failed_download_says_why(admin_client: Client) -> None:

@@ -15,7 +15,7 @@ from tests import jobs
 from tests.races import meanwhile
 from videojobs import operations, options, rules, services
 from videojobs.exceptions import SpendLimitReached
-from videojobs.models import JobEvent, VideoJob
+from videojobs.models import JobEvent, ProviderHold, VideoJob
 from videojobs.states import MirrorStatus, Status
 from videojobs.testing import Script
 
@@ -101,16 +101,18 @@ def test_who_acts_on_what_a_worker_has_just_claimed_or_recorded_is_too_late(act:
 
 
 @pytest.mark.parametrize("act", ACTS)
-def test_the_acts_of_a_person_take_three_statements(act: str) -> None:
+def test_the_acts_of_a_person_take_three_statements_and_perhaps_a_look_for_a_hold(act: str) -> None:
     does, possible = ACTS[act]
     job = jobs.make(sorted(possible)[0])
 
     with CaptureQueriesContext(connection) as captured:
         does(job)
 
-    verbs = [query["sql"].split()[0] for query in captured]
+    asked = [query["sql"] for query in captured]
+    verbs = [sql.split()[0] for sql in asked if "videojobs_providerhold" not in sql]
     assert [v for v in verbs if v in ("SELECT", "UPDATE", "INSERT")][:2] == ["UPDATE", "INSERT"]
     assert len([v for v in verbs if v in ("SELECT", "UPDATE", "INSERT")]) <= 3
+    assert len(asked) - len(verbs) == (act == "check_now")
 
 
 # check now
@@ -170,7 +172,7 @@ def test_a_hold_of_the_provider_is_respected(
     job = jobs.make("queued", endpoint=f"{simulated_provider.base_url}/v1/")
     hold = jobs.make_hold("limited")
 
-    operations.check_now(job, actor="ann")
+    assert not operations.check_now(job, actor="ann")
     services.poll(job.pk, job.turn)
 
     job.refresh_from_db()
@@ -183,9 +185,13 @@ def test_a_hold_of_the_provider_is_respected(
 @pytest.mark.parametrize("due", [-5, 10, 27, 100])
 @pytest.mark.parametrize("state", ["pending", "queued", "due", "failed", "submitting"])
 @pytest.mark.parametrize("claimed", [False, True])
+@pytest.mark.parametrize("held", ["", "unreachable", "limited"])
 def test_whose_step_can_be_brought_forward_is_found_as_it_is_done(
-    state: str, due: float, asked: float | None, claimed: bool
+    state: str, due: float, asked: float | None, claimed: bool, held: str
 ) -> None:
+    if held:
+        with time_machine.travel("2026-05-04 11:59:00+00:00", tick=False):
+            jobs.make_hold(held)
     with time_machine.travel("2026-05-04 12:00:00+00:00", tick=False):
         now = timezone.now()
         times: dict[str, Any] = {} if state == "failed" else {"due_at": now + _s(due)}
@@ -197,6 +203,30 @@ def test_whose_step_can_be_brought_forward_is_found_as_it_is_done(
         finds = VideoJob.objects.filter(options.checkable()).exists()
 
         assert says == finds == operations.check_now(job, actor="ann")
+
+
+@pytest.mark.parametrize(
+    ("kind", "state", "possible"),
+    [
+        *(("limited", state, False) for state in ("pending", "queued", "due")),
+        *(("unreachable", state, state != "pending") for state in ("pending", "queued", "due")),
+    ],
+)
+def test_what_waits_for_the_provider_is_not_said_to_be_brought_forward(
+    kind: str, state: str, possible: bool
+) -> None:
+    jobs.make_hold(kind)
+    job = jobs.make(state)
+
+    assert operations.check_now(job, actor="ann") is possible
+
+
+@pytest.mark.parametrize("over", [{"until": -1}, {"lifted_at": 0}])
+def test_a_hold_that_is_over_stands_in_nobodys_way(over: dict[str, float]) -> None:
+    jobs.make_hold("limited")
+    ProviderHold.objects.update(**{name: jobs.from_now(at) for name, at in over.items()})
+
+    assert operations.check_now(jobs.make("queued"), actor="ann")
 
 
 def _s(seconds: float) -> timedelta:

@@ -104,7 +104,9 @@ def test_the_time_left_is_told_no_more_exactly_than_it_is_known(left: float, wor
         jobs.make("stored", submitted_at=long_ago, finished_at=long_ago + timedelta(seconds=length))
     submitted_at = timezone.now() - timedelta(seconds=length - left)
 
-    text = render(jobs.make("processing", submitted_at=submitted_at))
+    due_at = timezone.now()
+
+    text = render(jobs.make("processing", submitted_at=submitted_at, due_at=due_at))
 
     assert f'<p data-part="left">{words}</p>' in text
 

@@ -183,9 +183,11 @@ def typical() -> None:
 def test_progress_and_expected_time_follow_those_that_were_completed(
     passed: float, progress: float, expected: float, told: Told, typical: None
 ) -> None:
-    submitted_at = timezone.now() - timedelta(seconds=passed)
+    now = timezone.now()
+    submitted_at = now - timedelta(seconds=passed)
+    checked = {"last_checked_at": now, "due_at": now}
 
-    body = told(jobs.make("processing", submitted_at=submitted_at))
+    body = told(jobs.make("processing", submitted_at=submitted_at, **checked))
 
     assert body["progress"] == progress
     expected_at = submitted_at + timedelta(seconds=expected)
@@ -195,9 +197,23 @@ def test_progress_and_expected_time_follow_those_that_were_completed(
 def test_nothing_is_promised_of_a_job_that_takes_longer_than_others(
     told: Told, typical: None
 ) -> None:
-    body = told(jobs.make("processing", submitted_at=timezone.now() - timedelta(seconds=201)))
+    now = timezone.now()
+    submitted_at = now - timedelta(seconds=201)
+
+    body = told(jobs.make("processing", submitted_at=submitted_at, last_checked_at=now))
 
     assert (body["progress"], body["expected_at"]) == (None, None)
+
+
+def test_no_video_is_expected_before_the_next_check(told: Told, typical: None) -> None:
+    now = timezone.now()
+    times = {"submitted_at": now - timedelta(seconds=95), "last_checked_at": now}
+    due_at = now + timedelta(seconds=40)
+    job = jobs.make("processing", due_at=due_at, **times)
+
+    body = told(job)
+
+    assert datetime.fromisoformat(body["expected_at"]) == due_at.replace(microsecond=0)
 
 
 def test_without_a_rule_nobody_sees_anything(

@@ -14,6 +14,7 @@ from statistics import quantiles
 
 from django.utils import timezone
 
+from . import holds
 from .models import VideoJob
 from .states import POLLED, Status
 
@@ -23,6 +24,8 @@ _SAMPLES = 500
 _FEWEST = 5
 #: For how many seconds a process remembers what it found: browsers ask for it all the time.
 _FRESH = 60.0
+#: The same of a hold, which is over sooner.
+_HELD = 5.0
 
 
 @dataclass(frozen=True)
@@ -36,14 +39,17 @@ class Typical:
 def expected_at(job: VideoJob, now: datetime | None = None) -> datetime | None:
     """When a job's verdict is to be expected; None where nobody can say.
 
-    When half of its kind would be finished; if it isn't by then, when nine in ten would be.
+    When half of its kind would be finished; if a check has found that it isn't, when nine in ten
+    would be. A check alone can see it: so not before the next one, nor while the provider is held.
     """
     kind = _kind(job)
     if kind is None or job.submitted_at is None:
         return None
     now = now or timezone.now()
-    candidates = (job.submitted_at + kind.half, job.submitted_at + kind.most)
-    return next((when for when in candidates if when > now), None)
+    checked_at = job.last_checked_at or job.submitted_at
+    ends = [job.submitted_at + kind.half, job.submitted_at + kind.most]
+    seen = [_seen_at(job, end) for end in ends if end > checked_at]
+    return next((when for when in seen if when > now), None)
 
 
 def progress(job: VideoJob, now: datetime | None = None) -> float | None:
@@ -59,8 +65,9 @@ def progress(job: VideoJob, now: datetime | None = None) -> float | None:
 
 
 def forget() -> None:
-    """Look at the latest jobs again at the next call."""
+    """Look at the latest jobs, and for a hold, again at the next call."""
     _typical.cache_clear()
+    _held_until.cache_clear()
 
 
 def _kind(job: VideoJob) -> Typical | None:
@@ -69,6 +76,18 @@ def _kind(job: VideoJob) -> Typical | None:
         return None
     known = _typical(int(time.monotonic() // _FRESH))
     return known.get((job.model, job.duration)) or known.get((job.model, None))
+
+
+def _seen_at(job: VideoJob, end: datetime) -> datetime:
+    """When a check can see that a job has ended at `end`."""
+    held_until = _held_until(int(time.monotonic() // _HELD))
+    return max(filter(None, (end, job.due_at, held_until)))
+
+
+@lru_cache(maxsize=1)
+def _held_until(_period: int) -> datetime | None:
+    """The end of the latest hold of the provider that keeps jobs from being checked."""
+    return max((hold.until for hold in holds.active("poll")), default=None)
 
 
 @lru_cache(maxsize=1)

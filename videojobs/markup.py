@@ -13,10 +13,11 @@ from typing import Any
 from django.template.defaultfilters import filesizeformat
 from django.utils import timezone
 from django.utils.formats import localize
-from django.utils.html import format_html, format_html_join
+from django.utils.html import conditional_escape, format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 
+from . import outlook
 from .models import JobEvent, VideoJob
 from .sanitize import clean, redact
 from .states import MirrorStatus, Status
@@ -76,7 +77,7 @@ def mirrored(job: VideoJob) -> SafeString:
 def change(event: JobEvent) -> SafeString | str:
     """What an event changed: from which badge to which."""
     if event.kind == JobEvent.Kind.NOTE:
-        return gettext("no change")
+        return gettext("download failed") if _tells_of_a_download(event) else gettext("no change")
     if event.kind == JobEvent.Kind.OVERDUE:
         return _pill(gettext("overdue"), *_PERSON)
     mirror = event.kind == JobEvent.Kind.MIRROR
@@ -84,6 +85,13 @@ def change(event: JobEvent) -> SafeString | str:
     badges = [(_badge(word, labels, tones),) for word in (event.old, event.new) if word]
     steps = format_html_join(" → ", "{}", badges)
     return format_html("{} {}", gettext("mirror:"), steps) if mirror else steps
+
+
+def _tells_of_a_download(event: JobEvent) -> bool:
+    """Whether a note is about an attempt that failed: the app notes nothing else of a completed
+    job, but that its request was sent once more."""
+    repeated = event.reason.startswith("generated again")
+    return event.new == Status.COMPLETED and not event.actor and not repeated
 
 
 def moment(when: datetime, words: str) -> SafeString:
@@ -108,6 +116,21 @@ def countdown(when: datetime, words: str, *, pattern: str) -> SafeString:
         pattern,
         words,
     )
+
+
+def coming(text: str, when: datetime, now: datetime) -> SafeString:
+    """A text that ends in when something comes, as `outlook.coming` says it: it counts down."""
+    words = outlook.coming(when, now)
+    before, found, after = text.rpartition(words)
+    if not found or when <= now:
+        return conditional_escape(text)
+    return format_html("{}{}{}", before, countdown(when, words, pattern="in"), after)
+
+
+def hold_notice(now: datetime) -> SafeString:
+    """What a person has to know of holds of the provider; "" without one."""
+    told = ((coming(redact(text), until, now),) for text, until in outlook.hold_notices(now))
+    return format_html_join(" ", "{}", told)
 
 
 def exact(when: datetime) -> SafeString:

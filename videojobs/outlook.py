@@ -123,8 +123,24 @@ def next_step(job: VideoJob, now: datetime | None = None) -> str:
     left = (job.due_at - now).total_seconds()
     if abs(left) < 1:
         return str(PATTERNS["now"])
-    template = str(PATTERNS["in"]) if left > 0 else gettext("%(time)s late")
-    return template % {"time": span(abs(left))}
+    if left > 0:
+        return coming(job.due_at, now)
+    return gettext("%(time)s late") % {"time": span(-left)}
+
+
+def coming(when: datetime, now: datetime) -> str:
+    """When something comes, in words: "in 24 s"."""
+    return str(PATTERNS["in"]) % {"time": span((when - now).total_seconds())}
+
+
+def waiting(job: VideoJob, now: datetime | None = None) -> str:
+    """That a job's next step waits for the provider, and until when; "" where it doesn't."""
+    rests = not job.step or job.claimed_until is not None
+    until = None if rests else options.held_until(job.step)
+    if until is None:
+        return ""
+    left = (until - (now or timezone.now())).total_seconds()
+    return gettext("It waits for the provider; the next try: in %(time)s.") % {"time": span(left)}
 
 
 def expected(when: datetime, now: datetime | None = None) -> str:
@@ -138,9 +154,15 @@ def hold_notice(now: datetime | None = None, *, held: Sequence[ProviderHold] | N
 
     `held` are the `told_holds`, where they are known already.
     """
-    now = now or timezone.now()
+    return " ".join(told for told, _until in hold_notices(now or timezone.now(), held=held))
+
+
+def hold_notices(
+    now: datetime, *, held: Sequence[ProviderHold] | None = None
+) -> list[tuple[str, datetime]]:
+    """The same, hold by hold, each with its end."""
     held = told_holds() if held is None else held
-    return " ".join(_told(hold, now) for hold in held)
+    return [(_told(hold, now), hold.until) for hold in held]
 
 
 def told_holds() -> list[ProviderHold]:

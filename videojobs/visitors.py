@@ -21,7 +21,7 @@ from .states import MirrorStatus, Status
 #: The columns that are read for a visitor. The caller's own two are for the site's rule.
 COLUMNS = (
     *("status", "mirror_status", "model", "duration", "submitted_at", "deadline_at"),
-    *("error", "output", "poster", "key", "metadata"),
+    *("last_checked_at", "due_at", "error", "output", "poster", "key", "metadata"),
 )
 #: The longest that a provider's reason may be.
 _MAX_ERROR = 300

@@ -10,7 +10,7 @@ import pytest
 from csp.constants import SELF
 from django.contrib.auth.models import User
 from django.test import Client
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, FloatRect, Locator, Page, expect
 from pytest_django import Settings
 
 from tests import jobs
@@ -220,6 +220,27 @@ def test_a_video_is_ordered_in_the_admin(visit: Visit) -> None:
     )
 
 
+@pytest.mark.parametrize("width", [1360, 1024, PHONE])
+def test_an_error_stands_at_its_own_field_and_moves_none_to_another_column(
+    browser: Browser, live_server: Any, session: str, width: int
+) -> None:
+    with visiting(browser, live_server.url, session=session, width=width) as visit:
+        page = visit.open(f"{LIST}add/")
+        page.get_by_label("Prompt").fill("A kitten in the grass")
+        page.get_by_label("Duration").fill("99")
+        page.get_by_role("button", name="Generate this video").click()
+        error = box(page.locator(".errorlist", has_text="from 4 to 15"))
+        names = ("Prompt:", "Duration:", "Ratio:", "Resolution:")
+        fields = [page.get_by_label(name, exact=True) for name in names]
+        labels = [box(page.locator("label", has_text=name).first) for name in names]
+        boxes = [box(field) for field in fields]
+
+    assert len({label["x"] for label in labels}) == 1
+    assert len({field["x"] for field in boxes}) == 1
+    assert not any(overlap(error, part) for part in labels + boxes)
+    assert labels[0]["y"] < error["y"] < boxes[1]["y"] < labels[2]["y"]
+
+
 def test_a_job_is_stopped_without_any_script(
     browser: Browser, live_server: Any, session: str
 ) -> None:
@@ -316,6 +337,34 @@ def test_the_list_tells_all_of_a_job_once_at_any_width(
 
         assert visit.too_wide() == 0
     assert [row.count(fact) for fact in ("717171", "535353", "2 h", "videos_fast")] == [1] * 4
+
+
+@pytest.mark.parametrize("width", [1360, 1024, 390])
+@pytest.mark.parametrize("name", ["the list", "a job: stored", "the monitor"])
+def test_no_button_lies_on_what_is_said_of_a_hold(
+    browser: Browser, live_server: Any, session: str, name: str, width: int
+) -> None:
+    path = prepared()[name]
+
+    with visiting(browser, live_server.url, session=session, width=width) as visit:
+        page = visit.open(path)
+        notice = box(page.locator(".videojobs-notice", has_text="The provider"))
+        buttons = [box(link) for link in page.locator(".object-tools a:visible").all()]
+
+    assert buttons
+    assert [button for button in buttons if overlap(button, notice)] == []
+
+
+def box(part: Locator) -> FloatRect:
+    found = part.bounding_box()
+    assert found is not None
+    return found
+
+
+def overlap(one: FloatRect, other: FloatRect) -> bool:
+    beside = one["x"] + one["width"] <= other["x"] or other["x"] + other["width"] <= one["x"]
+    below = one["y"] + one["height"] <= other["y"] or other["y"] + other["height"] <= one["y"]
+    return not (beside or below)
 
 
 def test_on_a_phone_a_link_above_the_jobs_leads_to_the_filters_below_them(phone: Visit) -> None:

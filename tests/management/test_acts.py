@@ -51,6 +51,18 @@ def test_a_job_that_it_does_not_fit_is_named_and_left_and_the_others_are_done(co
     assert VideoJob.objects.values().get(pk=left.pk) == before
 
 
+def test_a_job_that_waits_for_the_provider_is_left_and_it_is_said_until_when() -> None:
+    job = jobs.make("queued")
+    jobs.make_hold("limited")
+
+    ended = run("videojobs_check_now", str(job.pk))
+
+    assert ended.out == ""
+    assert ended.err.strip() == f"{job.pk} left: It waits for the provider; the next try: in 4 min."
+    assert "1 of 1 jobs have no step that could be brought forward" in ended.error
+    assert "waits for the provider" in ended.error
+
+
 @pytest.mark.parametrize("command", CASES)
 def test_an_unknown_id_stops_a_command_before_it_acts(command: str) -> None:
     job = jobs.make(CASES[command][0])

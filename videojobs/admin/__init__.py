@@ -1,6 +1,5 @@
 """The admin: every job with its whole story, and the ways out that only a person can take."""
 
-import time
 from typing import Any
 
 from django.contrib import admin
@@ -11,7 +10,6 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 
-from .. import outlook
 from ..models import VideoJob
 from ..outlook import NOTHING
 from . import adding, decisions, files, live, page, searching
@@ -95,9 +93,7 @@ class VideoJobAdmin(admin.ModelAdmin):
     ) -> HttpResponse:
         decisions.refuse_unpermitted(request)
         context = {
-            "hold_notice": outlook.hold_notice(),
-            "countdown_clock": str(round(time.time() * 1000)),
-            "countdown_patterns": outlook.PATTERNS,
+            **page.notice(),
             **(extra_context or {}),
         }
         return super().changelist_view(request, context)
@@ -109,7 +105,7 @@ class VideoJobAdmin(admin.ModelAdmin):
         if job is not None:
             context |= {
                 "video": page.video(self, job),
-                "hold_notice": outlook.hold_notice(),
+                **page.notice(),
                 **page.state(job),
                 **decisions.offers(self, request, job),
                 **page.history(job),

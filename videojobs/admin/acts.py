@@ -14,7 +14,7 @@ from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext, ngettext_lazy
 
-from .. import operations, options
+from .. import operations, options, outlook
 from ..models import JobEvent, VideoJob
 from ..states import Status
 
@@ -34,6 +34,8 @@ class Act:
     button: Any
     says: Callable[[VideoJob], Any]
     refused: Any
+    #: Why it has to wait, of a job that it would apply to later.
+    waits: Callable[[VideoJob], str] = lambda job: ""
     told: Any = ""
     #: Fields of its form that the operation takes.
     takes: tuple[str, ...] = ()
@@ -69,6 +71,10 @@ class Act:
     def sends(self) -> bool:
         """Whether a request goes out for it, which is billed."""
         return self.is_order or bool(self.vows)
+
+    def refusal(self, job: VideoJob) -> Any:
+        """Why it is not done to a job that it doesn't apply to."""
+        return self.waits(job) or self.refused
 
     def selects(self) -> Q:
         """The jobs of a selection that it is done to."""
@@ -194,6 +200,7 @@ _TABLE = [
         says=lambda job: _("The next step comes as soon as the provider's interval allows."),
         told=_("The next step was brought forward."),
         refused=_("Nothing to bring forward: no step waits, it is due anyway, or is under way."),
+        waits=outlook.waiting,
         offered=_("Check now: bring the next step forward"),
         done=ngettext_lazy(
             "The next step of %(count)d job was brought forward",
@@ -201,8 +208,10 @@ _TABLE = [
             "count",
         ),
         skipped=ngettext_lazy(
-            "%(count)d job skipped: no step waits, it is due anyway, or is under way",
-            "%(count)d jobs skipped: no step waits, it is due anyway, or is under way",
+            "%(count)d job skipped: no step waits, it is due anyway, is under way, or waits for "
+            "the provider",
+            "%(count)d jobs skipped: no step waits, it is due anyway, is under way, or waits for "
+            "the provider",
             "count",
         ),
         order=("due_at", "pk"),

@@ -17,10 +17,10 @@ from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.translation import gettext_lazy as _
 
-from .. import outlook, rules
+from .. import rules
 from ..conf import conf
 from ..models import VideoJob
-from . import acts, telling
+from . import acts, page, telling
 
 _PARAMS = ("ratio", "resolution", "referenceImages", "referenceVideos", "referenceAudios")
 _FRAMES = ("first_frame", "last_frame")
@@ -139,7 +139,7 @@ def _by_field(error: ValidationError) -> Mapping[str, Any]:
 
 _REFERENCES = ("referenceImages", "referenceVideos", "referenceAudios")
 FIELDSETS: Any = [
-    (None, {"fields": ["token", "model", "prompt", ("duration", "ratio", "resolution")]}),
+    (None, {"fields": ["token", "model", "prompt", "duration", "ratio", "resolution"]}),
     (
         _("Frames and references"),
         {
@@ -180,7 +180,7 @@ def add_view(model_admin: Any, request: HttpRequest) -> HttpResponse:
         "inline_admin_formsets": [],
         "errors": helpers.AdminErrorList(cast(Any, form), []),
         "preserved_filters": model_admin.get_preserved_filters(request),
-        "hold_notice": outlook.hold_notice(),
+        **page.notice(),
     }
     response: HttpResponse = model_admin.render_change_form(request, context, add=True)
     return response

@@ -10,11 +10,11 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.utils.translation import gettext, ngettext
 
-from .. import markup, options, outlook
+from .. import markup, options
 from ..exceptions import SpendLimitReached
 from ..models import VideoJob
 from ..sanitize import clean
-from . import acts, telling
+from . import acts, page, telling
 from .acts import Act
 from .columns import EXCERPT
 from .telling import MOST
@@ -45,7 +45,7 @@ def ask(
         "media": model_admin.media,
         "warnings": act.warns(jobs) if act.warns else [],
         "vows": act.vows,
-        "hold_notice": outlook.hold_notice() if act.sends else "",
+        **(page.notice() if act.sends else {}),
         "rows": [_row(model_admin, job) for job in jobs[:_SHOWN]],
         "more": max(0, len(jobs) - _SHOWN),
         "skipped": act.skipped % {"count": skipped} if skipped else "",

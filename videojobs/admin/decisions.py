@@ -95,7 +95,7 @@ def _on_page(model_admin: Any, act: Act, request: HttpRequest, object_id: str) -
         # The page may be about an earlier submission, that was resolved and sent again since.
         messages.warning(request, _("The job has changed meanwhile: look again, then decide."))
     elif not act.applies(job):
-        messages.warning(request, act.refused)
+        messages.warning(request, act.refusal(job))
     elif not act.is_vowed(request):
         messages.error(request, act.unvowed)
     elif act.is_order:
@@ -112,7 +112,7 @@ def _act(request: HttpRequest, act: Act, job: VideoJob) -> None:
     except ValidationError as error:
         messages.error(request, " ".join(error.messages))
     else:
-        level, told = (messages.SUCCESS, act.told) if done else (messages.WARNING, act.refused)
+        level, told = (messages.SUCCESS, act.told) if done else (messages.WARNING, act.refusal(job))
         messages.add_message(request, level, told)
 
 

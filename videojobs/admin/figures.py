@@ -32,10 +32,17 @@ class Figure:
     query: str = ""
     #: Worth a look as soon as it is not 0.
     alarming: bool = False
+    #: Nothing to look at, whatever its text.
+    is_zero: bool = False
 
-    @property
-    def is_zero(self) -> bool:
-        return self.text == "0"
+
+@dataclass(frozen=True)
+class Group:
+    """Some figures under a heading."""
+
+    name: str
+    heading: Any
+    figures: Sequence[Figure]
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,12 @@ class Chart:
     title: Any
     lines: Sequence[charts.Line]
     axis: charts.Axis
-    unit: Any
+    #: What is counted; none where each value has its own.
+    unit: Any = ""
+
+    @property
+    def caption(self) -> str:
+        return f"{self.title}, {self.unit}" if self.unit else str(self.title)
 
     def legend(self) -> list[tuple[SafeString, str]]:
         return [
@@ -64,15 +76,17 @@ def notices(snapshot: monitor.Snapshot) -> dict[str, str]:
     }
 
 
-def groups_of(snapshot: monitor.Snapshot) -> Iterator[tuple[Any, Iterator[Figure]]]:
+def groups_of(snapshot: monitor.Snapshot) -> list[Group]:
     """All figures under their headings."""
-    yield _("Under way"), _under_way(snapshot.now)
-    yield _("Waiting for a worker"), _waiting(snapshot.now)
-    yield _("Needs a person"), _needing_a_person(snapshot.attention)
-    since = moment(snapshot.window.slots[0].start)
-    yield gettext("Since %(time)s") % {"time": since}, _happened(snapshot.window)
-    yield _("Provider"), _provider(snapshot)
-    yield _("Storage"), _stored(snapshot)
+    since = gettext("Since %(time)s") % {"time": moment(snapshot.window.slots[0].start)}
+    return [
+        Group("now", _("Under way"), list(_under_way(snapshot.now))),
+        Group("waiting", _("Waiting for a worker"), list(_waiting(snapshot.now))),
+        Group("person", _("Needs a person"), list(_needing_a_person(snapshot.attention))),
+        Group("happened", since, list(_happened(snapshot.window))),
+        Group("provider", _("Provider"), list(_provider(snapshot))),
+        Group("storage", _("Storage"), list(_stored(snapshot))),
+    ]
 
 
 def _under_way(now: monitor.Now) -> Iterator[Figure]:
@@ -89,10 +103,13 @@ def _waiting(now: monitor.Now) -> Iterator[Figure]:
     yield _counted("claimed", _("steps that a worker is at"), now.claimed)
     note = ""
     if now.worst_lateness is not None and now.median_lateness is not None:
-        note = gettext("half of them by %(median)s or more, the worst by %(worst)s") % {
-            "median": charts.length(min(now.median_lateness, now.worst_lateness)),
-            "worst": charts.length(now.worst_lateness),
-        }
+        # A median is right to a twentieth, and may come out beyond the worst.
+        median = charts.length(min(now.median_lateness, now.worst_lateness))
+        worst = charts.length(now.worst_lateness)
+        told = gettext("half of them by %(median)s or more, the worst by %(worst)s")
+        if median == worst:
+            told = gettext("the worst by %(worst)s")
+        note = told % {"median": median, "worst": worst}
     yield _counted("late", _("steps that are late"), now.late, note=note)
     note = gettext("no worker came, or it was lost; the sweep wakes them") if now.stalled else ""
     yield _counted("stalled", _("stalled"), now.stalled, note=note, alarming=True)
@@ -132,7 +149,7 @@ def _provider(snapshot: monitor.Snapshot) -> Iterator[Figure]:
     provider = snapshot.provider
     if provider.answered_at is None:
         answered = NOTHING
-        note = gettext("not within %(window)s") % {"window": span(snapshot.window.hours)}
+        note = gettext("not in %(window)s") % {"window": lately(snapshot.window.hours)}
     else:
         since = outlook.age(provider.answered_at, snapshot.at)
         answered, note = gettext("%(age)s ago") % {"age": since}, ""
@@ -154,7 +171,8 @@ def _stored(snapshot: monitor.Snapshot) -> Iterator[Figure]:
     as_of = gettext("as of %(age)s ago") % {"age": age}
     query = f"mirror_status__exact={MirrorStatus.STORED}"
     yield _counted("outputs", _("outputs"), stored.count, query, note=as_of)
-    yield Figure("bytes", _("their size"), filesizeformat(stored.size), as_of)
+    size = filesizeformat(stored.size)
+    yield Figure("bytes", _("their size"), size, as_of, is_zero=not stored.size)
 
 
 def charts_of(snapshot: monitor.Snapshot) -> list[Chart]:
@@ -165,7 +183,8 @@ def charts_of(snapshot: monitor.Snapshot) -> list[Chart]:
         return charts.Line(str(label), [getattr(slot, name) for slot in window.slots], tone)
 
     width = (window.slots[1].start - window.slots[0].start).total_seconds()
-    jobs = gettext("jobs per %(length)s") % {"length": charts.length(width)}
+    each = gettext("hour") if width == 3600 else charts.length(width)
+    jobs = gettext("jobs per %(length)s") % {"length": each}
     verdicts = [
         line(_("new"), "new", "runs"),
         line(_("completed"), "completed", "good"),
@@ -179,23 +198,23 @@ def charts_of(snapshot: monitor.Snapshot) -> list[Chart]:
     return [
         Chart("verdicts", _("Jobs and verdicts"), verdicts, charts.COUNTS, jobs),
         Chart("downloads-kept", _("Downloads"), kept, charts.COUNTS, jobs),
-        Chart("lengths", _("Time to completion"), took, charts.LENGTHS, _("time")),
+        Chart("lengths", _("Time to completion"), took, charts.LENGTHS),
     ]
 
 
 def drawn(chart: Chart, snapshot: monitor.Snapshot) -> tuple[SafeString, SafeString]:
     """The picture, or that there is none, and the rows of the table."""
     starts = [slot.start for slot in snapshot.window.slots]
-    summary = gettext("%(title)s, %(unit)s, in the last %(window)s: %(lines)s") % {
-        "title": chart.title,
-        "unit": chart.unit,
-        "window": span(snapshot.window.hours),
+    window = lately(snapshot.window.hours)
+    summary = gettext("%(caption)s, in %(window)s: %(lines)s") % {
+        "caption": chart.caption,
+        "window": window,
         "lines": "; ".join(line.label for line in chart.lines),
     }
     picture = charts.line_chart(
         summary, chart.lines, starts=starts, axis=chart.axis, unit=str(chart.unit)
     )
-    nothing = gettext("Nothing in the last %(window)s.") % {"window": span(snapshot.window.hours)}
+    nothing = gettext("Nothing in %(window)s.") % {"window": window}
     rows = format_html_join(
         "",
         '<tr><th scope="row">{}</th>{}</tr>',
@@ -216,7 +235,7 @@ def _cells(chart: Chart, number: int) -> Iterator[tuple[str]]:
 def _counted(
     name: str, label: Any, count: int, query: str = "", *, note: str = "", alarming: bool = False
 ) -> Figure:
-    return Figure(name, label, charts.count(count), note, query, alarming)
+    return Figure(name, label, charts.count(count), note, query, alarming, is_zero=not count)
 
 
 def moment(when: datetime) -> str:
@@ -225,3 +244,12 @@ def moment(when: datetime) -> str:
 
 def span(hours: int) -> str:
     return outlook.span(hours * 3600)
+
+
+def lately(hours: int) -> str:
+    """The window as one speaks of it: "the last hour", "the last 6 h"."""
+    if hours == 1:
+        return gettext("the last hour")
+    if hours == 24:
+        return gettext("the last day")
+    return gettext("the last %(span)s") % {"span": span(hours)}

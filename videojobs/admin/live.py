@@ -7,6 +7,8 @@ from django.core.exceptions import BadRequest, PermissionDenied
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.template.response import TemplateResponse
 from django.urls import path
+from django.utils import timezone
+from django.utils.formats import date_format
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_safe
 
@@ -40,10 +42,11 @@ def page(model_admin: Any, request: HttpRequest) -> HttpResponse:
         "title": _("Live monitor"),
         "opts": model_admin.model._meta,
         "snapshot": snapshot,
-        "groups": [(title, list(shown)) for title, shown in figures.groups_of(snapshot)],
+        "groups": figures.groups_of(snapshot),
         "charts": drawn,
         "notices": figures.notices(snapshot),
         "refresh": REFRESH,
+        "time": _time(snapshot),
         "hours": hours,
         "choices": [(choice, figures.span(choice)) for choice in monitor.WINDOWS],
     }
@@ -52,17 +55,31 @@ def page(model_admin: Any, request: HttpRequest) -> HttpResponse:
 
 
 def data(model_admin: Any, request: HttpRequest) -> HttpResponse:
-    """What changes on the page: texts by name, and markup of the charts, as the page has it."""
+    """What changes on the page, by name and as the page has it: texts, the queries of the links
+    to the jobs that were counted, which figures are zero, and markup of the charts."""
     snapshot = monitor.snapshot(_hours(model_admin, request))
     texts = figures.notices(snapshot)
+    queries: dict[str, str] = {}
+    zeros: list[str] = []
     parts: dict[str, str] = {}
-    for _title, shown in figures.groups_of(snapshot):
-        for figure in shown:
+    for group in figures.groups_of(snapshot):
+        texts[f"{group.name}-heading"] = str(group.heading)
+        for figure in group.figures:
             texts |= {figure.name: figure.text, f"{figure.name}-note": figure.note}
+            if figure.query:
+                queries[figure.name] = figure.query
+            if figure.is_zero:
+                zeros.append(figure.name)
     for chart in figures.charts_of(snapshot):
         picture, rows = figures.drawn(chart, snapshot)
         parts |= {f"{chart.name}-picture": picture, f"{chart.name}-rows": rows}
-    return JsonResponse({"at": snapshot.at.isoformat(), "texts": texts, "parts": parts})
+    changes = {"texts": texts, "queries": queries, "zeros": zeros, "parts": parts}
+    return JsonResponse({"time": _time(snapshot), **changes})
+
+
+def _time(snapshot: monitor.Snapshot) -> str:
+    """The moment of the numbers by the clock of the site; the browser's may be another."""
+    return date_format(timezone.localtime(snapshot.at), "H:i:s")
 
 
 def _hours(model_admin: Any, request: HttpRequest) -> int:

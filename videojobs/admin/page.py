@@ -3,6 +3,7 @@
 from typing import Any
 
 from django.contrib.admin import ModelAdmin
+from django.utils import timezone
 from django.utils.translation import gettext
 
 from .. import markup, outlook
@@ -23,13 +24,27 @@ def video(model_admin: ModelAdmin, job: VideoJob) -> dict[str, str] | None:
     return {"url": url, "poster": files.url(model_admin, job, "poster")} if url else None
 
 
+def notice() -> dict[str, Any]:
+    """What is to be known of holds of the provider, and what the times of a page count down by."""
+    now = timezone.now()
+    return {
+        "hold_notice": markup.hold_notice(now),
+        "countdown_clock": str(round(now.timestamp() * 1000)),
+        "countdown_patterns": outlook.PATTERNS,
+    }
+
+
 def state(job: VideoJob) -> dict[str, Any]:
     """Where the job is, and what happens next: what everybody wants to know first."""
+    now = timezone.now()
+    step, *rest = outlook.sentences(job, now)
+    if job.due_at is not None and job.claimed_until is None:
+        step = markup.coming(step, job.due_at, now)
     problem = job.error or last_problem(job)
     return {
         "status": markup.status_badge(job),
         "mirror": markup.mirror_badge(job) if job.mirror_status != MirrorStatus.NONE else "",
-        "outlook": outlook.sentences(job),
+        "outlook": [step, *rest],
         "problem": markup.box(problem, gettext("error")) if problem else "",
     }
 

@@ -35,11 +35,15 @@ class ActCommand(JobCommand):
         """Do it to one job and return the id to print; None, or `ValidationError`: left."""
         return job.pk if self.operation(job, actor=ACTOR) else None
 
+    def why_left(self, job: VideoJob) -> str:
+        """What is to be said of a job that it doesn't fit."""
+        return f"It is {job.status}, mirror {job.mirror_status}."
+
     def handle(self, **options: Any) -> None:
         jobs = self.chosen(options)
         left = 0
         for job in jobs:
-            why = f"It is {job.status}, mirror {job.mirror_status}."
+            why = ""
             try:
                 done = self.act(job, options)
             except ValidationError as error:
@@ -48,6 +52,6 @@ class ActCommand(JobCommand):
                 self.stdout.write(str(done))
             else:
                 left += 1
-                self.stderr.write(f"{job.pk} left: {why}")
+                self.stderr.write(f"{job.pk} left: {why or self.why_left(job)}")
         if left:
             raise CommandError(f"{left} of {len(jobs)} jobs {self.misfit}.")

@@ -16,8 +16,8 @@ from ..states import MirrorStatus, Status
 def check_now(job: VideoJob, *, actor: str) -> bool:
     """Bring a job's next step forward, to now or to when the provider may be asked again.
 
-    A hold of the provider is respected. False if nothing is to be brought forward: there is no
-    next step, a worker is at it, it is due by then anyway, or the job changed meanwhile.
+    False if nothing is to be brought forward: there is no next step, a worker is at it, it is due
+    by then anyway, it waits for the end of a hold of the provider, or the job changed meanwhile.
     """
     if not options.can_be_checked(job):
         return False

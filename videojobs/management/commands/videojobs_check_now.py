@@ -1,5 +1,6 @@
-from videojobs import operations
+from videojobs import operations, outlook
 from videojobs.management.acting import ActCommand
+from videojobs.models import VideoJob
 
 
 class Command(ActCommand):
@@ -7,5 +8,11 @@ class Command(ActCommand):
         "Bring the next step of jobs forward, as soon as the provider's interval allows. See "
         "videojobs_watch for how it goes."
     )
-    misfit = "have no step that could be brought forward: none waits, or it is due or under way"
+    misfit = (
+        "have no step that could be brought forward: none waits, or it is due or under way, or "
+        "waits for the provider"
+    )
     operation = staticmethod(operations.check_now)
+
+    def why_left(self, job: VideoJob) -> str:
+        return outlook.waiting(job) or super().why_left(job)

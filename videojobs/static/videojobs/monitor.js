@@ -6,6 +6,7 @@
   const button = root.querySelector("[data-pause-button]");
   const age = root.querySelector("[data-age]");
   const trouble = root.querySelector("[data-trouble]");
+  const login = root.querySelector("[data-login]");
   const every = Number(root.dataset.refresh) * 1000;
   const slowest = 60000;
   const patience = 20000;
@@ -18,7 +19,8 @@
   let ended = false;
   let updated = new Date();
 
-  const clock = () => updated.toLocaleTimeString();
+  // Of what is shown, by the site's clock: the browser's may be in another zone, and speak otherwise.
+  let time = root.dataset.time;
   const say = (node, text) => {
     if (node.textContent !== text) node.textContent = text;
   };
@@ -26,11 +28,13 @@
   function show(data) {
     for (const node of root.querySelectorAll("[data-text]")) {
       const text = data.texts[node.dataset.text];
-      if (text === undefined) continue;
-      say(node, text);
-      if (node.matches("dd > :first-child")) {
-        node.closest("[data-figure]").toggleAttribute("data-zero", text === "0");
-      }
+      if (text !== undefined) say(node, text);
+    }
+    for (const node of root.querySelectorAll("[data-figure]")) {
+      node.toggleAttribute("data-zero", data.zeros.includes(node.dataset.figure));
+    }
+    for (const link of root.querySelectorAll("a[data-query]")) {
+      link.search = data.queries[link.dataset.query] ?? link.search;
     }
     for (const node of root.querySelectorAll("[data-part]")) {
       const markup = data.parts[node.dataset.part];
@@ -47,7 +51,7 @@
     const fresh = !paused && !ended && !failures;
     say(age, fresh ? root.dataset.fresh.replace("%s", seconds) : "");
     const why = ended ? "ended" : paused ? "paused" : "failed";
-    say(trouble, fresh ? "" : root.dataset[why].replace("%s", clock()));
+    say(trouble, fresh ? "" : root.dataset[why].replace("%s", time));
   }
 
   function plan() {
@@ -72,10 +76,13 @@
       if (answer.type === "opaqueredirect" || answer.status === 401 || answer.status === 403) {
         ended = true;
         button.hidden = true;
+        login.hidden = false;
       } else if (!answer.ok) {
         throw new Error(answer.status);
       } else {
-        show(await answer.json());
+        const data = await answer.json();
+        show(data);
+        time = data.time;
         updated = new Date();
         failures = 0;
       }
