@@ -121,6 +121,8 @@ def test_the_list_reads_no_long_texts(staff: Client) -> None:
         ("?attention=mirror-failed", {"mirror-failed"}),
         ("?attention=expired", {"expired"}),
         ("?attention=overdue", {"overdue"}),
+        ("?attention=late", set()),
+        ("?attention=stalled", set()),
         ("?attention=nonsense", set(jobs.STATES)),
         ("?model=videos", set(jobs.STATES)),
         ("?model=videos_fast", set()),

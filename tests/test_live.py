@@ -42,7 +42,7 @@ def a_site() -> None:
             job = jobs.make(state, **earlier)
         if state == "mirror-failed":
             JobEvent.objects.create(job=job, kind="mirror", new="failed")
-    jobs.make("queued", due_at=now - timedelta(minutes=1), error_count=2)
+    jobs.make("queued", due_at=now - timedelta(seconds=30), error_count=2)
     jobs.make("failed", created_at=now - timedelta(days=9), finished_at=now - timedelta(days=9))
 
 
@@ -103,7 +103,7 @@ def test_each_figure_leads_to_a_list_of_as_many_jobs(staff: Client) -> None:
 
     found = links(read(staff, PAGE))
 
-    assert len(found) == 14
+    assert len(found) == 16
     for name, (url, count) in found.items():
         response = staff.get(url)
         assert response.status_code == 200, name
@@ -229,6 +229,7 @@ def test_figures_that_somebody_should_look_into_stand_out(staff: Client) -> None
         ("bytes", "0 bytes"),
         ("outputs-note", "as of 0 s ago"),
         ("hold", ""),
+        ("unserved", ""),
         ("attention", ""),
     ],
 )
@@ -255,3 +256,12 @@ def test_what_stalled_means_is_said_only_where_something_is(staff: Client) -> No
 
     assert quiet == ""
     assert "the sweep wakes them" in figures(read(staff, PAGE))["stalled-note"]
+
+
+def test_where_no_worker_runs_it_is_said_above_the_numbers(staff: Client) -> None:
+    jobs.make("queued", due_at=timezone.now() - timedelta(minutes=12))
+
+    text = read(staff, PAGE)
+
+    assert "1 job is late, by 12 min" in figures(text)["unserved"]
+    assert f'<a href="{LIST}?attention=stalled">Show them</a>' in text

@@ -127,7 +127,8 @@ def test_a_wake_up_counts_as_lost_when_the_sweep_says_so(
 def test_a_lost_worker_is_named_as_the_reason() -> None:
     job = jobs.make("submitting", due_at=after(-100), claimed_until=after(-1))
 
-    assert "Its worker did not come back. The sweep takes care of it." in outlook.sentences(job)
+    told = " ".join(outlook.sentences(job))
+    assert "Its worker did not come back. Where another worker and beat run, the sweep" in told
 
 
 def test_every_state_has_an_outlook() -> None:

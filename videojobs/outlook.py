@@ -179,10 +179,18 @@ def sentences(job: VideoJob, now: datetime | None = None) -> list[str]:
         return [_at_rest(job)]
     told = [f"{_step(job)}: {next_step(job, now)}."]
     if job.claimed_until is not None and job.claimed_until <= now:
-        told.append(gettext("Its worker did not come back. The sweep takes care of it."))
+        told.append(
+            gettext(
+                "Its worker did not come back. Where another worker and beat run, the sweep takes "
+                "care of it."
+            )
+        )
     elif job.claimed_until is None and now - job.due_at > timedelta(seconds=conf.SWEEP_GRACE):
         told.append(
-            gettext("Its wake-up is lost, or no worker runs. The sweep sends another wake-up.")
+            gettext(
+                "Its wake-up is lost, or no worker runs. Where a worker and beat run, the sweep "
+                "sends another wake-up."
+            )
         )
     return told + _prospects(job, now)
 

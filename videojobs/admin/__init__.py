@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 
-from .. import outlook
+from .. import lateness, outlook
 from ..models import VideoJob
 from ..outlook import NOTHING
 from . import adding, decisions, files, live, page, searching
@@ -96,6 +96,7 @@ class VideoJobAdmin(admin.ModelAdmin):
         decisions.refuse_unpermitted(request)
         context = {
             "hold_notice": outlook.hold_notice(),
+            "late_notice": lateness.notice(),
             "countdown_clock": str(round(time.time() * 1000)),
             "countdown_patterns": outlook.PATTERNS,
             **(extra_context or {}),
@@ -110,6 +111,8 @@ class VideoJobAdmin(admin.ModelAdmin):
             context |= {
                 "video": page.video(self, job),
                 "hold_notice": outlook.hold_notice(),
+                # Of a job that nobody keeps waiting, it is not asked.
+                "late_notice": lateness.notice() if lateness.is_stalled(job) else "",
                 **page.state(job),
                 **decisions.offers(self, request, job),
                 **page.history(job),

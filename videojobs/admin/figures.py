@@ -55,11 +55,13 @@ class Chart:
 
 
 def notices(snapshot: monitor.Snapshot) -> dict[str, str]:
-    """What is read out when it changes: that the provider is held, and that jobs need a person."""
+    """What is read out when it changes: that the provider is held, that no worker
+    runs, and that jobs need a person."""
     waiting = snapshot.attention.total
     told = ngettext("%(count)s job needs a person.", "%(count)s jobs need a person.", waiting)
     return {
         "hold": redact(snapshot.provider.hold_notice),
+        "unserved": snapshot.now.late_notice,
         "attention": told % {"count": charts.count(waiting)} if waiting else "",
     }
 
@@ -93,9 +95,12 @@ def _waiting(now: monitor.Now) -> Iterator[Figure]:
             "median": charts.length(min(now.median_lateness, now.worst_lateness)),
             "worst": charts.length(now.worst_lateness),
         }
-    yield _counted("late", _("steps that are late"), now.late, note=note)
-    note = gettext("no worker came, or it was lost; the sweep wakes them") if now.stalled else ""
-    yield _counted("stalled", _("stalled"), now.stalled, note=note, alarming=True)
+    yield _counted("late", _("steps that are late"), now.late, "attention=late", note=note)
+    note = ""
+    if now.stalled:
+        note = gettext("no worker came, or it was lost; the sweep wakes them where one runs")
+    query = "attention=stalled"
+    yield _counted("stalled", _("stalled"), now.stalled, query, note=note, alarming=True)
 
 
 def _needing_a_person(attention: monitor.Attention) -> Iterator[Figure]:
