@@ -123,6 +123,7 @@ def test_the_list_reads_no_long_texts(staff: Client) -> None:
         ("?attention=overdue", {"overdue"}),
         ("?attention=late", set()),
         ("?attention=stalled", set()),
+        ("?attention=failing", set()),
         ("?attention=nonsense", set(jobs.STATES)),
         ("?model=videos", set(jobs.STATES)),
         ("?model=videos_fast", set()),

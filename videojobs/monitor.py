@@ -106,7 +106,17 @@ class Provider:
     polled: int
     #: Of those, the ones whose last call failed.
     failing: int
+    #: What was last noted of the one that failed last.
+    problem: "Problem | None"
     hold_notice: str
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why a check failed, and when that was noted."""
+
+    reason: str
+    at: datetime
 
 
 @dataclass(frozen=True)
@@ -139,10 +149,12 @@ def snapshot(hours: int = DEFAULT_HOURS) -> Snapshot:
     answers = [group["answered_at"] for group in groups] + [group["submitted"] for group in groups]
     answers += [latest for _, _, series, _, latest in happened if series in _VERDICTS]
     polled = [group for group in groups if group["status"] in POLLED]
+    failing = sum(group["failing"] for group in polled)
     provider = Provider(
         answered_at=max(filter(None, answers), default=None),
         polled=sum(group["count"] for group in polled),
-        failing=sum(group["failing"] for group in polled),
+        failing=failing,
+        problem=_problem() if failing else None,
         hold_notice=outlook.hold_notice(at),
     )
     return Snapshot(
@@ -227,6 +239,14 @@ def _now(groups: Sequence[Mapping[str, Any]], at: datetime) -> Now:
         worst_lateness=(at - earliest).total_seconds() if earliest else None,
         median_lateness=histogram.percentile(places, 0.5),
     )
+
+
+def _problem() -> Problem | None:
+    latest = F("last_checked_at").desc(nulls_last=True)
+    job = VideoJob.objects.filter(outlook.CHECK_FAILED).order_by(latest).values("pk")[:1]
+    told = JobEvent.objects.filter(job=job, actor="").exclude(reason="")
+    found = told.order_by("-created_at", "-pk").values_list("reason", "created_at").first()
+    return Problem(*found) if found else None
 
 
 def _attention() -> Attention:

@@ -27,6 +27,10 @@ NEEDS_A_PERSON = Q(status__in=_WAITING) | Q(mirror_status=MirrorStatus.FAILED)
 #: The jobs that are under way, or wait for a person before they can be.
 UNFINISHED = ~Q(status__in=sorted(TERMINAL)) | Q(mirror_status=MirrorStatus.DUE)
 
+#: The jobs that the provider is asked for, and whose last check failed. Each has a next step: said
+#: for the index.
+CHECK_FAILED = Q(status__in=sorted(POLLED), error_count__gt=0, due_at__isnull=False)
+
 #: What is shown where nothing is to be said.
 NOTHING = "—"
 

@@ -95,6 +95,7 @@ class AttentionFilter(admin.SimpleListFilter):
             ("overdue", _("overdue")),
             ("late", _("late")),
             ("stalled", _("late: stalled")),
+            ("failing", _("last check failed")),
         ]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
@@ -107,6 +108,7 @@ class AttentionFilter(admin.SimpleListFilter):
             "overdue": outlook.overdue(now),
             "late": lateness.late(now),
             "stalled": lateness.stalled(now),
+            "failing": outlook.CHECK_FAILED,
         }
         condition = conditions.get(self.value() or "")
         return queryset.filter(condition) if condition else queryset
