@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -93,19 +94,56 @@ def test_the_outlook_says_what_comes_next(
         ("stopped", {"provider_task_id": None}, "generate it again, which is billed"),
         ("failed", {}, "generate it again, which is billed"),
         ("cancelled", {}, "generate it again, which is billed"),
-        ("cancelled", {"model": ""}, "submit a new one"),
+        ("cancelled", {"model": ""}, "Submit a new one"),
         ("mirror-failed", {}, "fetch it again"),
+        ("expired", {"model": ""}, "Take it up again"),
     ],
 )
 def test_the_outlook_names_the_way_out(state: str, fields: dict[str, Any], way_out: str) -> None:
-    assert way_out in outlook.sentences(jobs.make(state, **fields))[0]
+    assert way_out in " ".join(outlook.sentences(jobs.make(state, **fields)))
+
+
+@pytest.mark.parametrize(
+    ("state", "fields", "act", "others"),
+    [
+        ("unconfirmed", {}, "attach", "the permission to resolve submissions"),
+        ("expired", {}, "take_up", "the permission to take up jobs again"),
+        ("stopped", {}, "take_up", "the permission to take up jobs again"),
+        (
+            "stopped",
+            {"provider_task_id": None},
+            "generate_again",
+            "the permission to generate jobs again",
+        ),
+        ("failed", {}, "generate_again", "the permission to generate jobs again"),
+        ("cancelled", {"model": ""}, "add", "the permission to add jobs"),
+        ("mirror-failed", {}, "mirror_again", "the permission to mirror outputs again"),
+    ],
+)
+def test_whoever_may_not_is_told_who_can(
+    state: str, fields: dict[str, Any], act: str, others: str
+) -> None:
+    job = jobs.make(state, **fields)
+
+    mine, theirs = (" ".join(outlook.sentences(job, may=may)) for may in ({act}, set()))
+
+    assert "Somebody" not in mine
+    assert f"Somebody with {others}" in theirs or f"somebody with {others}" in theirs
+    assert not re.search("[Tt]ake it up|[Yy]ou |[Ff]etch it again|[Aa]ttach|Submit a", theirs)
+
+
+def test_whoever_can_only_generate_again_is_told_what_comes_before_it() -> None:
+    told = " ".join(outlook.sentences(jobs.make("expired"), may={"generate_again"}))
+
+    assert "Somebody with the permission to take up jobs again can ask" in told
+    assert "That comes before you generate it again" in told
 
 
 def test_no_job_whose_request_is_unknown_is_said_to_be_generated_again() -> None:
     for state in ("failed", "cancelled", "expired", "stopped"):
         tracked = jobs.make(state, model="", prompt="", duration=None)
 
-        assert "generate it again" not in outlook.sentences(tracked)[0], state
+        assert "generate it again" not in " ".join(outlook.sentences(tracked)), state
 
 
 def test_a_running_download_is_called_by_the_number_of_its_attempt() -> None:

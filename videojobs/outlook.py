@@ -3,6 +3,7 @@
 The admin and the commands say the same because both ask here. Nothing in here writes.
 """
 
+from collections.abc import Container, Iterator
 from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -176,11 +177,16 @@ def _so_far(job: VideoJob) -> str:
     }
 
 
-def sentences(job: VideoJob, now: datetime | None = None) -> list[str]:
-    """What happens next and when, and what a person can do about it; a sentence an entry."""
+def sentences(
+    job: VideoJob, now: datetime | None = None, *, may: Container[str] | None = None
+) -> list[str]:
+    """What happens next and when, and what can be done about it; some sentences an entry.
+
+    `may` are the names of the acts of whoever reads it, in `operations`, and "add"; None: all.
+    """
     now = now or timezone.now()
     if job.due_at is None:
-        return [_at_rest(job)]
+        return list(_at_rest(job, may))
     told = [f"{_step(job)}: {next_step(job, now)}."]
     if job.claimed_until is not None and job.claimed_until <= now:
         told.append(
@@ -234,57 +240,72 @@ def _prospects(job: VideoJob, now: datetime) -> list[str]:
     return told
 
 
-def _at_rest(job: VideoJob) -> str:
+#: What is to be done about a job at rest, by the name of the act: to whoever may, and to others.
+_ADVICE = {
+    "attach": (
+        _("Find out at the provider, then attach its id or confirm that it was not created."),
+        _("Somebody with the permission to resolve submissions can say what became of it."),
+    ),
+    "take_up": (
+        _("Take it up again to ask what became of it; nothing is paid for that."),
+        _("Somebody with the permission to take up jobs again can ask what became of it."),
+    ),
+    "generate_again": (
+        _("You can generate it again, which is billed."),
+        _("Somebody with the permission to generate jobs again can do so, which is billed."),
+    ),
+    "mirror_again": (
+        _("The provider keeps it for a while only: fetch it again before it is gone."),
+        _(
+            "The provider keeps it for a while only: somebody with the permission to mirror "
+            "outputs again can fetch it before it is gone."
+        ),
+    ),
+    "add": (_("Submit a new one."), _("Somebody with the permission to add jobs can submit one.")),
+}
+
+
+def _advice(act: str, may: Container[str] | None) -> str:
+    to_whoever_may, to_others = _ADVICE[act]
+    return str(to_whoever_may if may is None or act in may else to_others)
+
+
+def _at_rest(job: VideoJob, may: Container[str] | None) -> Iterator[str]:
     """Why nothing happens by itself, and what a person can do."""
     if job.status == Status.UNCONFIRMED:
-        return gettext(
-            "Nobody knows whether the provider took the request, so it is not sent again by "
-            "itself. Find out at the provider, then attach its id or confirm that it was not "
-            "created."
+        yield gettext(
+            "Nobody knows whether the provider took the request, so it is not sent again by itself."
         )
-    if job.status == Status.EXPIRED:
-        return _expired(job)
-    if job.status == Status.STOPPED:
-        return _stopped(job)
-    if job.status in (Status.FAILED, Status.CANCELLED):
-        return _refused(job)
-    if job.mirror_status == MirrorStatus.FAILED:
-        return gettext(
-            "The video was generated but not stored, and nothing tries again by itself. "
-            "The provider keeps it for a while only: fetch it again before it is gone."
-        )
-    return gettext("Nothing: the job is finished.")
+        yield _advice("attach", may)
+    elif job.status == Status.EXPIRED:
+        yield gettext("No verdict came in time; the provider is not asked any more.")
+        yield _advice("take_up", may)
+        if options.can_be_generated_again(job) and (may is None or "generate_again" in may):
+            yield gettext("That comes before you generate it again, which is billed.")
+    elif job.status == Status.STOPPED:
+        yield from _stopped(job, may)
+    elif job.status in (Status.FAILED, Status.CANCELLED):
+        yield gettext("That is the last word on it.")
+        if options.can_be_generated_again(job):
+            yield _advice("generate_again", may)
+        else:
+            yield gettext("It was not submitted here, so its request is not known.")
+            yield _advice("add", may)
+    elif job.mirror_status == MirrorStatus.FAILED:
+        yield gettext("The video was generated but not stored, and nothing tries again by itself.")
+        yield _advice("mirror_again", may)
+    else:
+        yield gettext("Nothing: the job is finished.")
 
 
-def _expired(job: VideoJob) -> str:
-    if options.can_be_generated_again(job):
-        return gettext(
-            "No verdict came in time; the provider is not asked any more. Take it up again to ask "
-            "once more, before you generate it again, which is billed."
-        )
-    return gettext(
-        "No verdict came in time; the provider is not asked any more. Take it up again to ask "
-        "once more."
-    )
-
-
-def _stopped(job: VideoJob) -> str:
+def _stopped(job: VideoJob, may: Container[str] | None) -> Iterator[str]:
     if options.can_be_taken_up(job):
-        return gettext(
-            "Tracking was stopped; the provider may still finish, and bill. Take it up again to "
-            "ask what became of it."
-        )
-    return gettext(
+        yield gettext("Tracking was stopped; the provider may still finish, and bill.")
+        yield _advice("take_up", may)
+        return
+    yield gettext(
         "It was stopped, and no id of the provider is known: either nothing was sent, or nobody "
         "knows whether it arrived; its history tells. What the provider has can be tracked as a "
-        "job of its own; or generate it again, which is billed."
+        "job of its own."
     )
-
-
-def _refused(job: VideoJob) -> str:
-    if options.can_be_generated_again(job):
-        return gettext("That is the last word on it. You can generate it again, which is billed.")
-    return gettext(
-        "That is the last word on it. It was not submitted here, so its request is "
-        "not known: submit a new one."
-    )
+    yield _advice("generate_again", may)

@@ -14,7 +14,7 @@ from django.utils.translation import gettext_lazy as _
 from .. import lateness, outlook
 from ..models import VideoJob
 from ..outlook import NOTHING
-from . import adding, decisions, files, live, page, searching
+from . import acts, adding, decisions, files, live, page, searching
 from .columns import COLUMNS
 from .counting import JobPaginator
 from .fields import SECTIONS, sections
@@ -96,7 +96,8 @@ class VideoJobAdmin(admin.ModelAdmin):
         decisions.refuse_unpermitted(request)
         context = {
             "hold_notice": outlook.hold_notice(),
-            "late_notice": lateness.notice(),
+            # Asked for by the template: the list may lead to another page.
+            "late_notice": lateness.notice,
             "countdown_clock": str(round(time.time() * 1000)),
             "countdown_patterns": outlook.PATTERNS,
             **(extra_context or {}),
@@ -108,12 +109,14 @@ class VideoJobAdmin(admin.ModelAdmin):
     ) -> HttpResponse:
         job = kwargs.get("obj")
         if job is not None:
+            may = {act.name for act in acts.permitted(request)}
+            may |= {"add"} if self.has_add_permission(request) else set()
             context |= {
                 "video": page.video(self, job),
                 "hold_notice": outlook.hold_notice(),
                 # Of a job that nobody keeps waiting, it is not asked.
-                "late_notice": lateness.notice() if lateness.is_stalled(job) else "",
-                **page.state(job),
+                "late_notice": lateness.notice if lateness.is_stalled(job) else "",
+                **page.state(job, may),
                 **decisions.offers(self, request, job),
                 **page.history(job),
                 **page.generations(job),

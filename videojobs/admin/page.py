@@ -1,5 +1,6 @@
 """What a job's page shows beside the fields: the video itself, and what happened to the job."""
 
+from collections.abc import Container
 from typing import Any
 
 from django.contrib.admin import ModelAdmin
@@ -23,13 +24,16 @@ def video(model_admin: ModelAdmin, job: VideoJob) -> dict[str, str] | None:
     return {"url": url, "poster": files.url(model_admin, job, "poster")} if url else None
 
 
-def state(job: VideoJob) -> dict[str, Any]:
-    """Where the job is, and what happens next: what everybody wants to know first."""
+def state(job: VideoJob, may: Container[str]) -> dict[str, Any]:
+    """Where the job is, and what happens next: what everybody wants to know first.
+
+    Nobody is advised to do what he may not: `may` are the names of the acts of whoever reads it.
+    """
     problem = job.error or last_problem(job)
     return {
         "status": markup.status_badge(job),
         "mirror": markup.mirror_badge(job) if job.mirror_status != MirrorStatus.NONE else "",
-        "outlook": outlook.sentences(job),
+        "outlook": outlook.sentences(job, may=may),
         "problem": markup.box(problem, gettext("error")) if problem else "",
     }
 
