@@ -298,6 +298,25 @@ def _at_rest(job: VideoJob, may: Container[str] | None) -> Iterator[str]:
         yield gettext("Nothing: the job is finished.")
 
 
+def without_file(missing: bool, may: Container[str] | None = None) -> str:
+    """What is to be known of a stored video that is `missing`, or that a player can't read."""
+    if missing:
+        told = gettext("The file is not in storage any more.")
+    else:
+        told = gettext(
+            "The player can't read the video: its file is not in storage any more, or this browser "
+            "doesn't play such files. Download it to find out."
+        )
+    if may is None or "mirror_again" in may:
+        again = gettext("What is gone can be fetched again while the provider has it, for nothing.")
+    else:
+        again = gettext(
+            "What is gone can be fetched again, while the provider has it, by somebody with the "
+            "permission to mirror outputs again."
+        )
+    return f"{told} {again}"
+
+
 def _stopped(job: VideoJob, may: Container[str] | None) -> Iterator[str]:
     if options.can_be_taken_up(job):
         yield gettext("Tracking was stopped; the provider may still finish, and bill.")

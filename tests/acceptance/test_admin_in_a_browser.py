@@ -267,6 +267,28 @@ def test_the_stored_video_is_sought_in_and_plays_to_its_end(visit: Visit) -> Non
     assert ended == [True, True, None]
 
 
+def test_a_player_that_can_not_read_the_video_gives_way_to_words(visit: Visit) -> None:
+    job = make("stored")
+    visit.page.route("**/output/", lambda route: route.fulfill(status=404))
+
+    page = visit.open(page_of(job))
+
+    expect(page.get_by_text("The player can't read the video")).to_be_visible()
+    expect(page.locator("video")).to_be_hidden()
+    expect(page.get_by_text("Nothing: the job is finished.")).to_be_hidden()
+    expect(page.get_by_role("link", name="Download")).to_be_visible()
+    assert visit.barriers() == []
+    assert all("404" in complaint for complaint in visit.complaints)
+    visit.complaints.clear()
+
+
+def test_a_player_that_can_read_the_video_is_left_alone(visit: Visit) -> None:
+    page = visit.open(page_of(make("stored")))
+
+    expect(page.locator("video")).to_have_js_property("readyState", 4)
+    expect(page.get_by_text("The player can't read the video")).to_be_hidden()
+
+
 def test_a_video_in_a_tab_of_its_own_plays(visit: Visit) -> None:
     job = make("stored")
 

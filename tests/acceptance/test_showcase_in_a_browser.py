@@ -131,3 +131,28 @@ def test_nothing_moves_of_a_job_that_may_not_be_seen_any_more(
         [refused] = visit.complaints
         assert "404" in refused
         visit.complaints.clear()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("comes", ["with the page", "later"])
+def test_a_video_that_can_not_be_played_is_words_and_no_black_box(
+    browser: Browser, live_server: Any, comes: str
+) -> None:
+    state = "stored" if comes == "with the page" else "processing"
+    job = jobs.make(state, metadata={"gallery": True})
+    Postcard.objects.create(title="A kitten", text="A kitten", job=job)
+    with visiting(browser, live_server.url) as visit:
+        visit.page.clock.install()
+        page = visit.open("/")
+        if comes == "later":
+            stored = jobs.make("stored")
+            fields = ("status", "mirror_status", "output", "output_size", "output_sha256")
+            values = {name: getattr(stored, name) for name in fields}
+            VideoJob.objects.filter(pk=job.pk).update(**values, due_at=None)
+            page.clock.run_for(5_000)
+
+        expect(page.get_by_text("The video can't be played just now.")).to_be_visible()
+        expect(page.locator("video")).to_have_count(0)
+        assert visit.barriers() == []
+        assert all("404" in complaint for complaint in visit.complaints)
+        visit.complaints.clear()

@@ -112,7 +112,7 @@ class VideoJobAdmin(admin.ModelAdmin):
             may = {act.name for act in acts.permitted(request)}
             may |= {"add"} if self.has_add_permission(request) else set()
             context |= {
-                "video": page.video(self, job),
+                "video": page.video(self, job, may),
                 "hold_notice": outlook.hold_notice(),
                 # Of a job that nobody keeps waiting, it is not asked.
                 "late_notice": lateness.notice if lateness.is_stalled(job) else "",

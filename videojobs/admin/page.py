@@ -6,7 +6,7 @@ from typing import Any
 from django.contrib.admin import ModelAdmin
 from django.utils.translation import gettext
 
-from .. import markup, outlook
+from .. import markup, outlook, serving
 from ..models import JobEvent, VideoJob
 from ..sanitize import redact
 from ..states import MirrorStatus
@@ -18,10 +18,15 @@ MAX_EVENTS = 500
 MAX_GENERATIONS = 20
 
 
-def video(model_admin: ModelAdmin, job: VideoJob) -> dict[str, str] | None:
+def video(model_admin: ModelAdmin, job: VideoJob, may: Container[str]) -> dict[str, Any] | None:
     """What the player needs; None unless the video is stored where it can be served from."""
     url = files.url(model_admin, job, "output")
-    return {"url": url, "poster": files.url(model_admin, job, "poster")} if url else None
+    if not url:
+        return None
+    missing = serving.is_missing(job.output)
+    poster = "" if missing else files.url(model_admin, job, "poster")
+    told = outlook.without_file(missing, may)
+    return {"url": url, "poster": poster, "missing": missing, "told": told}
 
 
 def state(job: VideoJob, may: Container[str]) -> dict[str, Any]:
