@@ -200,6 +200,24 @@ def test_generating_a_selection_again_pays_once_for_each(visit: Visit) -> None:
     assert new.count() == 2
 
 
+def test_who_goes_back_and_sends_the_form_again_is_asked_first(visit: Visit) -> None:
+    page = visit.open(f"{LIST}add/")
+    page.get_by_label("Prompt").fill("A kitten in the grass")
+    page.get_by_role("button", name="Generate this video").click()
+    expect(page.locator(".messagelist .success")).to_be_visible()
+
+    page.go_back()
+    page.get_by_label("Prompt").fill("A kitten in the grass")
+    page.get_by_role("button", name="Generate this video").click()
+    expect(page.get_by_text("You have sent the same request")).to_be_visible()
+    assert (VideoJob.objects.count(), visit.barriers()) == (1, [])
+    page.get_by_label("Send it again, which is billed").check()
+    page.get_by_role("button", name="Generate this video").click()
+
+    expect(page.locator(".messagelist .success")).to_be_visible()
+    assert VideoJob.objects.count() == 2
+
+
 def test_a_video_is_ordered_in_the_admin(visit: Visit) -> None:
     page = visit.open(f"{LIST}add/")
 

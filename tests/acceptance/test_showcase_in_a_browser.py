@@ -75,6 +75,20 @@ def test_a_refusal_stands_at_its_field(browser: Browser, site: str) -> None:
         expect(page.locator(".errorlist")).to_contain_text("required")
 
 
+def test_who_goes_back_finds_a_new_form_without_the_words_that_were_sent(
+    browser: Browser, site: str
+) -> None:
+    with visiting(browser, site) as visit:
+        page = visit.open("/")
+        page.get_by_label("Title").fill("Sent already")
+        page.get_by_role("button", name="Generate").click()
+        expect(page.get_by_role("heading", name="Sent already")).to_be_visible()
+
+        page.go_back()
+
+        expect(page.get_by_label("Title")).to_have_value("Greetings from the meadow")
+
+
 def test_nothing_is_sent_again_of_a_status_that_did_not_change(
     browser: Browser, site: str, log: Path
 ) -> None:
