@@ -275,7 +275,7 @@ def test_a_page_says_of_a_file_that_is_gone_that_it_is_and_what_can_be_done(
     for text in (theirs, mine):
         assert "data-videojobs-unreadable>The file is not in storage any more." in text
         assert not re.search("<video|player.js|download=1|Nothing: the job is finished", text)
-    assert "What is gone can be fetched again while the provider has it, for nothing." in mine
+    assert "What is gone can be fetched again, at no cost, while the provider has it." in mine
     assert "by somebody with the permission to mirror outputs again." in theirs
 
 

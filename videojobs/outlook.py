@@ -308,7 +308,7 @@ def without_file(missing: bool, may: Container[str] | None = None) -> str:
             "doesn't play such files. Download it to find out."
         )
     if may is None or "mirror_again" in may:
-        again = gettext("What is gone can be fetched again while the provider has it, for nothing.")
+        again = gettext("What is gone can be fetched again, at no cost, while the provider has it.")
     else:
         again = gettext(
             "What is gone can be fetched again, while the provider has it, by somebody with the "

@@ -412,13 +412,17 @@ def prepared() -> dict[str, str]:
         job.events.create(kind="note", new=job.status, reason="HTTP 500", actor="ann")
     hostile = jobs.make("failed", prompt=HOSTILE, error=HOSTILE, key=str(uuid4()))
     hostile.events.create(kind="note", new="failed", reason=HOSTILE, actor=HOSTILE[:150])
-    jobs.make_hold("limited")
+    jobs.make_hold("unreachable")  # which explains no late check
+    stalled = jobs.make("queued", due_at=jobs.from_now(-720), error_count=1)
+    gone = jobs.make("stored", output="2026/gone.mp4")
     shown = ("unconfirmed", "expired", "mirror-failed", "stored")
     return {
         "the list": LIST,
         "a list without jobs": f"{LIST}?q=nowhere",
         **{f"a job: {state}": page_of(made[state]) for state in shown},
         "a hostile job": page_of(hostile),
+        "a stalled job": page_of(stalled),
+        "a job without its file": page_of(gone),
         "the form": f"{LIST}add/",
         "the monitor": f"{LIST}monitor/",
     }
