@@ -133,6 +133,16 @@ def test_an_error_is_read_before_what_can_be_done_about_it(admin_client: Client)
     assert text.index("The prompt names a person.") < text.index("Generate it again")
 
 
+@pytest.mark.parametrize("state", ["unconfirmed", "expired", "stopped", "failed", "mirror-failed"])
+def test_nobody_is_advised_to_do_what_he_may_not(
+    staff: Client, admin_client: Client, state: str
+) -> None:
+    job = jobs.make(state)
+
+    assert "omebody with the permission to" in read(staff, page(job))
+    assert "omebody with the permission to" not in read(admin_client, page(job))
+
+
 def test_a_job_without_an_error_has_no_line_about_one(staff: Client) -> None:
     assert "videojobs-problem" not in read(staff, page(jobs.make("processing")))
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -257,6 +258,82 @@ def test_a_file_that_is_gone_is_not_there(became: str, staff: Client) -> None:
         os.mkfifo(path)
 
     assert staff.get(url(job)).status_code == 404
+
+
+def page(job: VideoJob) -> str:
+    return reverse("admin:videojobs_videojob_change", args=[job.pk])
+
+
+def test_a_page_says_of_a_file_that_is_gone_that_it_is_and_what_can_be_done(
+    staff: Client, admin_client: Client
+) -> None:
+    job = jobs.make_stored()
+    Path(job.output.path).unlink()
+
+    theirs, mine = (client.get(page(job)).content.decode() for client in (staff, admin_client))
+
+    for text in (theirs, mine):
+        assert "data-videojobs-unreadable>The file is not in storage any more." in text
+        assert not re.search("<video|player.js|download=1|Nothing: the job is finished", text)
+    assert "What is gone can be fetched again, at no cost, while the provider has it." in mine
+    assert "by somebody with the permission to mirror outputs again." in theirs
+
+
+def test_a_page_has_at_hand_what_is_to_be_said_if_the_player_fails(staff: Client) -> None:
+    text = staff.get(page(jobs.make_stored())).content.decode()
+
+    assert "data-videojobs-unreadable hidden>The player can&#x27;t read the video" in text
+    assert '<script src="/static/videojobs/player.js" defer></script>' in text
+
+
+def test_who_downloads_what_is_gone_is_led_to_the_job_and_told(staff: Client) -> None:
+    job = jobs.make_stored()
+    Path(job.output.path).unlink()
+
+    answer = staff.get(url(job) + "?download=1", follow=True)
+
+    assert answer.redirect_chain == [(page(job), 302)]
+    [message] = answer.context["messages"]
+    assert str(message) == "The file is not in storage any more."
+
+
+class Remote(Storage):
+    """A storage over the network, that counts how often it is asked."""
+
+    def __init__(self, found: Any) -> None:
+        self.found, self.asked = found, 0
+
+    def exists(self, name: str) -> bool:
+        self.asked += 1
+        if isinstance(self.found, Exception):
+            raise self.found
+        return bool(self.found)
+
+    def url(self, name: str | None) -> str:
+        return f"https://cdn.example.com/{name}"
+
+
+@pytest.mark.parametrize(
+    ("found", "location"),
+    [
+        (True, "https://cdn.example.com/2026/sample.mp4"),
+        (OSError("no answer"), "https://cdn.example.com/2026/sample.mp4"),
+        (False, None),
+    ],
+)
+def test_a_storage_over_the_network_is_asked_for_a_download_only(
+    found: Any, location: str | None, staff: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, storage = jobs.make("stored"), Remote(found)
+    monkeypatch.setattr(VideoJob._meta.get_field("output"), "storage", storage)
+
+    shown = staff.get(page(job)).content.decode()
+    asked_for_the_page = storage.asked
+    answer = staff.get(url(job) + "?download=1")
+
+    assert (asked_for_the_page, storage.asked) == (0, 1)
+    assert "<video" in shown
+    assert answer["Location"] == (location or page(job))
 
 
 def test_a_name_that_leads_out_of_the_storage_has_nothing_to_serve(staff: Client) -> None:

@@ -44,7 +44,7 @@ def a_site() -> None:
             job = jobs.make(state, **earlier)
         if state == "mirror-failed":
             JobEvent.objects.create(job=job, kind="mirror", new="failed")
-    jobs.make("queued", due_at=now - timedelta(minutes=1), error_count=2)
+    jobs.make("queued", due_at=now - timedelta(seconds=30), error_count=2)
     jobs.make("failed", created_at=now - timedelta(days=9), finished_at=now - timedelta(days=9))
 
 
@@ -105,7 +105,7 @@ def test_each_figure_leads_to_a_list_of_as_many_jobs(staff: Client) -> None:
 
     found = links(read(staff, PAGE))
 
-    assert len(found) == 14
+    assert len(found) == 17
     for name, (url, count) in found.items():
         response = staff.get(url)
         assert response.status_code == 200, name
@@ -167,7 +167,7 @@ def test_nobody_keeps_a_copy(staff: Client, url: str) -> None:
 
 
 @pytest.mark.parametrize("url", [PAGE, DATA])
-def test_it_takes_as_many_queries_for_many_jobs_as_for_none_and_writes_nothing(
+def test_it_takes_one_query_more_for_many_jobs_than_for_none_and_writes_nothing(
     staff: Client, url: str
 ) -> None:
     with CaptureQueriesContext(connection) as none:
@@ -178,7 +178,8 @@ def test_it_takes_as_many_queries_for_many_jobs_as_for_none_and_writes_nothing(
     with CaptureQueriesContext(connection) as many:
         staff.get(url)
 
-    assert len(none) == len(many) == 9
+    # The one more is for why a check failed.
+    assert (len(none), len(many)) == (9, 10)
     assert {query["sql"].split()[0].strip("(") for query in many} == {"SELECT"}
 
 
@@ -252,6 +253,7 @@ def test_figures_that_somebody_should_look_into_stand_out(staff: Client) -> None
         ("bytes", "0 bytes"),
         ("outputs-note", "as of 0 s ago"),
         ("hold", ""),
+        ("unserved", ""),
         ("attention", ""),
     ],
 )
@@ -342,3 +344,26 @@ def test_what_stalled_means_is_said_only_where_something_is(staff: Client) -> No
 
     assert quiet == ""
     assert "the sweep wakes them" in figures(read(staff, PAGE))["stalled-note"]
+
+
+def test_where_no_worker_runs_it_is_said_above_the_numbers(staff: Client) -> None:
+    jobs.make("queued", due_at=timezone.now() - timedelta(minutes=12))
+
+    text = read(staff, PAGE)
+
+    assert "1 job is late, by 12 min" in figures(text)["unserved"]
+    assert f'<a href="{LIST}?attention=stalled">Show them</a>' in text
+
+
+def test_the_last_error_stands_beside_the_jobs_whose_check_failed(staff: Client) -> None:
+    job = jobs.make("queued", error_count=1, last_checked_at=timezone.now())
+    reason = f"HTTP 500 {HOSTILE} https://cdn.example.com/v.mp4?Signature=8f2c-secret " + "x" * 999
+    job.events.create(kind="note", reason=reason, created_at=timezone.now() - timedelta(minutes=3))
+
+    text, data = read(staff, PAGE), staff.get(DATA).json()
+
+    note = figures(text)["failing-note"]
+    assert note.startswith("100 % of 1 that it is asked for; 3 min ago: HTTP 500 <script>")
+    assert note == data["texts"]["failing-note"]
+    assert len(note) < 250
+    assert not any(part in text for part in ("8f2c-secret", "\u202e", "<script>alert"))

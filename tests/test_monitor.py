@@ -269,6 +269,25 @@ def test_a_download_that_fails_is_no_failing_check() -> None:
     assert monitor.snapshot().provider.failing == 0
 
 
+def test_the_reason_is_what_was_last_noted_of_the_check_that_failed_last() -> None:
+    for seconds, reason in [(10, "HTTP 500"), (600, "HTML")]:
+        job = jobs.make("queued", last_checked_at=ago(seconds), error_count=2)
+        job.events.create(kind="note", reason="earlier", created_at=ago(seconds + 90))
+        job.events.create(kind="note", reason=reason, created_at=ago(seconds + 60))
+        job.events.create(kind="note", reason="brought forward", actor="ann", created_at=ago(1))
+    well = jobs.make("queued", last_checked_at=ago(5))
+    well.events.create(kind="note", reason="over", created_at=ago(5))
+
+    assert monitor.snapshot().provider.problem == monitor.Problem("HTTP 500", ago(70))
+
+
+def test_where_no_check_failed_there_is_no_reason() -> None:
+    job = jobs.make("due", error_count=3)
+    job.events.create(kind="note", reason="the download broke off")
+
+    assert monitor.snapshot().provider.problem is None
+
+
 def test_a_hold_is_told() -> None:
     jobs.make_hold("rejected")
 
@@ -294,7 +313,7 @@ def test_what_is_stored_is_remembered_with_its_moment() -> None:
     assert after == before == monitor.Stored(1, 1000, NOW)
 
 
-def test_it_takes_five_queries_for_many_jobs_as_for_none_and_writes_nothing() -> None:
+def test_it_takes_a_sixth_query_for_why_checks_fail_and_writes_nothing() -> None:
     with CaptureQueriesContext(connection) as none:
         monitor.snapshot()
     for state in jobs.STATES * 3:
@@ -304,8 +323,8 @@ def test_it_takes_five_queries_for_many_jobs_as_for_none_and_writes_nothing() ->
     with CaptureQueriesContext(connection) as many:
         monitor.snapshot()
 
-    assert len(none) == len(many) == 5
-    assert Counter(query["sql"].split()[0].strip("(") for query in many) == {"SELECT": 5}
+    assert len(none) == 5
+    assert Counter(query["sql"].split()[0].strip("(") for query in many) == {"SELECT": 6}
 
 
 @pytest.mark.parametrize("part", [0.1, 0.5, 0.9, 1.0])

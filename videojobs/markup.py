@@ -17,7 +17,7 @@ from django.utils.html import conditional_escape, format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 
-from . import outlook
+from . import hold_notices, outlook
 from .models import JobEvent, VideoJob
 from .sanitize import clean, redact
 from .states import MirrorStatus, Status
@@ -129,7 +129,7 @@ def coming(text: str, when: datetime, now: datetime) -> SafeString:
 
 def hold_notice(now: datetime) -> SafeString:
     """What a person has to know of holds of the provider; "" without one."""
-    told = ((coming(redact(text), until, now),) for text, until in outlook.hold_notices(now))
+    told = ((coming(redact(text), until, now),) for text, until in hold_notices.notices(now))
     return format_html_join(" ", "{}", told)
 
 

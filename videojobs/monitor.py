@@ -16,8 +16,7 @@ from django.db.models import Count, F, Max, Min, Q, QuerySet, Sum, Value
 from django.db.models.functions import Floor
 from django.utils import timezone
 
-from . import histogram, outlook
-from .conf import conf
+from . import histogram, hold_notices, lateness, outlook
 from .models import JobEvent, VideoJob
 from .states import POLLED, MirrorStatus, Status
 
@@ -47,6 +46,8 @@ class Now:
     overdue: int
     #: Late by more than `SWEEP_GRACE` and claimed by nobody, or left by a worker that was lost.
     stalled: int
+    #: That no worker runs, as far as the rows can tell; "" where nothing speaks for it.
+    late_notice: str
     #: Due already, and claimed by nobody.
     late: int
     worst_lateness: float | None
@@ -105,7 +106,17 @@ class Provider:
     polled: int
     #: Of those, the ones whose last call failed.
     failing: int
+    #: What was last noted of the one that failed last.
+    problem: "Problem | None"
     hold_notice: str
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why a check failed, and when that was noted."""
+
+    reason: str
+    at: datetime
 
 
 @dataclass(frozen=True)
@@ -138,11 +149,13 @@ def snapshot(hours: int = DEFAULT_HOURS) -> Snapshot:
     answers = [group["answered_at"] for group in groups] + [group["submitted"] for group in groups]
     answers += [latest for _, _, series, _, latest in happened if series in _VERDICTS]
     polled = [group for group in groups if group["status"] in POLLED]
+    failing = sum(group["failing"] for group in polled)
     provider = Provider(
         answered_at=max(filter(None, answers), default=None),
         polled=sum(group["count"] for group in polled),
-        failing=sum(group["failing"] for group in polled),
-        hold_notice=outlook.hold_notice(at),
+        failing=failing,
+        problem=_problem() if failing else None,
+        hold_notice=hold_notices.notice(at),
     )
     return Snapshot(
         at, _now(groups, at), _attention(), _window(hours, starts, happened), provider, stored()
@@ -179,19 +192,19 @@ def _stored(_period: int) -> Stored:
 
 def _groups_under_way(at: datetime) -> Sequence[Mapping[str, Any]]:
     """The jobs with a next step, by status and, if they are late, by how much."""
-    late = Q(due_at__lt=at, claimed_until__isnull=True)
-    grace = at - timedelta(seconds=conf.SWEEP_GRACE)
+    late = lateness.late(at)
     rows = VideoJob.objects.filter(due_at__isnull=False).order_by()
-    lateness = histogram.place(histogram.until(at, "due_at"), where=late)
-    grouped = rows.annotate(lateness=lateness).values("status", "lateness")
+    place = histogram.place(histogram.until(at, "due_at"), where=late)
+    grouped = rows.annotate(lateness=place).values("status", "lateness")
     return list(
         grouped.annotate(
             count=Count("*"),
             claimed=Count("pk", filter=Q(claimed_until__gte=at)),
             overdue=Count("pk", filter=outlook.overdue(at)),
-            stalled=Count("pk", filter=(late & Q(due_at__lt=grace)) | Q(claimed_until__lt=at)),
+            stalled=Count("pk", filter=lateness.stalled(at)),
             failing=Count("pk", filter=Q(error_count__gt=0)),
             late=Count("pk", filter=late),
+            unserved_since=Min("due_at", filter=lateness.unserved(at)),
             earliest=Min("due_at"),
             answered_at=Max("last_checked_at", filter=Q(error_count=0)),
             submitted=Max("submitted_at"),
@@ -204,13 +217,14 @@ def _now(groups: Sequence[Mapping[str, Any]], at: datetime) -> Now:
         return sum(group[name] for group in groups)
 
     statuses: dict[str, int] = dict.fromkeys(UNDER_WAY, 0)
-    lateness: dict[float, int] = defaultdict(int)
+    places: dict[float, int] = defaultdict(int)
     for group in groups:
         statuses[group["status"]] = statuses.get(group["status"], 0) + group["count"]
-        lateness[group["lateness"]] += group["count"]
+        places[group["lateness"]] += group["count"]
     # A completed job with a next step is a download.
     downloads = statuses.pop(Status.COMPLETED, 0)
     earliest = min((group["earliest"] for group in groups if group["late"]), default=None)
+    unserved = [group["unserved_since"] for group in groups if group["unserved_since"]]
     return Now(
         statuses=statuses,
         downloads=downloads,
@@ -220,10 +234,19 @@ def _now(groups: Sequence[Mapping[str, Any]], at: datetime) -> Now:
         ),
         overdue=total("overdue"),
         stalled=total("stalled"),
+        late_notice=lateness.told(total("stalled"), min(unserved, default=None), at),
         late=total("late"),
         worst_lateness=(at - earliest).total_seconds() if earliest else None,
-        median_lateness=histogram.percentile(lateness, 0.5),
+        median_lateness=histogram.percentile(places, 0.5),
     )
+
+
+def _problem() -> Problem | None:
+    latest = F("last_checked_at").desc(nulls_last=True)
+    job = VideoJob.objects.filter(outlook.CHECK_FAILED).order_by(latest).values("pk")[:1]
+    told = JobEvent.objects.filter(job=job, actor="").exclude(reason="")
+    found = told.order_by("-created_at", "-pk").values_list("reason", "created_at").first()
+    return Problem(*found) if found else None
 
 
 def _attention() -> Attention:

@@ -3,7 +3,7 @@
 The admin and the commands say the same because both ask here. Nothing in here writes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Iterator
 from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -11,13 +11,12 @@ from uuid import UUID
 from django.db.models import Q
 from django.template.defaultfilters import filesizeformat
 from django.utils import timezone
-from django.utils.formats import date_format
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
-from . import holds, options
+from . import options
 from .conf import conf
-from .models import ProviderHold, VideoJob
+from .models import VideoJob
 from .schedule import Policy
 from .states import POLLED, TERMINAL, MirrorStatus, Status
 
@@ -28,6 +27,10 @@ NEEDS_A_PERSON = Q(status__in=_WAITING) | Q(mirror_status=MirrorStatus.FAILED)
 
 #: The jobs that are under way, or wait for a person before they can be.
 UNFINISHED = ~Q(status__in=sorted(TERMINAL)) | Q(mirror_status=MirrorStatus.DUE)
+
+#: The jobs that the provider is asked for, and whose last check failed. Each has a next step: said
+#: for the index.
+CHECK_FAILED = Q(status__in=sorted(POLLED), error_count__gt=0, due_at__isnull=False)
 
 #: What is shown where nothing is to be said.
 NOTHING = "—"
@@ -149,89 +152,6 @@ def expected(when: datetime, now: datetime | None = None) -> str:
     return str(PATTERNS["done"]) % {"time": span(left)}
 
 
-def hold_notice(now: datetime | None = None, *, held: Sequence[ProviderHold] | None = None) -> str:
-    """What a person has to know of holds of the provider, in a few sentences; "" without one.
-
-    `held` are the `told_holds`, where they are known already.
-    """
-    return " ".join(told for told, _until in hold_notices(now or timezone.now(), held=held))
-
-
-def hold_notices(
-    now: datetime, *, held: Sequence[ProviderHold] | None = None
-) -> list[tuple[str, datetime]]:
-    """The same, hold by hold, each with its end."""
-    held = told_holds() if held is None else held
-    return [(_told(hold, now), hold.until) for hold in held]
-
-
-def told_holds() -> list[ProviderHold]:
-    """The holds that a person has to know of: a doubt lets nobody wait."""
-    active = holds.active("submit")
-    return [hold for hold in active if hold.kind != ProviderHold.Kind.DOUBTED]
-
-
-def _told(hold: ProviderHold, now: datetime) -> str:
-    held = {
-        "since": _clock(hold.since, now),
-        "age": age(hold.since, now),
-        "reason": hold.reason.rstrip("."),
-    }
-    left = (hold.until - now).total_seconds()
-    if left > 0:
-        again = gettext("The next try: in %(time)s.") % {"time": span(left)}
-    else:
-        again = gettext("The next job that is due tries again.")
-    return " ".join(filter(None, [_trouble(hold) % held, _waiting(hold), _remedy(hold), again]))
-
-
-def _clock(when: datetime, now: datetime) -> str:
-    """The time of day; with the date where it was not today."""
-    when, now = timezone.localtime(when), timezone.localtime(now)
-    return date_format(when, "H:i" if when.date() == now.date() else "j M H:i")
-
-
-def _trouble(hold: ProviderHold) -> str:
-    kinds = ProviderHold.Kind
-    if hold.kind == kinds.UNREACHABLE:
-        return gettext("The provider has been out of reach since %(since)s (%(age)s): %(reason)s.")
-    if hold.kind == kinds.FAILING:
-        return gettext(
-            "The provider has given no proper answer since %(since)s (%(age)s): %(reason)s."
-        )
-    if hold.kind == kinds.LIMITED:
-        return gettext(
-            "The provider has been asking for fewer calls since %(since)s (%(age)s): %(reason)s."
-        )
-    if hold.scope == ProviderHold.Scope.EVERYTHING:
-        return gettext(
-            "The provider has been rejecting the API key since %(since)s (%(age)s): %(reason)s."
-        )
-    return gettext(
-        "The provider has been rejecting new requests since %(since)s (%(age)s): %(reason)s."
-    )
-
-
-def _waiting(hold: ProviderHold) -> str:
-    if hold.scope == ProviderHold.Scope.EVERYTHING:
-        return gettext("All jobs wait; none fails for it.")
-    if hold.kind in (ProviderHold.Kind.UNREACHABLE, ProviderHold.Kind.FAILING):
-        return gettext(
-            "New jobs wait. Checks of running jobs may fail as well; they are made again, and no "
-            "job fails for it."
-        )
-    return gettext("New jobs wait; the others go on.")
-
-
-def _remedy(hold: ProviderHold) -> str:
-    if hold.kind != ProviderHold.Kind.REJECTED:
-        return ""
-    return gettext(
-        'Check VIDEOJOBS["API_KEY"] and its account; after a change of the key, restart the site '
-        "and its workers."
-    )
-
-
 def _so_far(job: VideoJob) -> str:
     """How far a download is: "3.1 MB of 12.0 MB", or "" if there is nothing to tell."""
     if job.received_bytes is None or job.mirror_status != MirrorStatus.DUE:
@@ -245,17 +165,30 @@ def _so_far(job: VideoJob) -> str:
     }
 
 
-def sentences(job: VideoJob, now: datetime | None = None) -> list[str]:
-    """What happens next and when, and what a person can do about it; a sentence an entry."""
+def sentences(
+    job: VideoJob, now: datetime | None = None, *, may: Container[str] | None = None
+) -> list[str]:
+    """What happens next and when, and what can be done about it; some sentences an entry.
+
+    `may` are the names of the acts of whoever reads it, in `operations`, and "add"; None: all.
+    """
     now = now or timezone.now()
     if job.due_at is None:
-        return [_at_rest(job)]
+        return list(_at_rest(job, may))
     told = [f"{_step(job)}: {next_step(job, now)}."]
     if job.claimed_until is not None and job.claimed_until <= now:
-        told.append(gettext("Its worker did not come back. The sweep takes care of it."))
+        told.append(
+            gettext(
+                "Its worker did not come back. Where another worker and beat run, the sweep takes "
+                "care of it."
+            )
+        )
     elif job.claimed_until is None and now - job.due_at > timedelta(seconds=conf.SWEEP_GRACE):
         told.append(
-            gettext("Its wake-up is lost, or no worker runs. The sweep sends another wake-up.")
+            gettext(
+                "Its wake-up is lost, or no worker runs. Where a worker and beat run, the sweep "
+                "sends another wake-up."
+            )
         )
     return told + _prospects(job, now)
 
@@ -295,57 +228,91 @@ def _prospects(job: VideoJob, now: datetime) -> list[str]:
     return told
 
 
-def _at_rest(job: VideoJob) -> str:
+#: What is to be done about a job at rest, by the name of the act: to whoever may, and to others.
+_ADVICE = {
+    "attach": (
+        _("Find out at the provider, then attach its id or confirm that it was not created."),
+        _("Somebody with the permission to resolve submissions can say what became of it."),
+    ),
+    "take_up": (
+        _("Take it up again to ask what became of it; nothing is paid for that."),
+        _("Somebody with the permission to take up jobs again can ask what became of it."),
+    ),
+    "generate_again": (
+        _("You can generate it again, which is billed."),
+        _("Somebody with the permission to generate jobs again can do so, which is billed."),
+    ),
+    "mirror_again": (
+        _("The provider keeps it for a while only: fetch it again before it is gone."),
+        _(
+            "The provider keeps it for a while only: somebody with the permission to mirror "
+            "outputs again can fetch it before it is gone."
+        ),
+    ),
+    "add": (_("Submit a new one."), _("Somebody with the permission to add jobs can submit one.")),
+}
+
+
+def _advice(act: str, may: Container[str] | None) -> str:
+    to_whoever_may, to_others = _ADVICE[act]
+    return str(to_whoever_may if may is None or act in may else to_others)
+
+
+def _at_rest(job: VideoJob, may: Container[str] | None) -> Iterator[str]:
     """Why nothing happens by itself, and what a person can do."""
     if job.status == Status.UNCONFIRMED:
-        return gettext(
-            "Nobody knows whether the provider took the request, so it is not sent again by "
-            "itself. Find out at the provider, then attach its id or confirm that it was not "
-            "created."
+        yield gettext(
+            "Nobody knows whether the provider took the request, so it is not sent again by itself."
         )
-    if job.status == Status.EXPIRED:
-        return _expired(job)
-    if job.status == Status.STOPPED:
-        return _stopped(job)
-    if job.status in (Status.FAILED, Status.CANCELLED):
-        return _refused(job)
-    if job.mirror_status == MirrorStatus.FAILED:
-        return gettext(
-            "The video was generated but not stored, and nothing tries again by itself. "
-            "The provider keeps it for a while only: fetch it again before it is gone."
+        yield _advice("attach", may)
+    elif job.status == Status.EXPIRED:
+        yield gettext("No verdict came in time; the provider is not asked any more.")
+        yield _advice("take_up", may)
+        if options.can_be_generated_again(job) and (may is None or "generate_again" in may):
+            yield gettext("That comes before you generate it again, which is billed.")
+    elif job.status == Status.STOPPED:
+        yield from _stopped(job, may)
+    elif job.status in (Status.FAILED, Status.CANCELLED):
+        yield gettext("That is the last word on it.")
+        if options.can_be_generated_again(job):
+            yield _advice("generate_again", may)
+        else:
+            yield gettext("It was not submitted here, so its request is not known.")
+            yield _advice("add", may)
+    elif job.mirror_status == MirrorStatus.FAILED:
+        yield gettext("The video was generated but not stored, and nothing tries again by itself.")
+        yield _advice("mirror_again", may)
+    else:
+        yield gettext("Nothing: the job is finished.")
+
+
+def without_file(missing: bool, may: Container[str] | None = None) -> str:
+    """What is to be known of a stored video that is `missing`, or that a player can't read."""
+    if missing:
+        told = gettext("The file is not in storage any more.")
+    else:
+        told = gettext(
+            "The player can't read the video: its file is not in storage any more, or this browser "
+            "doesn't play such files. Download it to find out."
         )
-    return gettext("Nothing: the job is finished.")
-
-
-def _expired(job: VideoJob) -> str:
-    if options.can_be_generated_again(job):
-        return gettext(
-            "No verdict came in time; the provider is not asked any more. Take it up again to ask "
-            "once more, before you generate it again, which is billed."
+    if may is None or "mirror_again" in may:
+        again = gettext("What is gone can be fetched again, at no cost, while the provider has it.")
+    else:
+        again = gettext(
+            "What is gone can be fetched again, while the provider has it, by somebody with the "
+            "permission to mirror outputs again."
         )
-    return gettext(
-        "No verdict came in time; the provider is not asked any more. Take it up again to ask "
-        "once more."
-    )
+    return f"{told} {again}"
 
 
-def _stopped(job: VideoJob) -> str:
+def _stopped(job: VideoJob, may: Container[str] | None) -> Iterator[str]:
     if options.can_be_taken_up(job):
-        return gettext(
-            "Tracking was stopped; the provider may still finish, and bill. Take it up again to "
-            "ask what became of it."
-        )
-    return gettext(
+        yield gettext("Tracking was stopped; the provider may still finish, and bill.")
+        yield _advice("take_up", may)
+        return
+    yield gettext(
         "It was stopped, and no id of the provider is known: either nothing was sent, or nobody "
         "knows whether it arrived; its history tells. What the provider has can be tracked as a "
-        "job of its own; or generate it again, which is billed."
+        "job of its own."
     )
-
-
-def _refused(job: VideoJob) -> str:
-    if options.can_be_generated_again(job):
-        return gettext("That is the last word on it. You can generate it again, which is billed.")
-    return gettext(
-        "That is the last word on it. It was not submitted here, so its request is "
-        "not known: submit a new one."
-    )
+    yield _advice("generate_again", may)

@@ -89,6 +89,20 @@ def can_serve(file: FieldFile) -> bool:
     return False
 
 
+def is_missing(file: FieldFile, *, anywhere: bool = False) -> bool:
+    """Whether the storage says that a file is gone; False where it can't be asked.
+
+    Only a file system is, which costs nothing; with `anywhere` also a storage over the network.
+    """
+    try:
+        if anywhere or _path(file.storage, str(file.name)) is not None:
+            return not file.storage.exists(str(file.name))
+    except Exception as error:  # Whatever a storage raises: whoever gets the file will see.
+        told = clean(f"{type(error).__name__}: {error}")
+        logger.warning("%s can't be looked for: %s", clean(str(file.name)), told)
+    return False
+
+
 def url(file: FieldFile) -> str:
     """Where the storage says that a file is; "" without a file, or where the storage can't say."""
     try:

@@ -200,6 +200,24 @@ def test_generating_a_selection_again_pays_once_for_each(visit: Visit) -> None:
     assert new.count() == 2
 
 
+def test_who_goes_back_and_sends_the_form_again_is_asked_first(visit: Visit) -> None:
+    page = visit.open(f"{LIST}add/")
+    page.get_by_label("Prompt").fill("A kitten in the grass")
+    page.get_by_role("button", name="Generate this video").click()
+    expect(page.locator(".messagelist .success")).to_be_visible()
+
+    page.go_back()
+    page.get_by_label("Prompt").fill("A kitten in the grass")
+    page.get_by_role("button", name="Generate this video").click()
+    expect(page.get_by_text("You have sent the same request")).to_be_visible()
+    assert (VideoJob.objects.count(), visit.barriers()) == (1, [])
+    page.get_by_label("Send it again, which is billed").check()
+    page.get_by_role("button", name="Generate this video").click()
+
+    expect(page.locator(".messagelist .success")).to_be_visible()
+    assert VideoJob.objects.count() == 2
+
+
 def test_a_video_is_ordered_in_the_admin(visit: Visit) -> None:
     page = visit.open(f"{LIST}add/")
 
@@ -286,6 +304,28 @@ def test_the_stored_video_is_sought_in_and_plays_to_its_end(visit: Visit) -> Non
     )
 
     assert ended == [True, True, None]
+
+
+def test_a_player_that_can_not_read_the_video_gives_way_to_words(visit: Visit) -> None:
+    job = make("stored")
+    visit.page.route("**/output/", lambda route: route.fulfill(status=404))
+
+    page = visit.open(page_of(job))
+
+    expect(page.get_by_text("The player can't read the video")).to_be_visible()
+    expect(page.locator("video")).to_be_hidden()
+    expect(page.get_by_text("Nothing: the job is finished.")).to_be_hidden()
+    expect(page.get_by_role("link", name="Download")).to_be_visible()
+    assert visit.barriers() == []
+    assert all("404" in complaint for complaint in visit.complaints)
+    visit.complaints.clear()
+
+
+def test_a_player_that_can_read_the_video_is_left_alone(visit: Visit) -> None:
+    page = visit.open(page_of(make("stored")))
+
+    expect(page.locator("video")).to_have_js_property("readyState", 4)
+    expect(page.get_by_text("The player can't read the video")).to_be_hidden()
 
 
 def test_a_video_in_a_tab_of_its_own_plays(visit: Visit) -> None:
@@ -421,13 +461,17 @@ def prepared() -> dict[str, str]:
         job.events.create(kind="note", new=job.status, reason="HTTP 500", actor="ann")
     hostile = jobs.make("failed", prompt=HOSTILE, error=HOSTILE, key=str(uuid4()))
     hostile.events.create(kind="note", new="failed", reason=HOSTILE, actor=HOSTILE[:150])
-    jobs.make_hold("limited")
+    jobs.make_hold("unreachable")  # which explains no late check
+    stalled = jobs.make("queued", due_at=jobs.from_now(-720), error_count=1)
+    gone = jobs.make("stored", output="2026/gone.mp4")
     shown = ("unconfirmed", "expired", "mirror-failed", "stored")
     return {
         "the list": LIST,
         "a list without jobs": f"{LIST}?q=nowhere",
         **{f"a job: {state}": page_of(made[state]) for state in shown},
         "a hostile job": page_of(hostile),
+        "a stalled job": page_of(stalled),
+        "a job without its file": page_of(gone),
         "the form": f"{LIST}add/",
         "the monitor": f"{LIST}monitor/",
     }

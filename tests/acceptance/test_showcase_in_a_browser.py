@@ -75,6 +75,20 @@ def test_a_refusal_stands_at_its_field(browser: Browser, site: str) -> None:
         expect(page.locator(".errorlist")).to_contain_text("required")
 
 
+def test_who_goes_back_finds_a_new_form_without_the_words_that_were_sent(
+    browser: Browser, site: str
+) -> None:
+    with visiting(browser, site) as visit:
+        page = visit.open("/")
+        page.get_by_label("Title").fill("Sent already")
+        page.get_by_role("button", name="Generate").click()
+        expect(page.get_by_role("heading", name="Sent already")).to_be_visible()
+
+        page.go_back()
+
+        expect(page.get_by_label("Title")).to_have_value("Greetings from the meadow")
+
+
 def test_nothing_is_sent_again_of_a_status_that_did_not_change(
     browser: Browser, site: str, log: Path
 ) -> None:
@@ -130,4 +144,29 @@ def test_nothing_moves_of_a_job_that_may_not_be_seen_any_more(
         expect(page.locator("progress")).to_have_count(0)
         [refused] = visit.complaints
         assert "404" in refused
+        visit.complaints.clear()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("comes", ["with the page", "later"])
+def test_a_video_that_can_not_be_played_is_words_and_no_black_box(
+    browser: Browser, live_server: Any, comes: str
+) -> None:
+    state = "stored" if comes == "with the page" else "processing"
+    job = jobs.make(state, metadata={"gallery": True})
+    Postcard.objects.create(title="A kitten", text="A kitten", job=job)
+    with visiting(browser, live_server.url) as visit:
+        visit.page.clock.install()
+        page = visit.open("/")
+        if comes == "later":
+            stored = jobs.make("stored")
+            fields = ("status", "mirror_status", "output", "output_size", "output_sha256")
+            values = {name: getattr(stored, name) for name in fields}
+            VideoJob.objects.filter(pk=job.pk).update(**values, due_at=None)
+            page.clock.run_for(5_000)
+
+        expect(page.get_by_text("The video can't be played just now.")).to_be_visible()
+        expect(page.locator("video")).to_have_count(0)
+        assert visit.barriers() == []
+        assert all("404" in complaint for complaint in visit.complaints)
         visit.complaints.clear()

@@ -156,6 +156,16 @@ def test_a_hold_of_the_provider_is_said_beside_the_jobs(arguments: list[str]) ->
     assert "rejected" not in ended.out
 
 
+@pytest.mark.parametrize("arguments", [[], ["--json"]])
+def test_that_no_worker_runs_is_said_beside_the_jobs(arguments: list[str]) -> None:
+    jobs.make(due_at=timezone.now() - timedelta(minutes=12))
+
+    ended = run("videojobs_status", *arguments)
+
+    assert "1 job is late, by 12 min: no worker does its step." in ended.err
+    assert "no worker" not in ended.out
+
+
 def test_it_takes_as_many_queries_for_fifty_jobs_as_for_one() -> None:
     jobs.make()
     with CaptureQueriesContext(connection) as one:
@@ -165,5 +175,5 @@ def test_it_takes_as_many_queries_for_fifty_jobs_as_for_one() -> None:
     with CaptureQueriesContext(connection) as many:
         run("videojobs_status")
 
-    # One for the jobs, and one for a hold.
-    assert len(one) == len(many) == 2
+    # One for the jobs, one for a hold, and one for what no worker does.
+    assert len(one) == len(many) == 3

@@ -10,9 +10,10 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 
+from .. import lateness
 from ..models import VideoJob
 from ..outlook import NOTHING
-from . import adding, decisions, files, live, page, searching
+from . import acts, adding, decisions, files, live, page, searching
 from .columns import COLUMNS
 from .counting import JobPaginator
 from .fields import SECTIONS, sections
@@ -94,6 +95,8 @@ class VideoJobAdmin(admin.ModelAdmin):
         decisions.refuse_unpermitted(request)
         context = {
             **page.notice(),
+            # Asked for by the template: the list may lead to another page.
+            "late_notice": lateness.notice,
             **(extra_context or {}),
         }
         return super().changelist_view(request, context)
@@ -103,10 +106,14 @@ class VideoJobAdmin(admin.ModelAdmin):
     ) -> HttpResponse:
         job = kwargs.get("obj")
         if job is not None:
+            may = {act.name for act in acts.permitted(request)}
+            may |= {"add"} if self.has_add_permission(request) else set()
             context |= {
-                "video": page.video(self, job),
+                "video": page.video(self, job, may),
                 **page.notice(),
-                **page.state(job),
+                # Of a job that nobody keeps waiting, it is not asked.
+                "late_notice": lateness.notice if lateness.is_stalled(job) else "",
+                **page.state(job, may),
                 **decisions.offers(self, request, job),
                 **page.history(job),
                 **page.generations(job),

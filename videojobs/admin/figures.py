@@ -16,9 +16,12 @@ from django.utils.translation import gettext_lazy as _
 
 from .. import monitor, outlook
 from ..outlook import NOTHING
-from ..sanitize import redact
+from ..sanitize import clean, redact
 from ..states import MirrorStatus, Status
 from . import charts
+
+#: How many characters of the provider's last error are shown.
+_LONGEST_REASON = 160
 
 
 @dataclass(frozen=True)
@@ -67,11 +70,13 @@ class Chart:
 
 
 def notices(snapshot: monitor.Snapshot) -> dict[str, str]:
-    """What is read out when it changes: that the provider is held, and that jobs need a person."""
+    """What is read out when it changes: that the provider is held, that no worker
+    runs, and that jobs need a person."""
     waiting = snapshot.attention.total
     told = ngettext("%(count)s job needs a person.", "%(count)s jobs need a person.", waiting)
     return {
         "hold": redact(snapshot.provider.hold_notice),
+        "unserved": snapshot.now.late_notice,
         "attention": told % {"count": charts.count(waiting)} if waiting else "",
     }
 
@@ -110,9 +115,12 @@ def _waiting(now: monitor.Now) -> Iterator[Figure]:
         if median == worst:
             told = gettext("the worst by %(worst)s")
         note = told % {"median": median, "worst": worst}
-    yield _counted("late", _("steps that are late"), now.late, note=note)
-    note = gettext("no worker came, or it was lost; the sweep wakes them") if now.stalled else ""
-    yield _counted("stalled", _("stalled"), now.stalled, note=note, alarming=True)
+    yield _counted("late", _("steps that are late"), now.late, "attention=late", note=note)
+    note = ""
+    if now.stalled:
+        note = gettext("no worker came, or it was lost; the sweep wakes them where one runs")
+    query = "attention=stalled"
+    yield _counted("stalled", _("stalled"), now.stalled, query, note=note, alarming=True)
 
 
 def _needing_a_person(attention: monitor.Attention) -> Iterator[Figure]:
@@ -154,15 +162,26 @@ def _provider(snapshot: monitor.Snapshot) -> Iterator[Figure]:
         since = outlook.age(provider.answered_at, snapshot.at)
         answered, note = gettext("%(age)s ago") % {"age": since}, ""
     yield Figure("answered", _("last answer"), answered, note)
-    note = ""
-    if provider.polled:
-        rate = charts.count(100 * provider.failing / provider.polled)
-        note = gettext("%(rate)s %% of %(count)s that it is asked for") % {
-            "rate": rate,
-            "count": charts.count(provider.polled),
-        }
-    label = _("jobs whose last check failed")
-    yield _counted("failing", label, provider.failing, note=note, alarming=True)
+    label, query = _("jobs whose last check failed"), "attention=failing"
+    note = _of_failing(provider, snapshot.at)
+    yield _counted("failing", label, provider.failing, query, note=note, alarming=True)
+
+
+def _of_failing(provider: monitor.Provider, at: datetime) -> str:
+    """How many they are of those that it is asked for, and why one of them failed."""
+    if not provider.polled:
+        return ""
+    note = gettext("%(rate)s %% of %(count)s that it is asked for") % {
+        "rate": charts.count(100 * provider.failing / provider.polled),
+        "count": charts.count(provider.polled),
+    }
+    if provider.problem is None:
+        return note
+    return gettext("%(note)s; %(age)s ago: %(reason)s") % {
+        "note": note,
+        "age": outlook.age(provider.problem.at, at),
+        "reason": clean(provider.problem.reason, _LONGEST_REASON),
+    }
 
 
 def _stored(snapshot: monitor.Snapshot) -> Iterator[Figure]:

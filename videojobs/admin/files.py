@@ -7,16 +7,19 @@ whoever gets hold of the page.
 from collections.abc import Callable
 from uuid import UUID
 
+from django.contrib import messages
 from django.contrib.admin import ModelAdmin
 from django.core.exceptions import PermissionDenied
-from django.http import Http404, HttpRequest
+from django.http import Http404, HttpRequest, HttpResponseRedirect
 from django.http.response import HttpResponseBase
 from django.urls import URLPattern, path, reverse
+from django.utils.translation import gettext
 from django.views.decorators.http import require_safe
 
 from .. import serving
 from ..models import VideoJob
 from ..states import MirrorStatus
+from . import telling
 
 _FILES = ("output", "poster")
 
@@ -52,6 +55,9 @@ def _view(model_admin: ModelAdmin, file: str) -> Callable[..., HttpResponseBase]
             raise Http404
         content_type = job.content_type if file == "output" else "image/jpeg"
         attach = request.GET.get("download") == "1"
+        if attach and serving.is_missing(getattr(job, file), anywhere=True):
+            messages.error(request, gettext("The file is not in storage any more."))
+            return HttpResponseRedirect(telling.url(model_admin, request, "change", job.pk))
         return serving.serve(
             request, getattr(job, file), content_type, name=str(job.pk), attach=attach
         )

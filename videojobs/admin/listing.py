@@ -11,7 +11,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from .. import outlook
+from .. import lateness, outlook
 from ..conf import conf
 from ..states import MirrorStatus, Status
 from . import dates
@@ -93,15 +93,22 @@ class AttentionFilter(admin.SimpleListFilter):
             ("mirror-failed", _("needs a person: mirror failed")),
             ("expired", _("needs a person: expired")),
             ("overdue", _("overdue")),
+            ("late", _("late")),
+            ("stalled", _("late: stalled")),
+            ("failing", _("last check failed")),
         ]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        now = timezone.now()
         conditions = {
             "person": outlook.NEEDS_A_PERSON,
             "unconfirmed": Q(status=Status.UNCONFIRMED),
             "mirror-failed": Q(mirror_status=MirrorStatus.FAILED),
             "expired": Q(status=Status.EXPIRED),
-            "overdue": outlook.overdue(timezone.now()),
+            "overdue": outlook.overdue(now),
+            "late": lateness.late(now),
+            "stalled": lateness.stalled(now),
+            "failing": outlook.CHECK_FAILED,
         }
         condition = conditions.get(self.value() or "")
         return queryset.filter(condition) if condition else queryset

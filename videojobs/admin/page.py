@@ -1,12 +1,13 @@
 """What a job's page shows beside the fields: the video itself, and what happened to the job."""
 
+from collections.abc import Container
 from typing import Any
 
 from django.contrib.admin import ModelAdmin
 from django.utils import timezone
 from django.utils.translation import gettext
 
-from .. import markup, outlook
+from .. import markup, outlook, serving
 from ..models import JobEvent, VideoJob
 from ..sanitize import redact
 from ..states import MirrorStatus
@@ -18,10 +19,15 @@ MAX_EVENTS = 500
 MAX_GENERATIONS = 20
 
 
-def video(model_admin: ModelAdmin, job: VideoJob) -> dict[str, str] | None:
+def video(model_admin: ModelAdmin, job: VideoJob, may: Container[str]) -> dict[str, Any] | None:
     """What the player needs; None unless the video is stored where it can be served from."""
     url = files.url(model_admin, job, "output")
-    return {"url": url, "poster": files.url(model_admin, job, "poster")} if url else None
+    if not url:
+        return None
+    missing = serving.is_missing(job.output)
+    poster = "" if missing else files.url(model_admin, job, "poster")
+    told = outlook.without_file(missing, may)
+    return {"url": url, "poster": poster, "missing": missing, "told": told}
 
 
 def notice() -> dict[str, Any]:
@@ -34,10 +40,13 @@ def notice() -> dict[str, Any]:
     }
 
 
-def state(job: VideoJob) -> dict[str, Any]:
-    """Where the job is, and what happens next: what everybody wants to know first."""
+def state(job: VideoJob, may: Container[str]) -> dict[str, Any]:
+    """Where the job is, and what happens next: what everybody wants to know first.
+
+    Nobody is advised to do what he may not: `may` are the names of the acts of whoever reads it.
+    """
     now = timezone.now()
-    step, *rest = outlook.sentences(job, now)
+    step, *rest = outlook.sentences(job, now, may=may)
     if job.due_at is not None and job.claimed_until is None:
         step = markup.coming(step, job.due_at, now)
     problem = job.error or last_problem(job)

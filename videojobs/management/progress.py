@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from django.utils import timezone
 
-from videojobs import outlook
+from videojobs import hold_notices, outlook
 from videojobs.models import VideoJob
 from videojobs.states import MirrorStatus
 
@@ -97,12 +97,12 @@ def _refresh(jobs: dict[Any, VideoJob]) -> None:
 
 def _say_holds(say: Say, seen: set[Any]) -> None:
     """Say what is held now, if it is not what was `seen`."""
-    held = outlook.told_holds()
+    held = hold_notices.told_holds()
     present = {(hold.pk, hold.kind, hold.since) for hold in held}
     if present != seen:
         seen.clear()
         seen.update(present)
-        say(f"{_now()}  {outlook.hold_notice(held=held) or 'The provider takes calls again.'}")
+        say(f"{_now()}  {hold_notices.notice(held=held) or 'The provider takes calls again.'}")
 
 
 def _now() -> str:

@@ -2,7 +2,7 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from videojobs import outlook
+from videojobs import hold_notices, lateness
 from videojobs.management import display
 from videojobs.management.base import JobCommand, count
 from videojobs.management.lookup import ID_HELP, find_jobs
@@ -36,7 +36,7 @@ class Command(JobCommand):
             jobs = jobs.filter(pk__in=[job.pk for job in find_jobs(ids)])
         elif limit is None and not json:
             limit = _LIMIT
-        if notice := outlook.hold_notice():
+        for notice in filter(None, (hold_notices.notice(), lateness.notice())):
             self.stderr.write(self.style.WARNING(notice))
         if json:
             display.write_json(jobs[:limit].iterator(), self.stdout)

@@ -10,6 +10,7 @@
 
   class VideoJobElement extends HTMLElement {
     connectedCallback() {
+      this.querySelectorAll("video").forEach((video) => this.watch(video));
       if (!this.dataset.url || this.finished) return;
       this.shortestWait = Math.max(1, Number(this.dataset.interval) || 3) * 1000;
       this.wait = this.shortestWait;
@@ -81,7 +82,7 @@
       const progress = this.part("progress");
       if (progress && job.progress === null) progress.removeAttribute("value");
       else if (progress) progress.value = job.progress;
-      if (job.output_url && !this.querySelector("video")) this.prepend(this.video(job));
+      if (job.output_url && !this.querySelector("video, [data-part=unplayable]")) this.prepend(this.video(job));
     }
 
     timeLeft(seconds) {
@@ -99,7 +100,21 @@
       if (job.poster_url) video.poster = job.poster_url;
       video.src = job.output_url;
       video.setAttribute("aria-label", this.dataset.label);
+      this.watch(video);
       return video;
+    }
+
+    // A video that is not there is a black box: words stand in its place.
+    watch(video) {
+      const replace = () => {
+        if (video.readyState !== HTMLMediaElement.HAVE_NOTHING || !this.dataset.unplayable) return;
+        const words = document.createElement("p");
+        words.dataset.part = "unplayable";
+        words.textContent = this.dataset.unplayable;
+        video.replaceWith(words);
+      };
+      video.addEventListener("error", replace);
+      if (video.error) replace(); // before this script was there
     }
 
     part(name) {

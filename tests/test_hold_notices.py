@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from tests import jobs
+from videojobs import hold_notices
+from videojobs.models import ProviderHold
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("rejected", "has been rejecting the API key since 11:51 (2 min): HTTP 401. All"),
+        ("limited", "has been asking for fewer calls since 11:51 (2 min): HTTP 429. All"),
+        ("unreachable", "has been out of reach since 11:51 (2 min): refused. New"),
+        ("failing", "has given no proper answer since 11:51 (2 min): HTTP 502. New"),
+    ],
+)
+def test_a_hold_is_told_with_its_reason_and_when_it_is_tried_again(
+    kind: str, expected: str, time_machine: Any
+) -> None:
+    time_machine.move_to("2026-11-28T11:53:30Z", tick=False)
+    hold = jobs.make_hold(kind)
+
+    notice = hold_notices.notice()
+    later = hold_notices.notice(hold.until)
+
+    assert expected in notice
+    assert notice.endswith("The next try: in 4 min.")
+    assert later.endswith("The next job that is due tries again.")
+
+
+@pytest.mark.parametrize(
+    ("kind", "scope", "expected"),
+    [
+        ("rejected", "everything", 'Check VIDEOJOBS["API_KEY"] and its account; after a change'),
+        ("rejected", "creates", "has been rejecting new requests since"),
+        ("rejected", "creates", 'Check VIDEOJOBS["API_KEY"] and its account; after a change'),
+        ("rejected", "everything", "All jobs wait; none fails for it."),
+        ("limited", "creates", "New jobs wait; the others go on."),
+        ("unreachable", "creates", "New jobs wait. Checks of running jobs may fail as well"),
+        ("failing", "creates", "they are made again, and no job fails for it."),
+    ],
+)
+def test_a_hold_is_told_with_what_waits_and_what_to_do(
+    kind: str, scope: str, expected: str
+) -> None:
+    jobs.make_hold(kind)
+    ProviderHold.objects.update(scope=scope)
+
+    assert expected in hold_notices.notice()
+
+
+def test_a_hold_of_another_day_is_told_with_its_date(time_machine: Any) -> None:
+    time_machine.move_to("2026-11-28T11:53:30Z", tick=False)
+    jobs.make_hold("unreachable")
+    ProviderHold.objects.update(since=jobs.from_now(-86400))
+
+    assert "since 27 Nov 11:53 (1 d): refused" in hold_notices.notice()
+
+
+def test_a_reason_that_is_a_sentence_ends_with_one_full_stop() -> None:
+    jobs.make_hold("rejected")
+    ProviderHold.objects.update(reason="HTTP 401: The API key is not valid.")
+
+    assert "(2 min): HTTP 401: The API key is not valid. All jobs" in hold_notices.notice()
+
+
+def test_a_doubt_that_lets_nobody_wait_is_not_told() -> None:
+    jobs.make_hold("doubted")
+
+    assert hold_notices.notice() == ""
+
+
+def test_without_a_hold_there_is_nothing_to_tell() -> None:
+    jobs.make_hold("limited")
+    ProviderHold.objects.update(lifted_at=timezone.now())
+
+    assert hold_notices.notice() == ""
