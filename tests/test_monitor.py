@@ -327,6 +327,16 @@ def test_it_takes_a_sixth_query_for_why_checks_fail_and_writes_nothing() -> None
     assert Counter(query["sql"].split()[0].strip("(") for query in many) == {"SELECT": 6}
 
 
+def test_that_no_worker_runs_takes_no_query_more() -> None:
+    jobs.make("queued", due_at=jobs.from_now(-3600))
+
+    with CaptureQueriesContext(connection) as queries:
+        found = monitor.snapshot()
+
+    assert "no worker does its step" in found.now.late_notice
+    assert len(queries) == 5
+
+
 @pytest.mark.parametrize("part", [0.1, 0.5, 0.9, 1.0])
 def test_a_percentile_is_right_to_a_twentieth(part: float) -> None:
     lengths = [1.07**power for power in range(1, 150)]

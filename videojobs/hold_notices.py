@@ -17,7 +17,7 @@ from .models import ProviderHold
 def notice(now: datetime | None = None, *, held: Sequence[ProviderHold] | None = None) -> str:
     """What a person has to know of holds of the provider, in a few sentences; "" without one.
 
-    `held` are the `told_holds`, where they are known already.
+    `held` are the holds of create calls, where they are known already.
     """
     return " ".join(told for told, _until in notices(now or timezone.now(), held=held))
 
@@ -26,14 +26,13 @@ def notices(
     now: datetime, *, held: Sequence[ProviderHold] | None = None
 ) -> list[tuple[str, datetime]]:
     """The same, hold by hold, each with its end."""
-    held = told_holds() if held is None else held
-    return [(_told(hold, now), hold.until) for hold in held]
+    return [(_told(hold, now), hold.until) for hold in to_tell(held)]
 
 
-def told_holds() -> list[ProviderHold]:
+def to_tell(held: Sequence[ProviderHold] | None = None) -> list[ProviderHold]:
     """The holds that a person has to know of: a doubt lets nobody wait."""
-    active = holds.active("submit")
-    return [hold for hold in active if hold.kind != ProviderHold.Kind.DOUBTED]
+    held = holds.active("submit") if held is None else held
+    return [hold for hold in held if hold.kind != ProviderHold.Kind.DOUBTED]
 
 
 def _told(hold: ProviderHold, now: datetime) -> str:

@@ -1,5 +1,6 @@
 """Steps that nobody does: which jobs are late, and what a person has to know of it."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from django.db.models import Count, Min, Q
@@ -9,7 +10,7 @@ from django.utils.translation import gettext, ngettext
 
 from . import holds, outlook
 from .conf import conf
-from .models import VideoJob
+from .models import ProviderHold, VideoJob
 
 #: How many times `SWEEP_GRACE` a step is late until no worker seems to run. A sweep a minute finds
 #: a lost wake-up after one or two of them, and spreads what it finds over a half.
@@ -60,12 +61,17 @@ def notice(now: datetime | None = None) -> str:
     found = rows.values("due_at", "claimed_until")[: _MOST + 1].aggregate(
         count=Count("*"), since=Min("due_at", filter=unserved(now))
     )
-    return told(found["count"], found["since"], now)
+    if found["since"] is None:
+        return ""
+    return told(found["count"], found["since"], now, held=holds.active("poll"))
 
 
-def told(count: int, since: datetime | None, now: datetime) -> str:
-    """The notice of so many stalled jobs, of which the oldest unserved one was due at `since`."""
-    if since is None or _is_explained(now):
+def told(count: int, since: datetime | None, now: datetime, *, held: Sequence[ProviderHold]) -> str:
+    """The notice of so many stalled jobs, of which the oldest unserved one was due at `since`.
+
+    "" if there is none, or if one of the holds, `held`, explains it.
+    """
+    if since is None or _is_explained(now, held):
         return ""
     jobs = ngettext(
         "%(count)s job is late, by %(time)s: no worker does its step.",
@@ -80,9 +86,10 @@ def told(count: int, since: datetime | None, now: datetime) -> str:
     return text % {"jobs": jobs % values}
 
 
-def _is_explained(now: datetime) -> bool:
-    """Whether a hold lasts, or has ended just now: what it has put off comes all at once."""
-    return any(hold.until > _limit(now) for hold in holds.active("poll"))
+def _is_explained(now: datetime, held: Sequence[ProviderHold]) -> bool:
+    """Whether a hold of all calls lasts, or has ended just now: what it put off comes at once."""
+    of_all = (hold for hold in held if hold.scope == ProviderHold.Scope.EVERYTHING)
+    return any(hold.until > _limit(now) for hold in of_all)
 
 
 def _limit(now: datetime) -> datetime:

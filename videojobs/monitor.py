@@ -16,8 +16,8 @@ from django.db.models import Count, F, Max, Min, Q, QuerySet, Sum, Value
 from django.db.models.functions import Floor
 from django.utils import timezone
 
-from . import histogram, hold_notices, lateness, outlook
-from .models import JobEvent, VideoJob
+from . import histogram, hold_notices, holds, lateness, outlook
+from .models import JobEvent, ProviderHold, VideoJob
 from .states import POLLED, MirrorStatus, Status
 
 #: Hours to look back → seconds of a slot. All of them divide a day.
@@ -150,15 +150,21 @@ def snapshot(hours: int = DEFAULT_HOURS) -> Snapshot:
     answers += [latest for _, _, series, _, latest in happened if series in _VERDICTS]
     polled = [group for group in groups if group["status"] in POLLED]
     failing = sum(group["failing"] for group in polled)
+    held = holds.active("submit")
     provider = Provider(
         answered_at=max(filter(None, answers), default=None),
         polled=sum(group["count"] for group in polled),
         failing=failing,
         problem=_problem() if failing else None,
-        hold_notice=hold_notices.notice(at),
+        hold_notice=hold_notices.notice(at, held=held),
     )
     return Snapshot(
-        at, _now(groups, at), _attention(), _window(hours, starts, happened), provider, stored()
+        at,
+        _now(groups, at, held),
+        _attention(),
+        _window(hours, starts, happened),
+        provider,
+        stored(),
     )
 
 
@@ -212,7 +218,7 @@ def _groups_under_way(at: datetime) -> Sequence[Mapping[str, Any]]:
     )
 
 
-def _now(groups: Sequence[Mapping[str, Any]], at: datetime) -> Now:
+def _now(groups: Sequence[Mapping[str, Any]], at: datetime, held: Sequence[ProviderHold]) -> Now:
     def total(name: str) -> int:
         return sum(group[name] for group in groups)
 
@@ -234,7 +240,7 @@ def _now(groups: Sequence[Mapping[str, Any]], at: datetime) -> Now:
         ),
         overdue=total("overdue"),
         stalled=total("stalled"),
-        late_notice=lateness.told(total("stalled"), min(unserved, default=None), at),
+        late_notice=lateness.told(total("stalled"), min(unserved, default=None), at, held=held),
         late=total("late"),
         worst_lateness=(at - earliest).total_seconds() if earliest else None,
         median_lateness=histogram.percentile(places, 0.5),

@@ -388,7 +388,7 @@ def test_no_button_lies_on_what_is_said_of_a_hold(
 
     with visiting(browser, live_server.url, session=session, width=width) as visit:
         page = visit.open(path)
-        notice = box(page.locator(".videojobs-notice", has_text="The provider"))
+        notice = box(page.locator(".videojobs-notice", has_text="The provider has been"))
         buttons = [box(link) for link in page.locator(".object-tools a:visible").all()]
 
     assert buttons

@@ -97,7 +97,7 @@ def _refresh(jobs: dict[Any, VideoJob]) -> None:
 
 def _say_holds(say: Say, seen: set[Any]) -> None:
     """Say what is held now, if it is not what was `seen`."""
-    held = hold_notices.told_holds()
+    held = hold_notices.to_tell()
     present = {(hold.pk, hold.kind, hold.since) for hold in held}
     if present != seen:
         seen.clear()
