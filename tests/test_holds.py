@@ -10,7 +10,7 @@ from django.db import InterfaceError, OperationalError, connection, transaction
 from django.utils import timezone
 
 from tests import jobs
-from videojobs import client, services
+from videojobs import client, holds, services
 from videojobs.conf import conf
 from videojobs.exceptions import KeyRejected
 from videojobs.models import JobEvent, ProviderHold, VideoJob
@@ -359,6 +359,29 @@ def test_after_a_hold_a_create_call_goes_out_only_once_a_harmless_one_was_answer
     clock.shift(3600)
     second = run(second)
     assert (second.status, held()) == (Status.QUEUED, None)
+
+
+def test_the_id_is_in_the_log_before_a_hold_is_lifted_for_it(
+    provider: SimulatedProvider,
+    clock: time_machine.Traveller,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def killed(hold: ProviderHold | None) -> None:
+        if hold is not None:
+            raise SystemExit
+
+    caplog.set_level("INFO")
+    jobs.make_hold("unreachable")
+    job = submitted()
+    clock.move_to(over())
+    monkeypatch.setattr(holds, "_lift", killed)
+
+    with pytest.raises(SystemExit):
+        run(job)
+
+    [task_id] = provider.tasks
+    assert f"the provider calls it {task_id}" in caplog.text
 
 
 @pytest.mark.parametrize("nothing", [Drop(), Hang(5)])

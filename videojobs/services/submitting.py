@@ -40,6 +40,8 @@ def submit(job_id: UUID | str, turn: int) -> None:
     try:
         with holds.creating(probed):
             task_id = client.submit(job.endpoint, body)
+            # Before anything is written: whatever happens to that, the id is known.
+            logger.info("job=%s the provider calls it %s", job.pk, clean(task_id))
     except NotSent as error:
         _not_sent(job, error)
     except Refused as error:
@@ -83,8 +85,6 @@ def _unconfirmed(job: VideoJob, reason: str) -> None:
 
 
 def _accepted(job: VideoJob, task_id: str) -> None:
-    # Before it is recorded: a database that goes away now must not take the id with it.
-    logger.info("job=%s the provider calls it %s", job.pk, clean(task_id))
     now, policy = timezone.now(), Policy.current()
     deadline_at = policy.deadline(now)
     try:
