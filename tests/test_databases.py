@@ -98,44 +98,44 @@ def test_tasks_are_tracked_all_or_none() -> None:
     assert not VideoJob.objects.exists()
 
 
-def test_an_answer_that_comes_late_is_kept_before_the_replica_knows_of_it(
+@pytest.fixture
+def answered_late(
     router: Router, lag: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., VideoJob]:
+    """Submits a job whose worker is given up during its create call, and lets the answer come."""
+
+    def submit(meanwhile: Callable[[], object] = lambda: None) -> VideoJob:
+        job = VideoJob.objects.submit("A kitten", duration=5)
+        lag()
+
+        def answer_late(*_: Any) -> str:
+            router.reads = "videos"
+            VideoJob.objects.update(claimed_until=timezone.now() - timedelta(seconds=1))
+            assert operations.sweep().unconfirmed == 1
+            meanwhile()
+            router.reads = "replica"
+            return "proj_1"
+
+        monkeypatch.setattr(client, "submit", answer_late)
+        services.submit(job.pk, job.turn)
+        return job_of(router)
+
+    return submit
+
+
+def test_an_answer_that_comes_late_is_kept_before_the_replica_knows_of_it(
+    answered_late: Callable[..., VideoJob],
 ) -> None:
-    job = VideoJob.objects.submit("A kitten", duration=5)
-    lag()
+    job = answered_late()
 
-    def answer_late(*_: Any) -> str:
-        router.reads = "videos"
-        VideoJob.objects.update(claimed_until=timezone.now() - timedelta(seconds=1))
-        assert operations.sweep().unconfirmed == 1
-        router.reads = "replica"
-        return "proj_1"
-
-    monkeypatch.setattr(client, "submit", answer_late)
-    services.submit(job.pk, job.turn)
-
-    job = job_of(router)
     assert (job.status, job.provider_task_id) == ("queued", "proj_1")
 
 
 def test_a_job_that_is_stopped_meanwhile_keeps_the_id_before_the_replica_knows_of_it(
-    router: Router, lag: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+    answered_late: Callable[..., VideoJob],
 ) -> None:
-    job = VideoJob.objects.submit("A kitten", duration=5)
-    lag()
+    job = answered_late(lambda: operations.stop(VideoJob.objects.get(), actor="ann"))
 
-    def answer_late(*_: Any) -> str:
-        router.reads = "videos"
-        VideoJob.objects.update(claimed_until=timezone.now() - timedelta(seconds=1))
-        operations.sweep()
-        assert operations.stop(VideoJob.objects.get(), actor="ann")
-        router.reads = "replica"
-        return "proj_1"
-
-    monkeypatch.setattr(client, "submit", answer_late)
-    services.submit(job.pk, job.turn)
-
-    job = job_of(router)
     assert (job.status, job.provider_task_id) == ("stopped", "proj_1")
 
 
