@@ -86,8 +86,8 @@ def _seen_at(job: VideoJob, end: datetime) -> datetime:
 
 @lru_cache(maxsize=1)
 def _held_until(_period: int) -> datetime | None:
-    """The end of the latest hold of the provider that keeps jobs from being checked."""
-    return max((hold.until for hold in holds.active("poll")), default=None)
+    """The end of the hold of the provider that keeps jobs from being checked, if one does."""
+    return holds.held_until("poll")
 
 
 @lru_cache(maxsize=1)

@@ -41,9 +41,8 @@ def _told(hold: ProviderHold, now: datetime) -> str:
         "age": outlook.age(hold.since, now),
         "reason": hold.reason.rstrip("."),
     }
-    left = (hold.until - now).total_seconds()
-    if left > 0:
-        again = gettext("The next try: in %(time)s.") % {"time": outlook.span(left)}
+    if hold.until > now:
+        again = gettext("The next try: %(coming)s.") % {"coming": outlook.coming(hold.until, now)}
     else:
         again = gettext("The next job that is due tries again.")
     return " ".join(filter(None, [_trouble(hold) % held, _waiting(hold), _remedy(hold), again]))

@@ -68,6 +68,12 @@ def active(step: str) -> list[ProviderHold]:
     return list(rows.order_by("until"))
 
 
+def held_until(step: str) -> datetime | None:
+    """Until when no such step may call the provider; None if it may."""
+    now = timezone.now()
+    return max((hold.until for hold in active(step) if hold.until > now), default=None)
+
+
 def take_probe(held: Sequence[ProviderHold]) -> bool:
     """Be the one that calls although there are holds; False as long as somebody else is to."""
     now = timezone.now()

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from uuid import UUID
 
 from django.db.models import F, Q
@@ -37,21 +37,15 @@ CAN_BE_MIRRORED_AGAIN = Q(status=Status.COMPLETED) & ~Q(mirror_status=MirrorStat
 CAN_BE_GENERATED_AGAIN = Q(status__in=sorted(TERMINAL)) & ~Q(model="")
 
 
-def held_until(step: str) -> datetime | None:
-    """Until when no such step may call the provider; None if it may."""
-    now = timezone.now()
-    return max((hold.until for hold in holds.active(step) if hold.until > now), default=None)
-
-
 def checkable() -> Q:
     """The jobs with a next step that can be brought forward."""
     now = timezone.now()
     asked = F("last_checked_at") + timedelta(seconds=conf.POLL_INTERVAL)
     # Of a step that waits for the provider, a worker would only say so again.
     has_step = Q(pk__in=[])
-    if not held_until("submit"):
+    if not holds.held_until("submit"):
         has_step |= Q(status=Status.PENDING)
-    if not held_until("poll"):
+    if not holds.held_until("poll"):
         has_step |= Q(status__in=sorted(POLLED)) | Q(mirror_status=MirrorStatus.DUE)
     sooner = Q(last_checked_at__isnull=True) | Q(due_at__gt=asked)
     return has_step & Q(claimed_until__isnull=True, due_at__gt=now) & sooner
@@ -62,7 +56,7 @@ def can_be_checked(job: VideoJob) -> bool:
     if not job.step or job.due_at is None or job.claimed_until is not None:
         return False
     earliest = Policy.current().earliest(timezone.now(), job.last_checked_at)
-    return job.due_at > earliest and not held_until(job.step)
+    return job.due_at > earliest and not holds.held_until(job.step)
 
 
 def is_unconfirmed(job: VideoJob) -> bool:

@@ -14,7 +14,7 @@ from django.utils import timezone
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
-from . import options
+from . import holds, options
 from .conf import conf
 from .models import VideoJob
 from .schedule import Policy
@@ -139,11 +139,11 @@ def coming(when: datetime, now: datetime) -> str:
 def waiting(job: VideoJob, now: datetime | None = None) -> str:
     """That a job's next step waits for the provider, and until when; "" where it doesn't."""
     rests = not job.step or job.claimed_until is not None
-    until = None if rests else options.held_until(job.step)
+    until = None if rests else holds.held_until(job.step)
     if until is None:
         return ""
-    left = (until - (now or timezone.now())).total_seconds()
-    return gettext("It waits for the provider; the next try: in %(time)s.") % {"time": span(left)}
+    told = gettext("It waits for the provider; the next try: %(coming)s.")
+    return told % {"coming": coming(until, now or timezone.now())}
 
 
 def expected(when: datetime, now: datetime | None = None) -> str:
