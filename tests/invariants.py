@@ -276,15 +276,15 @@ MUTANTS = [
     Mutant(
         *(
             "I9",
-            "connection.py",
+            "http/connection.py",
             'raise kind(f"{self.host}: {reason}") from None',
             'raise kind(f"{self.host}: {reason}") from error',
         ),
-        "test_transport.py::test_no_error_of_a_certificate_shows_more_of_a_url_than_its_host",
+        "http/test_transport.py::test_no_error_of_a_certificate_shows_more_of_a_url_than_its_host",
     ),
     Mutant(
-        *("I9", "connection.py", 'options._replace(request_url="")', "options._replace()"),
-        "test_transport.py::test_headers_that_can_t_be_parsed_bring_no_url_into_the_log",
+        *("I9", "http/connection.py", 'options._replace(request_url="")', "options._replace()"),
+        "http/test_transport.py::test_headers_that_can_t_be_parsed_bring_no_url_into_the_log",
     ),
     Mutant(
         *("I9", "admin/page.py", "redact(event.reason)", "event.reason"),

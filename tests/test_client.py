@@ -18,7 +18,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from tests.raw_server import RawServer, answer, drip, make_certificate, reset, silence, within
-from videojobs import client, connection
+from videojobs import client
 from videojobs.client import Answer
 from videojobs.exceptions import (
     ForeignEndpoint,
@@ -33,6 +33,7 @@ from videojobs.exceptions import (
     Unavailable,
     VideoJobsError,
 )
+from videojobs.http import connection
 from videojobs.states import Status
 from videojobs.testing import Answer as Says
 from videojobs.testing import Drop, Hang, Reset, Script, SimulatedProvider

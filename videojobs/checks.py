@@ -14,8 +14,9 @@ from django.core.files.storage import storages
 from django.core.files.storage.handler import InvalidStorageError
 from django.utils.module_loading import import_string
 
-from . import guard, media, queue
+from . import media, queue
 from .conf import DEFAULTS, conf
+from .http import addresses
 from .schedule import Policy
 
 _SECONDS = [
@@ -232,7 +233,7 @@ def _check_output() -> Iterator[CheckMessage]:
     if not _is_list_of(str, pair) or len(pair) != 2 or pair[0] == pair[1]:
         yield Error("VIDEOJOBS['FRAME_FIELDS'] must be a pair of names.", id="videojobs.E008")
     try:
-        guard.networks(conf.ALLOWED_PRIVATE_NETWORKS)
+        addresses.networks(conf.ALLOWED_PRIVATE_NETWORKS)
     except (ValueError, TypeError) as error:
         yield Error(
             f"VIDEOJOBS['ALLOWED_PRIVATE_NETWORKS'] has what is no network: {error}.",

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from . import transport
 from .conf import conf
 from .exceptions import (
     ForeignEndpoint,
@@ -25,6 +24,7 @@ from .exceptions import (
     TaskNotFound,
     Unavailable,
 )
+from .http import transport
 from .sanitize import clean
 from .states import Status, from_provider
 

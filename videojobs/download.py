@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from . import guard, media, transport
+from . import media
 from .conf import conf
 from .disk import WriteBack
 from .exceptions import (
@@ -25,6 +25,7 @@ from .exceptions import (
     TransportError,
 )
 from .hashing import Sha256
+from .http import addresses, transport
 
 logger = logging.getLogger("videojobs")
 
@@ -74,7 +75,7 @@ def _fetch(url: str, body: "_Body") -> Fetched:
                 connect_timeout=conf.CONNECT_TIMEOUT,
                 read_timeout=conf.READ_TIMEOUT,
                 timeout=ends_at - time.monotonic(),
-                allowed=guard.networks(conf.ALLOWED_PRIVATE_NETWORKS),
+                allowed=addresses.networks(conf.ALLOWED_PRIVATE_NETWORKS),
                 hosts=conf.ALLOWED_OUTPUT_HOSTS,
                 insecure=conf.BASE_URL.startswith("http://"),
             ) as stream:

@@ -21,7 +21,7 @@ from django.db.models import Q
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
 
-from . import client, transport
+from . import client
 from .conf import conf
 from .exceptions import (
     ForeignEndpoint,
@@ -34,6 +34,7 @@ from .exceptions import (
     Unavailable,
     VideoJobsError,
 )
+from .http import transport
 from .models import ProviderHold, VideoJob
 from .sanitize import clean
 from .schedule import Policy

@@ -53,7 +53,7 @@ POINTS = {
     "answered": ("after", _BEGIN, 1),
     "first piece written": ("after", _PROGRESS, 1),
     "half of it written": ("after", _PROGRESS, 2),
-    "broken off": ("before", "videojobs.transport:stream", 2),
+    "broken off": ("before", "videojobs.http.transport:stream", 2),
     "taken up again": ("after", _BEGIN, 2),
     "rest being written": ("after", _PROGRESS, 4),
     "all written": ("before", _FLUSH, 1),

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from urllib3.util import parse_url
 
-from .exceptions import ForbiddenAddress
+from ..exceptions import ForbiddenAddress
 
 Network = IPv4Network | IPv6Network
 

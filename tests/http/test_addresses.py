@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.addresses import FORBIDDEN, PUBLIC
-from videojobs import guard
 from videojobs.exceptions import ForbiddenAddress
+from videojobs.http import addresses
 
 NETWORKS = [
     "0.0.0.0/8",
@@ -51,19 +51,19 @@ special = st.sampled_from(NETWORKS).flatmap(lambda name: st.ip_addresses(network
 
 @pytest.mark.parametrize("address", PUBLIC)
 def test_a_public_address_may_be_connected_to(address: str) -> None:
-    assert guard.may_connect(address)
+    assert addresses.may_connect(address)
 
 
 @pytest.mark.parametrize(
     ("kind", "address"), [(kind, a) for kind, found in FORBIDDEN.items() for a in found]
 )
 def test_no_special_address_may_be_connected_to(kind: str, address: str) -> None:
-    assert not guard.may_connect(address)
+    assert not addresses.may_connect(address)
 
 
 @given(special)
 def test_no_address_in_a_special_network_may_be_connected_to(address: Any) -> None:
-    assert not guard.may_connect(str(address))
+    assert not addresses.may_connect(str(address))
 
 
 @given(
@@ -71,34 +71,34 @@ def test_no_address_in_a_special_network_may_be_connected_to(address: Any) -> No
 )
 def test_a_wrapped_address_gets_the_verdict_of_the_inner_one(ip: Any, wrapper: str) -> None:
     wrapped = IPv6Address(int(IPv6Address(wrapper)) | int(ip))
-    assert guard.may_connect(str(wrapped)) == guard.may_connect(str(ip))
+    assert addresses.may_connect(str(wrapped)) == addresses.may_connect(str(ip))
 
 
 @given(st.ip_addresses(v=6))
 def test_an_address_that_may_be_connected_to_is_global_unicast(ip: IPv6Address) -> None:
     homes = [ip_network(name) for name in ("2000::/3", "::ffff:0:0/96", "64:ff9b::/96")]
-    assert not guard.may_connect(str(ip)) or any(ip in network for network in homes)
+    assert not addresses.may_connect(str(ip)) or any(ip in network for network in homes)
 
 
 @given(special, st.sampled_from(NETWORKS))
 def test_an_allowed_network_opens_itself_and_nothing_else(address: Any, name: str) -> None:
     network = ip_network(name)
-    opened = guard.may_connect(str(address), guard.networks([name]))
+    opened = addresses.may_connect(str(address), addresses.networks([name]))
     assert opened == (address in network)
 
 
 def test_an_allowed_network_is_open_to_the_wrapped_spelling_too() -> None:
-    assert guard.may_connect("::ffff:10.1.2.3", guard.networks(["10.0.0.0/8"]))
+    assert addresses.may_connect("::ffff:10.1.2.3", addresses.networks(["10.0.0.0/8"]))
 
 
 def test_an_allowed_network_takes_nothing_away_from_the_public_ones() -> None:
-    assert guard.may_connect("8.8.8.8", guard.networks(["10.0.0.0/8"]))
+    assert addresses.may_connect("8.8.8.8", addresses.networks(["10.0.0.0/8"]))
 
 
 @pytest.mark.parametrize("name", ["10.0.0.1/8", "nonsense", "", "10.0.0.0/33"])
 def test_a_wrong_network_is_named_in_the_error(name: str) -> None:
     with pytest.raises(ValueError, match=name or "''"):
-        guard.networks([name])
+        addresses.networks([name])
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_a_wrong_network_is_named_in_the_error(name: str) -> None:
     ],
 )
 def test_a_plain_https_url_may_be_asked(url: str, host: str) -> None:
-    assert guard.check_url(url, insecure=False) == host
+    assert addresses.check_url(url, insecure=False) == host
 
 
 @pytest.mark.parametrize(
@@ -169,25 +169,25 @@ def test_a_plain_https_url_may_be_asked(url: str, host: str) -> None:
 @pytest.mark.parametrize("insecure", [False, True])
 def test_any_other_url_is_refused(url: str, insecure: bool) -> None:
     with pytest.raises(ForbiddenAddress):
-        guard.check_url(url, insecure=insecure)
+        addresses.check_url(url, insecure=insecure)
 
 
 def test_plain_http_is_for_the_insecure_only() -> None:
-    assert guard.check_url("http://cdn.example:8000/v", insecure=True) == "cdn.example"
+    assert addresses.check_url("http://cdn.example:8000/v", insecure=True) == "cdn.example"
     with pytest.raises(ForbiddenAddress, match="scheme is not https"):
-        guard.check_url("http://cdn.example/v", insecure=False)
+        addresses.check_url("http://cdn.example/v", insecure=False)
 
 
 @given(st.text() | st.text().map("https://".__add__) | st.text().map("https://a".__add__))
 def test_checking_a_url_raises_nothing_but_its_verdict(url: str) -> None:
     with contextlib.suppress(ForbiddenAddress):
-        assert guard.check_url(url, insecure=False)
+        assert addresses.check_url(url, insecure=False)
 
 
 def test_the_verdict_on_a_url_does_not_show_it() -> None:
     for url in ("https://s3cr3t@cdn.example", "ftp://s3cr3t", "https://[s3cr3t", "s3cr3t\n"):
         with pytest.raises(ForbiddenAddress) as caught:
-            guard.check_url(url, insecure=False)
+            addresses.check_url(url, insecure=False)
         assert "s3cr3t" not in "".join(traceback.format_exception(caught.value)).replace(url, "")
 
 
@@ -208,7 +208,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
 
 def test_a_name_resolves_to_each_of_its_addresses_once_in_order(answers: Any) -> None:
     answers["cdn.example"] = ["8.8.8.8", "1.1.1.1", "8.8.8.8"]
-    assert guard.resolve("cdn.example", 443, ()) == ["8.8.8.8", "1.1.1.1"]
+    assert addresses.resolve("cdn.example", 443, ()) == ["8.8.8.8", "1.1.1.1"]
 
 
 @pytest.mark.parametrize("position", [0, 1, 2])
@@ -219,12 +219,12 @@ def test_one_forbidden_address_forbids_the_name_wherever_it_stands(
     found.insert(position, "10.0.0.1")
     answers["cdn.example"] = found
     with pytest.raises(ForbiddenAddress, match=r"^cdn\.example leads into"):
-        guard.resolve("cdn.example", 443, ())
+        addresses.resolve("cdn.example", 443, ())
 
 
 def test_the_operator_s_own_host_is_not_judged(answers: Any) -> None:
     answers["provider.example"] = ["10.0.0.1"]
-    assert guard.resolve("provider.example", 443, None) == ["10.0.0.1"]
+    assert addresses.resolve("provider.example", 443, None) == ["10.0.0.1"]
 
 
 @pytest.mark.parametrize(
@@ -238,23 +238,23 @@ def test_the_operator_s_own_host_is_not_judged(answers: Any) -> None:
 )
 def test_odd_spellings_of_loopback_are_judged_as_loopback(spelling: str) -> None:
     with pytest.raises(ForbiddenAddress):
-        guard.resolve(spelling, 443, ())
+        addresses.resolve(spelling, 443, ())
 
 
 @pytest.mark.parametrize("host", ["a" * 64 + ".example", "a..example", "."])
 def test_what_is_no_name_of_a_host_has_no_address(host: str) -> None:
     with pytest.raises(OSError):  # noqa: PT011
-        guard.resolve(host, 443, ())
+        addresses.resolve(host, 443, ())
 
 
 def test_a_name_without_an_address_is_an_error(answers: Any) -> None:
     answers["empty.example"] = []
     with pytest.raises(OSError, match="no address"):
-        guard.resolve("empty.example", 443, ())
+        addresses.resolve("empty.example", 443, ())
 
 
 def test_the_inner_address_of_a_wrapper_is_its_last_32_bits() -> None:
-    assert guard._unwrap(IPv6Address("::ffff:1.2.3.4")) == IPv4Address("1.2.3.4")
+    assert addresses._unwrap(IPv6Address("::ffff:1.2.3.4")) == IPv4Address("1.2.3.4")
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ def test_the_inner_address_of_a_wrapper_is_its_last_32_bits() -> None:
 def test_a_host_lies_in_a_domain_by_whole_labels(host: str, fits: bool) -> None:
     for domain in ("cdn.example.com", ".cdn.example.com"):
         if fits:
-            assert guard.check_url(f"https://{host}/v.mp4", insecure=False, hosts=[domain])
+            assert addresses.check_url(f"https://{host}/v.mp4", insecure=False, hosts=[domain])
         else:
             with pytest.raises(ForbiddenAddress, match="ALLOWED_OUTPUT_HOSTS"):
-                guard.check_url(f"https://{host}/v.mp4", insecure=False, hosts=[domain])
+                addresses.check_url(f"https://{host}/v.mp4", insecure=False, hosts=[domain])

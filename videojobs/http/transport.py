@@ -23,9 +23,9 @@ from urllib.parse import urljoin, urlsplit
 
 import requests
 
-from . import guard
+from ..exceptions import ForbiddenAddress, TransportError
+from . import addresses
 from .connection import Exchange, new_session, pooled_session
-from .exceptions import ForbiddenAddress, TransportError
 
 _MAX_REDIRECTS = 3
 _PORTS = {"http": 80, "https": 443}
@@ -134,7 +134,7 @@ def stream(
     connect_timeout: float,
     read_timeout: float,
     timeout: float,
-    allowed: Sequence[guard.Network] = (),
+    allowed: Sequence[addresses.Network] = (),
     hosts: Collection[str] = (),
     insecure: bool = False,
 ) -> Iterator[Stream]:
@@ -148,7 +148,7 @@ def stream(
     ends_at = time.monotonic() + timeout
     with new_session() as session:
         for _hop in range(_MAX_REDIRECTS + 1):
-            host = guard.check_url(url, insecure=insecure, hosts=hosts)
+            host = addresses.check_url(url, insecure=insecure, hosts=hosts)
             exchange = Exchange(host, timeout=ends_at - time.monotonic(), allowed=allowed)
             with exchange:
                 with exchange.errors():

@@ -21,8 +21,8 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.util.connection import create_connection
 
-from . import guard
-from .exceptions import NotSent, TransportError, VideoJobsError
+from ..exceptions import NotSent, TransportError, VideoJobsError
+from . import addresses
 
 _HEADERS = {"User-Agent": "videojobs", "Accept": "*/*", "Accept-Encoding": "identity"}
 
@@ -35,7 +35,7 @@ class Exchange:
     """
 
     def __init__(
-        self, host: str, *, timeout: float, allowed: Sequence[guard.Network] | None = None
+        self, host: str, *, timeout: float, allowed: Sequence[addresses.Network] | None = None
     ) -> None:
         self.host = host
         self.allowed = allowed
@@ -62,7 +62,7 @@ class Exchange:
 
     def connect(self, connection: HTTPConnection) -> socket.socket:
         """A socket to one of the host's judged addresses, watched from here on."""
-        for address in guard.resolve(connection._dns_host, connection.port, self.allowed):
+        for address in addresses.resolve(connection._dns_host, connection.port, self.allowed):
             rest = self._ends_at - time.monotonic()
             if rest <= 0:
                 raise TimeoutError

@@ -34,10 +34,10 @@ from tests.raw_server import (
     silence,
     within,
 )
-from videojobs import guard, transport
 from videojobs.exceptions import ForbiddenAddress, NotSent, TransportError, VideoJobsError
+from videojobs.http import addresses, transport
 
-LOCAL = guard.networks(["127.0.0.1/32"])
+LOCAL = addresses.networks(["127.0.0.1/32"])
 
 
 def get(url: str, **kwargs: Any) -> transport.Reply:
@@ -246,7 +246,7 @@ def test_a_slow_resolver_is_no_reason_to_send_after_the_deadline(
 
 
 def test_many_dead_addresses_share_one_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "resolve", lambda *_: ["127.0.0.1"] * 4)
+    monkeypatch.setattr(addresses, "resolve", lambda *_: ["127.0.0.1"] * 4)
     with contextlib.ExitStack() as stack:
         # A full backlog drops what comes, as a firewall does.
         full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
