@@ -133,8 +133,8 @@ MUTANTS = [
         "test_managers.py::test_the_intent_to_send_the_create_call_is_recorded_with_its_claim",
     ),
     Mutant(
-        *("I5", "client.py", 'fresh=method == "POST",', "fresh=False,"),
-        "test_client.py::test_a_create_call_goes_over_a_connection_of_its_own",
+        *("I5", "providers/client.py", 'fresh=method == "POST",', "fresh=False,"),
+        "providers/test_client.py::test_a_create_call_goes_over_a_connection_of_its_own",
     ),
     Mutant(
         *("I5", "admin/asking.py", '"turn": int(turn)}', "}"),
@@ -154,12 +154,12 @@ MUTANTS = [
     ),
     # No error of transport, of HTTP or of ours sets `failed`.
     Mutant(
-        *("I6", "client.py", "reply.status not in _NO_REFUSAL and refusal", "refusal"),
+        *("I6", "providers/client.py", "reply.status not in _NO_REFUSAL and refusal", "refusal"),
         "test_services.py::test_after_an_answer_that_leaves_it_open_nothing_is_ever_sent_again",
     ),
     Mutant(
         "I6",
-        "client.py",
+        "providers/client.py",
         '    if refusal := _refusal(answer):\n        raise ProviderError(f"the provider answers: '
         '{refusal}")\n    return',
         "    return",
@@ -253,7 +253,7 @@ MUTANTS = [
     Mutant(
         *(
             "I9",
-            "client.py",
+            "providers/client.py",
             "if not is_present(url):",
             "if False:",
         ),

@@ -377,7 +377,7 @@ def test_an_error_that_has_no_field_here_is_said_above_all(
     def refuse(**_: Any) -> None:
         raise adding.ValidationError({"metadata": "This must be a mapping."})
 
-    monkeypatch.setattr("videojobs.rules.check_request", refuse)
+    monkeypatch.setattr("videojobs.providers.validation.check_request", refuse)
 
     assert errors(adder, form()) == {"__all__": ["This must be a mapping."]}
 

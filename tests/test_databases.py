@@ -13,8 +13,9 @@ from django.db import connection, connections
 from django.utils import timezone
 
 from tests import jobs
-from videojobs import client, operations, services
+from videojobs import operations, services
 from videojobs.models import ProviderHold, VideoJob
+from videojobs.providers import client
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -10,10 +10,11 @@ from django.db import InterfaceError, OperationalError, connection, transaction
 from django.utils import timezone
 
 from tests import jobs
-from videojobs import client, holds, services
+from videojobs import holds, services
 from videojobs.conf import conf
 from videojobs.exceptions import KeyRejected
 from videojobs.models import JobEvent, ProviderHold, VideoJob
+from videojobs.providers import client
 from videojobs.services import probing
 from videojobs.states import Status
 from videojobs.testing import Answer, Drop, Hang, Script, SimulatedProvider

@@ -20,7 +20,7 @@ from django.core.files.storage import FileSystemStorage, InMemoryStorage, Storag
 
 from tests import jobs
 from tests.raw_server import CHUNKED, RawServer, answer, drip, redirect, reset
-from videojobs import client, mirror
+from videojobs import mirror
 from videojobs.exceptions import (
     DownloadError,
     NotSent,
@@ -31,6 +31,7 @@ from videojobs.exceptions import (
     VideoJobsError,
 )
 from videojobs.mirror import Download
+from videojobs.providers import client
 from videojobs.testing import SAMPLE, Script, SimulatedProvider, Slow, Truncate, sample
 
 STEM = "videojobs/2030/01/6f9619ff"

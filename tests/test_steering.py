@@ -13,9 +13,10 @@ from django.utils import timezone
 
 from tests import jobs
 from tests.races import meanwhile
-from videojobs import operations, options, rules, services
+from videojobs import operations, options, services
 from videojobs.exceptions import SpendLimitReached
 from videojobs.models import JobEvent, ProviderHold, VideoJob
+from videojobs.providers import validation
 from videojobs.states import MirrorStatus, Status
 from videojobs.testing import Script
 
@@ -397,13 +398,13 @@ def test_of_two_clicks_at_once_one_is_paid(monkeypatch: pytest.MonkeyPatch) -> N
     job = jobs.make("failed")
     first: list[VideoJob] = []
 
-    def check(**asked: Any) -> rules.Request:
+    def check(**asked: Any) -> validation.Request:
         # Nobody has the key yet.
         monkeypatch.undo()
         first.append(again(job))
-        return rules.check_request(**asked)
+        return validation.check_request(**asked)
 
-    monkeypatch.setattr(rules, "check_request", check)
+    monkeypatch.setattr(validation, "check_request", check)
     second = again(job)
 
     assert [second] == first

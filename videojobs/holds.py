@@ -21,7 +21,6 @@ from django.db.models import Q
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
 
-from . import client
 from .conf import conf
 from .exceptions import (
     ForeignEndpoint,
@@ -36,6 +35,7 @@ from .exceptions import (
 )
 from .http import transport
 from .models import ProviderHold, VideoJob
+from .providers import client
 from .sanitize import clean
 from .schedule import Policy
 

@@ -18,9 +18,10 @@ from django.db import IntegrityError, models, transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from . import outbox, queue, rules, spending
+from . import outbox, queue, spending
 from .conf import conf
 from .exceptions import InvalidTransition, SpendLimitReached
+from .providers import validation
 from .schedule import Policy
 from .states import MIRROR_TRANSITIONS, TERMINAL, TRANSITIONS, MirrorStatus, Status
 
@@ -82,11 +83,13 @@ class VideoJobQuerySet(models.QuerySet["VideoJob"]):
         a request that is right but one too many.
         """
         self._for_write = True
-        rules.check_caller_values(key, metadata)
+        validation.check_caller_values(key, metadata)
         find = partial(self._find_by_key, key)
         if known := find():
             return known
-        request = rules.check_request(model=model, prompt=prompt, duration=duration, params=params)
+        request = validation.check_request(
+            model=model, prompt=prompt, duration=duration, params=params
+        )
         return self._add(
             find,
             billed=True,
@@ -118,8 +121,8 @@ class VideoJobQuerySet(models.QuerySet["VideoJob"]):
         anything is written, also when `key` belongs to a job of another task.
         """
         self._for_write = True
-        rules.check_identifier("task_id", task_id)
-        rules.check_caller_values(key, metadata)
+        validation.check_identifier("task_id", task_id)
+        validation.check_caller_values(key, metadata)
         find = partial(self._find_by_task, task_id, key)
         if known := find():
             return known

@@ -39,7 +39,8 @@ def test_each_place_is_a_function_of_the_app(place: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "place", ["videojobs.services:gone", "videojobs.gone:submit", "videojobs.client:_NO_REFUSAL"]
+    "place",
+    ["videojobs.services:gone", "videojobs.gone:submit", "videojobs.providers.client:_NO_REFUSAL"],
 )
 def test_a_place_that_is_gone_is_an_error_that_names_it(place: str) -> None:
     with pytest.raises(crashes.PlaceNotFound, match=place):
@@ -49,7 +50,10 @@ def test_a_place_that_is_gone_is_an_error_that_names_it(place: str) -> None:
 def test_nothing_is_wrapped_when_one_place_is_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broken = {**POINTS, "submit: gone": Point("submit", "before", "videojobs.client:gone")}
+    broken = {
+        **POINTS,
+        "submit: gone": Point("submit", "before", "videojobs.providers.client:gone"),
+    }
     monkeypatch.setattr(crashes, "POINTS", broken)
     before = services.submit
 

@@ -19,9 +19,10 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.translation import gettext_lazy as _
 
-from .. import outlook, rules
+from .. import outlook
 from ..conf import conf
 from ..models import VideoJob
+from ..providers import validation
 from . import acts, page, telling
 
 _PARAMS = ("ratio", "resolution", "referenceImages", "referenceVideos", "referenceAudios")
@@ -56,7 +57,7 @@ def _url(label: Any) -> forms.CharField:
 
 
 class AddForm(forms.Form):
-    """A request for a video. What is required, and what is allowed, the rules say alone."""
+    """A request for a video. What is required, and what is allowed, `validation` says alone."""
 
     # Sent twice, it is one job: whoever clicks twice pays once.
     token = forms.CharField(widget=forms.HiddenInput, max_length=64)
@@ -101,10 +102,10 @@ class AddForm(forms.Form):
             return  # what could not be read at all
         request = self._request()
         try:
-            rules.check_caller_values(request["key"], None)
+            validation.check_caller_values(request["key"], None)
             names = ("model", "prompt", "duration")
             asked = {name: request[name] for name in names}
-            self.checked = rules.check_request(**asked, params=self._params())
+            self.checked = validation.check_request(**asked, params=self._params())
         except ValidationError as error:
             self._explain(error)
 

@@ -6,8 +6,9 @@ from django.core.exceptions import ValidationError
 from django.db import IntegrityError
 from django.utils import timezone
 
-from .. import options, rules
+from .. import options
 from ..models import VideoJob
+from ..providers import validation
 from ..sanitize import clean
 from ..schedule import Policy
 from ..states import MirrorStatus, Status
@@ -106,7 +107,7 @@ def attach(job: VideoJob, task_id: str, *, actor: str) -> bool:
     False if the job is not unconfirmed, or not any more. Raises `ValidationError` for an id that
     can't be one, or that belongs to another job. `actor` is who says so, for the job's history.
     """
-    rules.check_identifier("task_id", task_id)
+    validation.check_identifier("task_id", task_id)
     if not options.is_unconfirmed(job):
         return False
     now = timezone.now()

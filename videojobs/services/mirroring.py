@@ -6,12 +6,13 @@ from uuid import UUID
 
 from django.utils import timezone
 
-from .. import client, holds
+from .. import holds
 from .. import mirror as pipeline
 from ..conf import conf
 from ..exceptions import ClaimLost, OutputExpired, OutputRefused
 from ..lease import KeptClaim
 from ..models import ProviderHold, VideoJob
+from ..providers import client
 from ..sanitize import clean
 from ..schedule import Policy
 from ..states import MirrorStatus, Status

@@ -5,9 +5,10 @@ from uuid import UUID
 
 from django.utils import timezone
 
-from .. import client, holds
+from .. import holds
 from ..exceptions import KeyRejected, RateLimited, TaskNotFound
 from ..models import VideoJob
+from ..providers import client
 from ..schedule import NOT_FOUND_GRACE, Policy
 from ..states import POLLED, MirrorStatus, Status, progressed
 from .probing import probes

@@ -6,8 +6,9 @@ from uuid import UUID
 
 from django.db import transaction
 
-from .. import client, holds
+from .. import holds
 from ..models import ProviderHold, VideoJob
+from ..providers import client
 from ..schedule import Policy
 from .recording import record
 

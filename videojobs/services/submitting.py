@@ -7,9 +7,10 @@ from uuid import UUID
 from django.db import IntegrityError
 from django.utils import timezone
 
-from .. import client, holds
+from .. import holds
 from ..exceptions import ForeignEndpoint, NotSent, Refused
 from ..models import VideoJob
+from ..providers import client
 from ..sanitize import clean
 from ..schedule import Policy
 from ..states import Status

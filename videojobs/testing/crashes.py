@@ -68,8 +68,8 @@ class Point:
 
 _CLAIM = "videojobs.managers:VideoJobQuerySet.claim"
 _REARM = "videojobs.managers:VideoJobQuerySet.rearm"
-_CREATE = "videojobs.client:submit"
-_FETCH = "videojobs.client:fetch"
+_CREATE = "videojobs.providers.client:submit"
+_FETCH = "videojobs.providers.client:fetch"
 _SEND = "videojobs.queue:_send"
 _TELL = "videojobs.outbox:send"
 _TICK = "videojobs.outbox:tick_off"

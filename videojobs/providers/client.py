@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from .conf import conf
-from .exceptions import (
+from ..conf import conf
+from ..exceptions import (
     ForeignEndpoint,
     InvalidAnswer,
     KeyRejected,
@@ -24,9 +24,9 @@ from .exceptions import (
     TaskNotFound,
     Unavailable,
 )
-from .http import transport
-from .sanitize import clean
-from .states import Status, from_provider
+from ..http import transport
+from ..sanitize import clean
+from ..states import Status, from_provider
 
 _MAX_ANSWER = 1024 * 1024
 _MAX_ID = 255

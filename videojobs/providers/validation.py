@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from django.core.exceptions import ValidationError
 
-from .conf import conf
+from ..conf import conf
 
 _FRAME_PAIRS = (("image", "lastFrameImage"), ("first_image", "last_image"))
 _URL_LISTS = ("referenceImages", "referenceVideos", "referenceAudios")

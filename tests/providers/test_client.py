@@ -18,8 +18,6 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from tests.raw_server import RawServer, answer, drip, make_certificate, reset, silence, within
-from videojobs import client
-from videojobs.client import Answer
 from videojobs.exceptions import (
     ForeignEndpoint,
     InvalidAnswer,
@@ -34,6 +32,8 @@ from videojobs.exceptions import (
     VideoJobsError,
 )
 from videojobs.http import connection
+from videojobs.providers import client
+from videojobs.providers.client import Answer
 from videojobs.states import Status
 from videojobs.testing import Answer as Says
 from videojobs.testing import Drop, Hang, Reset, Script, SimulatedProvider

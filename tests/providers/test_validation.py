@@ -6,7 +6,7 @@ from django.core.exceptions import ValidationError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from videojobs.rules import Request, check_json, check_request
+from videojobs.providers.validation import Request, check_json, check_request
 
 URL = "https://cdn.example/a.png"
 

@@ -1,0 +1,1 @@
+"""The paid API: its calls, and what may be asked of it."""
