@@ -190,28 +190,28 @@ MUTANTS = [
     ),
     # `stored` only with a whole file under a name that a retry reuses; no orphans.
     Mutant(
-        *("I8", "download.py", "self._digest.update(piece)", "pass"),
-        "test_mirror.py::test_a_video_is_stored_with_size_and_hash_of_its_bytes",
+        *("I8", "mirror/download.py", "self._digest.update(piece)", "pass"),
+        "mirror/test_pipeline.py::test_a_video_is_stored_with_size_and_hash_of_its_bytes",
     ),
     Mutant(
-        *("I8", "media.py", "return position == size and needed in kinds", "return True"),
-        "test_mirror.py::test_a_cut_or_damaged_file_is_not_kept_though_its_answer_looked_whole",
+        *("I8", "mirror/media.py", "return position == size and needed in kinds", "return True"),
+        "mirror/test_pipeline.py::test_a_cut_or_damaged_file_is_not_kept_though_its_answer_looked_whole",
     ),
     Mutant(
         "I8",
-        "mirror.py",
+        "mirror/pipeline.py",
         "if saved != name or storage.size(saved) != done.size:",
         "if False:",
-        "test_mirror.py::test_a_storage_that_changes_what_it_gets_is_an_error_and_keeps_nothing",
+        "mirror/test_pipeline.py::test_a_storage_that_changes_what_it_gets_is_an_error_and_keeps_nothing",
     ),
     Mutant(
         *(
             "I8",
-            "mirror.py",
+            "mirror/pipeline.py",
             "storage.delete(name)  # else",
             "pass  # else",
         ),
-        "test_mirror.py::test_other_content_under_the_name_is_replaced",
+        "mirror/test_pipeline.py::test_other_content_under_the_name_is_replaced",
     ),
     Mutant(
         "I8",
@@ -225,12 +225,12 @@ MUTANTS = [
         "test_services.py::test_a_file_that_came_too_late_over_one_with_other_bytes_is_fetched_again",
     ),
     Mutant(
-        *("I8", "download.py", "(first, last) == (self.size, total - 1)", "True"),
-        "test_download.py::test_after_a_wrong_rest_the_download_begins_anew",
+        *("I8", "mirror/download.py", "(first, last) == (self.size, total - 1)", "True"),
+        "mirror/test_download.py::test_after_a_wrong_rest_the_download_begins_anew",
     ),
     Mutant(
-        *("I8", "mirror.py", "if found.duration < shortest:", "if False:"),
-        "test_mirror.py::test_a_video_that_is_shorter_than_the_provider_said_is_not_kept",
+        *("I8", "mirror/pipeline.py", "if found.duration < shortest:", "if False:"),
+        "mirror/test_pipeline.py::test_a_video_that_is_shorter_than_the_provider_said_is_not_kept",
     ),
     # No key and no signed query anywhere.
     Mutant(

@@ -17,7 +17,7 @@ from benchmarks.race import box_header, write_video
 from benchmarks.reporting import written
 from tests.nginx import Nginx
 from tests.servers import Redis, missing, obtain
-from videojobs.media import is_whole
+from videojobs.mirror.media import is_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 FETCH = Fetch(seconds=1.2, processor=1.0, memory=4 * MIB)

@@ -8,7 +8,8 @@ import pytest
 from django.core.files.storage import FileSystemStorage
 
 from tests import jobs
-from videojobs import media, operations, services
+from videojobs import operations, services
+from videojobs.mirror import media
 from videojobs.models import VideoJob
 from videojobs.testing import SAMPLE, Script, SimulatedProvider, sample
 
@@ -138,9 +139,9 @@ def test_a_job_that_is_deleted_during_the_look_leaves_no_file(
 def test_a_video_and_a_poster_that_come_too_late_leave_together(
     provider: SimulatedProvider, media_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from videojobs import mirror
+    from videojobs.mirror import pipeline
 
-    job, store_poster = completed(provider), mirror.store_poster
+    job, store_poster = completed(provider), pipeline.store_poster
 
     def deleted_meanwhile(*args: Any) -> str:
         name = store_poster(*args)
@@ -148,7 +149,7 @@ def test_a_video_and_a_poster_that_come_too_late_leave_together(
         VideoJob.objects.all().delete()
         return name
 
-    monkeypatch.setattr(mirror, "store_poster", deleted_meanwhile)
+    monkeypatch.setattr(pipeline, "store_poster", deleted_meanwhile)
     run(job)
 
     assert files(media_root) == set()

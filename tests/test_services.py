@@ -17,9 +17,9 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from tests import jobs
-from videojobs import mirror as mirroring
 from videojobs import operations, services, signals
 from videojobs.lease import KeptClaim
+from videojobs.mirror import pipeline as mirroring
 from videojobs.models import VideoJob
 from videojobs.states import MirrorStatus, Status
 from videojobs.testing import (

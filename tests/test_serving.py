@@ -27,7 +27,7 @@ from time_machine import travel
 
 from tests.jobs import make
 from tests.nginx import Nginx, serving
-from videojobs import mirror
+from videojobs.mirror import pipeline
 from videojobs.models import VideoJob
 from videojobs.testing import SAMPLE
 
@@ -314,8 +314,8 @@ def s3_job(s3: Any, s3_endpoint: str, settings: Settings, tmp_path: Path) -> Vid
     local = tmp_path / "v.part"
     local.write_bytes(SAMPLE)
     sha256 = hashlib.sha256(SAMPLE).hexdigest()
-    done = mirror.Download(local, len(SAMPLE), sha256, "video/mp4", ".mp4")
-    mirror.store(done, storages["videos"], NAME)
+    done = pipeline.Download(local, len(SAMPLE), sha256, "video/mp4", ".mp4")
+    pipeline.store(done, storages["videos"], NAME)
     return VideoJob(output=NAME)
 
 

@@ -14,9 +14,10 @@ from django.core.files.storage import storages
 from django.core.files.storage.handler import InvalidStorageError
 from django.utils.module_loading import import_string
 
-from . import media, queue
+from . import queue
 from .conf import DEFAULTS, conf
 from .http import addresses
+from .mirror import media
 from .schedule import Policy
 
 _SECONDS = [

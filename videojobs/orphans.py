@@ -19,8 +19,8 @@ from uuid import UUID
 from django.core.files.storage import Storage
 from django.utils import timezone
 
-from . import parts, s3
 from .conf import conf
+from .mirror import partial_files, s3
 from .models import VideoJob, output_storage
 from .states import TERMINAL, MirrorStatus
 
@@ -139,7 +139,7 @@ def _why_missing(name: str, job: VideoJob) -> str:
 def _everything(storage: Storage) -> Iterator[_Found]:
     root, is_ours = _root(), re.compile(_pattern()).fullmatch
     yield from (found for found in _stored(storage, root) if is_ours(_directory(found.name)))
-    if not parts.are_beside(storage):
+    if not partial_files.are_beside(storage):
         yield from _local_parts()
     if s3.is_s3(storage):
         for upload in s3.uploads(storage, root):
@@ -157,7 +157,7 @@ def _stored(storage: Storage, directory: str) -> Iterator[_Found]:
         return
     for name in names:
         path = PurePosixPath(directory, name)
-        owner = parts.owner(name)
+        owner = partial_files.owner(name)
         stem = owner or (path.stem if path.suffix in _EXTENSIONS else "")
         if job_id := _job_id(stem):
             yield _Found(
@@ -170,14 +170,14 @@ def _stored(storage: Storage, directory: str) -> Iterator[_Found]:
     for name in directories:
         path = PurePosixPath(directory, name)
         # Behind a link, files have another name than their rows say.
-        if not (parts.are_beside(storage) and Path(storage.path(str(path))).is_symlink()):
+        if not (partial_files.are_beside(storage) and Path(storage.path(str(path))).is_symlink()):
             yield from _stored(storage, str(path))
 
 
 def _local_parts() -> Iterator[_Found]:
     """The parts on this machine's disk, of a storage that has its files elsewhere."""
     for path in Path(tempfile.gettempdir()).glob(".*.part"):
-        if job_id := _job_id(parts.owner(path.name) or ""):
+        if job_id := _job_id(partial_files.owner(path.name) or ""):
             changed_at, delete = partial(_modified_at, path), partial(path.unlink, True)
             yield _Found(str(path), "part", job_id, changed_at, delete)
 

@@ -19,8 +19,8 @@ import requests
 from django.conf import settings
 from django.core.files.storage import FileSystemStorage
 
-from videojobs import mirror
 from videojobs.exceptions import VideoJobsError
+from videojobs.mirror import pipeline
 
 from .name_server import NameServer, Zone
 from .network import NAME_SERVER
@@ -112,7 +112,7 @@ class Laboratory:
     def _download(self, url: str) -> Outcome:
         storage = FileSystemStorage(self._directory / "outputs")
         try:
-            with mirror.download(url, storage, "v", progress=lambda *_: None) as done:
+            with pipeline.download(url, storage, "v", progress=lambda *_: None) as done:
                 assert done.sha256 == hashlib.sha256(done.path.read_bytes()).hexdigest()
             outcome = Outcome(sha256=done.sha256)
         except VideoJobsError as error:

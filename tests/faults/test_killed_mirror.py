@@ -43,13 +43,13 @@ LONG = sample("." * 17_000_000)
 PATH = [("status", "", "queued"), ("status", "queued", "completed"), ("mirror", "due", "stored")]
 
 _SAVE = "django.core.files.storage.base:Storage.save"
-_BEGIN = "videojobs.download:_Body.begin"
+_BEGIN = "videojobs.mirror.download:_Body.begin"
 _PROGRESS = "videojobs.lease:KeptClaim.progress"
-_FLUSH = "videojobs.disk:flush"
+_FLUSH = "videojobs.mirror.disk:flush"
 _RECORD = "videojobs.services.mirroring:record"
 #: Where a process dies: before or after which function, and at which of its calls.
 POINTS = {
-    "claimed": ("before", "videojobs.mirror:download", 1),
+    "claimed": ("before", "videojobs.mirror.pipeline:download", 1),
     "answered": ("after", _BEGIN, 1),
     "first piece written": ("after", _PROGRESS, 1),
     "half of it written": ("after", _PROGRESS, 2),
@@ -59,13 +59,13 @@ POINTS = {
     "all written": ("before", _FLUSH, 1),
     "flushed": ("after", _FLUSH, 1),
     "being looked at": ("before", "subprocess:Popen.communicate", 1),
-    "looked at": ("after", "videojobs.mirror:verify", 1),
+    "looked at": ("after", "videojobs.mirror.pipeline:verify", 1),
     "to be saved": ("before", _SAVE, 1),
     "saved": ("after", _SAVE, 1),
-    "stored": ("after", "videojobs.mirror:store", 1),
+    "stored": ("after", "videojobs.mirror.pipeline:store", 1),
     "poster to be saved": ("before", _SAVE, 2),
     "poster saved": ("after", _SAVE, 2),
-    "poster stored": ("after", "videojobs.mirror:store_poster", 1),
+    "poster stored": ("after", "videojobs.mirror.pipeline:store_poster", 1),
     "to be recorded": ("before", _RECORD, 1),
     "being recorded": ("before", "videojobs.managers:VideoJobQuerySet._tell", 1),
     "recorded": ("after", _RECORD, 1),

@@ -7,10 +7,10 @@ from uuid import UUID
 from django.utils import timezone
 
 from .. import holds
-from .. import mirror as pipeline
 from ..conf import conf
 from ..exceptions import ClaimLost, OutputExpired, OutputRefused
 from ..lease import KeptClaim
+from ..mirror import pipeline
 from ..models import ProviderHold, VideoJob
 from ..providers import client
 from ..sanitize import clean

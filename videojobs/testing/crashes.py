@@ -73,7 +73,7 @@ _FETCH = "videojobs.providers.client:fetch"
 _SEND = "videojobs.queue:_send"
 _TELL = "videojobs.outbox:send"
 _TICK = "videojobs.outbox:tick_off"
-_STORE = "videojobs.mirror:store"
+_STORE = "videojobs.mirror.pipeline:store"
 _STORED = "videojobs.services.mirroring:_mirror_stored"
 
 POINTS: Mapping[str, Point] = MappingProxyType(
@@ -97,11 +97,15 @@ POINTS: Mapping[str, Point] = MappingProxyType(
         "poll: verdict recorded, signals not sent": Point("poll", "before", _TELL, "completed"),
         "poll: verdict recorded, wake-up not sent": Point("poll", "before", _SEND, "mirror"),
         "mirror: before the claim": Point("mirror", "before", _CLAIM),
-        "mirror: claimed, nothing fetched": Point("mirror", "before", "videojobs.mirror:download"),
+        "mirror: claimed, nothing fetched": Point(
+            "mirror", "before", "videojobs.mirror.pipeline:download"
+        ),
         "mirror: in the middle of the download": Point(
             "mirror", "after", "videojobs.lease:KeptClaim.progress"
         ),
-        "mirror: downloaded, not looked at": Point("mirror", "before", "videojobs.mirror:verify"),
+        "mirror: downloaded, not looked at": Point(
+            "mirror", "before", "videojobs.mirror.pipeline:verify"
+        ),
         # A poster is stored by the same function, after the video; a point kills once.
         "mirror: looked at, not stored": Point("mirror", "before", _STORE),
         "mirror: video stored, poster not": Point("mirror", "after", _STORE),

@@ -20,7 +20,6 @@ from django.core.files.storage import FileSystemStorage, InMemoryStorage, Storag
 
 from tests import jobs
 from tests.raw_server import CHUNKED, RawServer, answer, drip, redirect, reset
-from videojobs import mirror
 from videojobs.exceptions import (
     DownloadError,
     NotSent,
@@ -30,7 +29,8 @@ from videojobs.exceptions import (
     TransportError,
     VideoJobsError,
 )
-from videojobs.mirror import Download
+from videojobs.mirror import pipeline
+from videojobs.mirror.pipeline import Download
 from videojobs.providers import client
 from videojobs.testing import SAMPLE, Script, SimulatedProvider, Slow, Truncate, sample
 
@@ -61,9 +61,9 @@ def quiet(*_: int | None) -> None:
 
 
 def kept(url: str, storage: Storage, name: str = NAME) -> tuple[Download, str]:
-    with mirror.download(url, storage, STEM, progress=quiet) as done:
-        mirror.verify(done)
-        return done, mirror.store(done, storage, name)
+    with pipeline.download(url, storage, STEM, progress=quiet) as done:
+        pipeline.verify(done)
+        return done, pipeline.store(done, storage, name)
 
 
 def refused_by(storage: Storage, reply: Any, kind: type[VideoJobsError]) -> VideoJobsError:
@@ -121,7 +121,7 @@ def test_progress_is_told_the_bytes_so_far(storage: FileSystemStorage, settings:
     seen: list[tuple[int, int | None]] = []
     with (
         RawServer(answer(body)) as server,
-        mirror.download(server.url, storage, STEM, progress=lambda *so_far: seen.append(so_far)),
+        pipeline.download(server.url, storage, STEM, progress=lambda *so_far: seen.append(so_far)),
     ):
         pass
     assert seen == [(size, len(body)) for size in (262_144, 524_288, len(body))]
@@ -417,7 +417,7 @@ def looked_at(settings: Any) -> None:
 def test_a_video_about_as_long_as_the_provider_said_is_kept(
     done: Download, seconds: float | None
 ) -> None:
-    found = mirror.verify(done, seconds=seconds)
+    found = pipeline.verify(done, seconds=seconds)
 
     assert found is not None
     assert found.duration == pytest.approx(3.0, abs=0.1)
@@ -429,13 +429,13 @@ def test_a_video_that_is_shorter_than_the_provider_said_is_not_kept(
     done: Download, seconds: float
 ) -> None:
     with pytest.raises(DownloadError, match=f"the provider said {seconds:.1f} s") as caught:
-        mirror.verify(done, seconds=seconds)
+        pipeline.verify(done, seconds=seconds)
 
     assert caught.value.transient
 
 
 def test_without_a_look_nothing_is_known_of_a_video(done: Download) -> None:
-    assert mirror.verify(done, seconds=15.0) is None
+    assert pipeline.verify(done, seconds=15.0) is None
 
 
 # Storing
@@ -459,7 +459,7 @@ def test_a_file_that_is_there_already_is_not_written_again(
 ) -> None:
     storage.save(NAME, ContentFile(SAMPLE))
     before = os.stat(storage.path(NAME)).st_ino
-    assert mirror.store(done, storage, NAME) == NAME
+    assert pipeline.store(done, storage, NAME) == NAME
     assert os.stat(storage.path(NAME)).st_ino == before
 
 
@@ -468,7 +468,7 @@ def test_other_content_under_the_name_is_replaced(
     storage: FileSystemStorage, done: Download, other: bytes
 ) -> None:
     storage.save(NAME, ContentFile(other))
-    assert mirror.store(done, storage, NAME) == NAME
+    assert pipeline.store(done, storage, NAME) == NAME
     assert Path(storage.path(NAME)).read_bytes() == SAMPLE
     assert files(storage) == [NAME]
 
@@ -511,7 +511,7 @@ def test_two_workers_that_store_at_once_leave_one_whole_file(
         mine = Download(path, len(body), hashlib.sha256(body).hexdigest(), "video/mp4", ".mp4")
         both_are_here.wait(5)
         try:
-            return mirror.store(mine, storage, NAME)
+            return pipeline.store(mine, storage, NAME)
         except (StorageError, OSError):  # the other one was quicker; there are more attempts
             return "too late"
 
@@ -551,7 +551,7 @@ def test_a_storage_that_changes_what_it_gets_is_an_error_and_keeps_nothing(
 ) -> None:
     storage = kind()
     with pytest.raises(StorageError, match="did not keep") as caught:
-        mirror.store(done, storage, NAME)
+        pipeline.store(done, storage, NAME)
     assert caught.value.transient
     assert not storage.exists(name)
 
@@ -559,7 +559,7 @@ def test_a_storage_that_changes_what_it_gets_is_an_error_and_keeps_nothing(
 def test_a_storage_that_fails_midway_keeps_no_part(done: Download) -> None:
     storage = Breaking()
     with pytest.raises(OSError, match="No space left"):
-        mirror.store(done, storage, NAME)
+        pipeline.store(done, storage, NAME)
     assert not storage.exists(NAME)
 
 
@@ -571,7 +571,7 @@ def test_a_late_failure_takes_away_nothing_that_another_worker_has_finished(done
 
     storage = Overtaken()
     with pytest.raises(OSError, match="broke off"):
-        mirror.store(done, storage, NAME)
+        pipeline.store(done, storage, NAME)
     assert storage.size(NAME) == len(SAMPLE)
 
 
@@ -587,7 +587,7 @@ def test_a_file_that_another_worker_put_in_place_of_ours_stays(
             return saved
 
     with pytest.raises(StorageError, match="did not keep"):
-        mirror.store(done, Overtaken(storage.location), NAME)
+        pipeline.store(done, Overtaken(storage.location), NAME)
     assert Path(storage.path(NAME)).read_bytes() == other
 
 
@@ -602,7 +602,7 @@ def test_no_part_is_left_when_progress_raises(storage: FileSystemStorage) -> Non
     with (
         RawServer(VIDEO) as server,
         pytest.raises(Stop),
-        mirror.download(server.url, storage, STEM, progress=stop),
+        pipeline.download(server.url, storage, STEM, progress=stop),
     ):
         pass
     assert files(storage) == []
@@ -610,7 +610,7 @@ def test_no_part_is_left_when_progress_raises(storage: FileSystemStorage) -> Non
 
 def test_no_part_is_left_of_a_download_that_is_not_stored(storage: FileSystemStorage) -> None:
     with RawServer(VIDEO) as server:
-        with mirror.download(server.url, storage, STEM, progress=quiet) as done:
+        with pipeline.download(server.url, storage, STEM, progress=quiet) as done:
             assert done.path.read_bytes() == SAMPLE
         assert not done.path.exists()
     assert files(storage) == []
@@ -621,11 +621,11 @@ def test_the_part_lies_beside_its_target_so_that_storing_is_a_rename(
 ) -> None:
     with (
         RawServer(VIDEO) as server,
-        mirror.download(server.url, storage, STEM, progress=quiet) as done,
+        pipeline.download(server.url, storage, STEM, progress=quiet) as done,
     ):
         inode = done.path.stat().st_ino
         assert done.path.parent == Path(storage.path(NAME)).parent
-        mirror.store(done, storage, NAME)
+        pipeline.store(done, storage, NAME)
     assert os.stat(storage.path(NAME)).st_ino == inode
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from django.core.files import File
 from django.core.files.storage import Storage
 
-from . import disk, media, parts, s3
+from ..exceptions import DownloadError, StorageError
+from . import disk, media, partial_files, s3
 from .download import fetch
-from .exceptions import DownloadError, StorageError
 
 _PIECE = 256 * 1024
 # How much shorter than the provider said a video may be, in seconds or as a part of it: some round.
@@ -46,8 +46,8 @@ def download(
     moved it. Raises `DownloadError`, `TransportError` or the disk's own `OSError` where another
     attempt may help, `OutputRefused` where it won't.
     """
-    parts.remove_files(storage, stem)
-    with parts.new(storage, stem) as (path, file):
+    partial_files.remove_files(storage, stem)
+    with partial_files.new(storage, stem) as (path, file):
         fetched = fetch(url, file, progress=progress)
         disk.flush(file)
         yield Download(path, fetched.size, fetched.sha256, fetched.content_type, fetched.extension)
@@ -77,11 +77,11 @@ def store(done: Download, storage: Storage, name: str) -> str:
     A file that an earlier, lost attempt left there is used if its bytes are the same, and replaced
     if not: a retry leaves no second file.
     """
-    parts.remove_uploads(storage, name)
+    partial_files.remove_uploads(storage, name)
     before = storage.size(name) if storage.exists(name) else None
     if before != done.size or _sha256(storage, name) != done.sha256:
         _save(done, storage, name, before=before)
-    if parts.are_beside(storage):
+    if partial_files.are_beside(storage):
         disk.flush_directory(Path(storage.path(name)).parent)
     return name
 
@@ -106,7 +106,7 @@ def _save(done: Download, storage: Storage, name: str, *, before: int | None) ->
 
 def store_poster(picture: bytes, storage: Storage, stem: str) -> str:
     """Put a JPEG beside the output `stem` and return its name; like `store`, on the same terms."""
-    with parts.new(storage, stem) as (path, file):
+    with partial_files.new(storage, stem) as (path, file):
         file.write(picture)
         disk.flush(file)
         digest = hashlib.sha256(picture).hexdigest()
@@ -141,7 +141,7 @@ def _loses_nothing(storage: Storage) -> bool:
 
     A rename changes no file, and S3 refuses one that is shorter than was announced.
     """
-    return parts.are_beside(storage) or s3.is_s3(storage)
+    return partial_files.are_beside(storage) or s3.is_s3(storage)
 
 
 def _sha256(storage: Storage, name: str) -> str:

@@ -14,8 +14,8 @@ from django.core.files.base import ContentFile
 from tests import jobs
 from tests.object_store import Bucket, ObjectStore
 from tests.raw_server import RawServer, answer
-from videojobs import mirror, parts, s3
-from videojobs.mirror import Download
+from videojobs.mirror import partial_files, pipeline, s3
+from videojobs.mirror.pipeline import Download
 from videojobs.testing import SAMPLE, sample
 
 STEM = "videojobs/2030/01/6f9619ff"
@@ -44,10 +44,10 @@ def finished(path: Path, body: bytes = SAMPLE) -> Download:
 def kept(bucket: Bucket, body: bytes) -> Download:
     with (
         RawServer(answer(body)) as server,
-        mirror.download(server.url, bucket.storage, STEM, progress=lambda *_: None) as done,
+        pipeline.download(server.url, bucket.storage, STEM, progress=lambda *_: None) as done,
     ):
-        mirror.verify(done)
-        assert mirror.store(done, bucket.storage, NAME) == NAME
+        pipeline.verify(done)
+        assert pipeline.store(done, bucket.storage, NAME) == NAME
         return done
 
 
@@ -72,9 +72,9 @@ def test_the_type_is_the_sniffed_one(bucket: Bucket) -> None:
     body = b"\0\0\0\x14ftypqt  \0\0\0\0qt  \0\0\0\x08moov"
     with (
         RawServer(answer(body, "Content-Type: text/html")) as server,
-        mirror.download(server.url, bucket.storage, STEM, progress=lambda *_: None) as done,
+        pipeline.download(server.url, bucket.storage, STEM, progress=lambda *_: None) as done,
     ):
-        mirror.store(done, bucket.storage, STEM + done.extension)
+        pipeline.store(done, bucket.storage, STEM + done.extension)
 
     assert bucket.storage.bucket.Object(STEM + ".mov").content_type == "video/quicktime"
 
@@ -89,10 +89,10 @@ def test_the_download_is_a_local_file_that_is_gone_afterwards(
 
 def test_an_identical_object_is_used_and_not_sent_again(bucket: Bucket, tmp_path: Path) -> None:
     done = finished(tmp_path / "done.part")
-    mirror.store(done, bucket.storage, NAME)
+    pipeline.store(done, bucket.storage, NAME)
     bucket.store.requests.clear()
 
-    mirror.store(done, bucket.storage, NAME)
+    pipeline.store(done, bucket.storage, NAME)
 
     assert {method for method, _ in bucket.store.requests} == {"HEAD", "GET"}
 
@@ -101,7 +101,7 @@ def test_an_object_of_another_size_is_not_even_read(bucket: Bucket, tmp_path: Pa
     bucket.storage.save(NAME, ContentFile(b"half"))
     bucket.store.requests.clear()
 
-    mirror.store(finished(tmp_path / "done.part"), bucket.storage, NAME)
+    pipeline.store(finished(tmp_path / "done.part"), bucket.storage, NAME)
 
     assert f"/{bucket.name}/{NAME}?" not in [p for m, p in bucket.store.requests if m == "GET"]
     assert bucket.body(NAME) == SAMPLE
@@ -110,7 +110,7 @@ def test_an_object_of_another_size_is_not_even_read(bucket: Bucket, tmp_path: Pa
 def test_an_object_is_replaced_at_once_and_never_missing(bucket: Bucket, tmp_path: Path) -> None:
     bucket.storage.save(NAME, ContentFile(b"what was there before"))
 
-    mirror.store(finished(tmp_path / "done.part"), bucket.storage, NAME)
+    pipeline.store(finished(tmp_path / "done.part"), bucket.storage, NAME)
 
     assert "DELETE" not in {method for method, _ in bucket.store.requests}
 
@@ -121,7 +121,7 @@ def test_a_storage_that_overwrites_nothing_keeps_one_object_too(
     bucket = Bucket(object_store, file_overwrite=False)
     for body in (SAMPLE, sample("other"), sample("other")):
         done = finished(tmp_path / "done.part", body)
-        assert mirror.store(done, bucket.storage, NAME) == NAME
+        assert pipeline.store(done, bucket.storage, NAME) == NAME
 
     assert (bucket.keys(), bucket.body(NAME)) == ([NAME], sample("other"))
 
@@ -131,7 +131,7 @@ def test_a_location_inside_the_bucket_is_kept_to(object_store: ObjectStore, tmp_
     bucket.begin_upload(f"site/media/{NAME}", b"half")
     done = finished(tmp_path / "done.part")
     for _ in range(2):
-        assert mirror.store(done, bucket.storage, NAME) == NAME
+        assert pipeline.store(done, bucket.storage, NAME) == NAME
 
     assert bucket.keys() == [f"site/media/{NAME}"]
     assert bucket.pending() == []
@@ -166,11 +166,11 @@ def test_an_upload_that_fails_leaves_nothing_and_a_retry_makes_it_whole(
     done = finished(tmp_path / "done.part", body)
     bucket.store.fails = fails
     with pytest.raises((ClientError, BotoCoreError)):
-        mirror.store(done, bucket.storage, NAME)
+        pipeline.store(done, bucket.storage, NAME)
     bucket.store.fails = lambda *_: False
     assert (bucket.keys(), bucket.pending()) == ([], [])
 
-    mirror.store(done, bucket.storage, NAME)
+    pipeline.store(done, bucket.storage, NAME)
 
     assert (bucket.keys(), bucket.sha256(NAME)) == ([NAME], done.sha256)
 
@@ -181,7 +181,7 @@ def test_an_upload_that_fails_leaves_the_object_that_was_there(
     bucket.storage.save(NAME, ContentFile(SAMPLE))
     bucket.store.fails = is_part(2)
     with pytest.raises((ClientError, BotoCoreError)):
-        mirror.store(finished(tmp_path / "done.part", LONG), bucket.storage, NAME)
+        pipeline.store(finished(tmp_path / "done.part", LONG), bucket.storage, NAME)
     bucket.store.fails = lambda *_: False
 
     assert bucket.body(NAME) == SAMPLE
@@ -193,7 +193,7 @@ def test_what_a_killed_worker_has_uploaded_is_removed_by_the_next_one(
     bucket.begin_upload(NAME, b"half a video")
     bucket.begin_upload(STEM.replace("6f", "7a") + ".mp4", b"another one's")
 
-    mirror.store(finished(tmp_path / "done.part"), bucket.storage, NAME)
+    pipeline.store(finished(tmp_path / "done.part"), bucket.storage, NAME)
 
     assert bucket.pending() == [STEM.replace("6f", "7a") + ".mp4"]
 
@@ -202,10 +202,10 @@ def test_what_a_killed_worker_has_uploaded_is_removed_though_the_object_is_there
     bucket: Bucket, tmp_path: Path
 ) -> None:
     done = finished(tmp_path / "done.part")
-    mirror.store(done, bucket.storage, NAME)
+    pipeline.store(done, bucket.storage, NAME)
     bucket.begin_upload(NAME, b"half of what its host sent in between")
 
-    mirror.store(done, bucket.storage, NAME)
+    pipeline.store(done, bucket.storage, NAME)
 
     assert (bucket.keys(), bucket.pending()) == ([NAME], [])
 
@@ -215,7 +215,7 @@ def test_uploads_that_nobody_may_see_keep_no_video_from_being_stored(
 ) -> None:
     bucket.store.fails = lambda method, path: method == "GET" and "uploads" in path
 
-    mirror.store(finished(tmp_path / "done.part"), bucket.storage, NAME)
+    pipeline.store(finished(tmp_path / "done.part"), bucket.storage, NAME)
 
     assert bucket.keys() == [NAME]
     assert "unfinished uploads" in caplog.text
@@ -227,13 +227,13 @@ def test_a_storage_without_buckets_has_no_uploads(tmp_path: Path) -> None:
     storage = FileSystemStorage(tmp_path)
 
     assert not s3.is_s3(storage)
-    parts.remove_uploads(storage, NAME)
+    partial_files.remove_uploads(storage, NAME)
 
 
 def test_a_poster_lies_beside_its_video(bucket: Bucket) -> None:
     picture = b"\xff\xd8\xff\xe0 a picture"
 
-    assert mirror.store_poster(picture, bucket.storage, STEM) == STEM + ".jpg"
+    assert pipeline.store_poster(picture, bucket.storage, STEM) == STEM + ".jpg"
 
     assert bucket.body(STEM + ".jpg") == picture
     assert bucket.storage.bucket.Object(STEM + ".jpg").content_type == "image/jpeg"

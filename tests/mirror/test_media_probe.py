@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from tests.videos import make_video, pyav, with_data_elsewhere
-from videojobs import media, probe
 from videojobs.exceptions import DownloadError, OutputRefused
-from videojobs.media import Media, inspect
+from videojobs.mirror import media, media_probe
+from videojobs.mirror.media import Media, inspect
 from videojobs.testing import SAMPLE
 
 ROOT = Path(__file__).parent.parent
@@ -227,7 +227,7 @@ def test_a_probe_that_floods_its_answer_is_stopped(
 def test_an_answer_is_read_no_further_than_an_honest_one_goes(
     video: Path, instead: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probe, "MAX_ANSWER", 100)
+    monkeypatch.setattr(media_probe, "MAX_ANSWER", 100)
     instead(answering(json.dumps(VIDEO).encode() + b"\n" + JPEG[:-2] + bytes(100) + JPEG[-2:]))
 
     with pytest.raises(DownloadError, match="without sense"):
@@ -451,7 +451,7 @@ def test_words_of_the_probe_are_cleaned_and_cut(
 
 def test_the_program_loads_nothing_of_the_site(video: Path) -> None:
     pyav()
-    command = [sys.executable, "-X", "importtime", "-s", "-P", probe.__file__, "mov", "30"]
+    command = [sys.executable, "-X", "importtime", "-s", "-P", media_probe.__file__, "mov", "30"]
     environment = {"PYTHONPATH": os.pathsep.join(filter(os.path.isabs, sys.path))}
 
     with video.open("rb") as file:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from videojobs.hashing import Sha256
+from videojobs.mirror.hashing import Sha256
 
 
 def hashing_threads() -> list[threading.Thread]:

@@ -26,9 +26,9 @@ from tests.videos import (
     with_box,
     without_data,
 )
-from videojobs import media, probe
 from videojobs.exceptions import DownloadError, OutputRefused
-from videojobs.media import Media, inspect, is_whole, sniff
+from videojobs.mirror import media, media_probe
+from videojobs.mirror.media import Media, inspect, is_whole, sniff
 from videojobs.testing import SAMPLE
 
 FTYP = box(b"ftyp", b"isom\0\0\0\0")
@@ -272,7 +272,7 @@ def test_a_poster_of_a_busy_picture_is_coarser_and_not_larger(tmp_path: Path) ->
     poster = seen(path).poster
 
     assert poster[:3] == b"\xff\xd8\xff"
-    assert len(poster) <= probe.POSTER_BYTES
+    assert len(poster) <= media_probe.POSTER_BYTES
 
 
 def test_a_picture_that_no_poster_can_hold_has_none(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from videojobs import disk
-from videojobs.disk import WriteBack
+from videojobs.mirror import disk
+from videojobs.mirror.disk import WriteBack
 
 EVERY = WriteBack.EVERY
 

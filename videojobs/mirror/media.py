@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from . import probe
-from .conf import conf
-from .exceptions import DownloadError, OutputRefused
-from .sanitize import clean
+from ..conf import conf
+from ..exceptions import DownloadError, OutputRefused
+from ..sanitize import clean
+from . import media_probe
 
 # Far more than a video of minutes has; a file of nothing but boxes must not keep a worker busy.
 _MAX_BOXES = 100_000
@@ -34,7 +34,7 @@ _DEMUXERS = {
     "video/webm": "matroska",
     "video/x-matroska": "matroska",
 }
-_PROBE = Path(probe.__file__)
+_PROBE = Path(media_probe.__file__)
 # How much longer than its parent waits for it a probe may live.
 _AFTERLIFE = 1.0
 # Videos that arrive together are looked at one after the other.
@@ -171,7 +171,7 @@ def _ask(file: BinaryIO, demuxer: str) -> bytes:
         if done.returncode:
             raise DownloadError(f"the media check {_ending(done.returncode)}")
         output.seek(0)
-        return output.read(probe.MAX_ANSWER)
+        return output.read(media_probe.MAX_ANSWER)
 
 
 def _ending(code: int) -> str:
@@ -191,7 +191,9 @@ def _media(answer: bytes) -> Media:
         case {"error": "no video"}:
             raise OutputRefused("the file has no video in it")
         case {"error": "too large"}:
-            raise OutputRefused(f"a picture of the video has more than {probe.MAX_PIXELS} pixels")
+            raise OutputRefused(
+                f"a picture of the video has more than {media_probe.MAX_PIXELS} pixels"
+            )
         case {"error": "broken", "detail": str(detail)}:
             raise DownloadError(f"the video can't be decoded: {clean(detail, 100)}")
         case {"width": width, "height": height, "codec": codec, "duration": duration}:
@@ -206,13 +208,13 @@ def _makes_sense(media: Media) -> bool:
     size = (media.width, media.height)
     return (
         all(type(side) is int and side > 0 for side in size)
-        and media.width * media.height <= probe.MAX_PIXELS
+        and media.width * media.height <= media_probe.MAX_PIXELS
         and isinstance(media.codec, str)
         and media.codec.isidentifier()
         and media.codec.isascii()
         and len(media.codec) <= 32
         and (media.duration is None or _is_duration(media.duration))
-        and len(media.poster) <= probe.POSTER_BYTES
+        and len(media.poster) <= media_probe.POSTER_BYTES
         and (not media.poster or _is_jpeg(media.poster))
     )
 

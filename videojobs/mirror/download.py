@@ -14,18 +14,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from . import media
-from .conf import conf
-from .disk import WriteBack
-from .exceptions import (
+from ..conf import conf
+from ..exceptions import (
     DownloadError,
     ForbiddenAddress,
     OutputExpired,
     OutputRefused,
     TransportError,
 )
+from ..http import addresses, transport
+from . import media
+from .disk import WriteBack
 from .hashing import Sha256
-from .http import addresses, transport
 
 logger = logging.getLogger("videojobs")
 

@@ -11,8 +11,6 @@ import pytest
 
 from tests import jobs
 from tests.raw_server import CHUNKED, RawServer, answer, drip, redirect, reset, silence, within
-from videojobs import download
-from videojobs.download import Fetched
 from videojobs.exceptions import (
     DownloadError,
     NotSent,
@@ -21,6 +19,8 @@ from videojobs.exceptions import (
     TransportError,
     VideoJobsError,
 )
+from videojobs.mirror import download
+from videojobs.mirror.download import Fetched
 from videojobs.testing import SAMPLE, sample
 
 ETAG = '"5d41402a"'
