@@ -46,7 +46,7 @@ MUTANTS = [
     ),
     Mutant(
         *("I1", "managers.py", "self.filter(pk=job_id, turn=turn)", "self.filter(pk=job_id)"),
-        "test_services.py::test_a_message_that_is_delivered_five_times_checks_once",
+        "services/test_services.py::test_a_message_that_is_delivered_five_times_checks_once",
     ),
     Mutant(
         *("I1", "managers.py", " or job.claimed_until is not None:\n", ":\n"),
@@ -68,7 +68,7 @@ MUTANTS = [
             "kind=kind, reason=reason, actor=actor)",
             "kind=kind, reason=reason)",
         ),
-        "test_steering.py::test_of_two_people_who_resolve_at_once_one_does",
+        "operations/test_manual.py::test_of_two_people_who_resolve_at_once_one_does",
     ),
     # What was won is told, after the commit, once, robustly.
     Mutant(
@@ -118,7 +118,7 @@ MUTANTS = [
         "services/submitting.py",
         "record(job, status=Status.UNCONFIRMED, due_at=None,",
         "record(job, status=Status.PENDING, due_at=timezone.now(),",
-        "test_services.py::test_after_an_answer_that_leaves_it_open_nothing_is_ever_sent_again",
+        "services/test_services.py::test_after_an_answer_that_leaves_it_open_nothing_is_ever_sent_again",
     ),
     Mutant(
         "I5",
@@ -126,7 +126,7 @@ MUTANTS = [
         "if job.status == Status.SUBMITTING:",
         "if job.status == Status.SUBMITTING and VideoJob.objects.transition("
         "job, status=Status.PENDING, due_at=now):",
-        "test_operations.py::test_a_create_call_that_was_lost_with_its_worker_is_never_sent_again",
+        "operations/test_operations.py::test_a_create_call_that_was_lost_with_its_worker_is_never_sent_again",
     ),
     Mutant(
         *("I5", "managers.py", 'changes["status"] = Status.SUBMITTING', "pass"),
@@ -155,7 +155,7 @@ MUTANTS = [
     # No error of transport, of HTTP or of ours sets `failed`.
     Mutant(
         *("I6", "providers/client.py", "reply.status not in _NO_REFUSAL and refusal", "refusal"),
-        "test_services.py::test_after_an_answer_that_leaves_it_open_nothing_is_ever_sent_again",
+        "services/test_services.py::test_after_an_answer_that_leaves_it_open_nothing_is_ever_sent_again",
     ),
     Mutant(
         "I6",
@@ -163,7 +163,7 @@ MUTANTS = [
         '    if refusal := _refusal(answer):\n        raise ProviderError(f"the provider answers: '
         '{refusal}")\n    return',
         "    return",
-        "test_services.py::test_no_trouble_on_the_way_fails_a_job",
+        "services/test_services.py::test_no_trouble_on_the_way_fails_a_job",
     ),
     Mutant(
         "I6",
@@ -171,7 +171,7 @@ MUTANTS = [
         'changes: dict[str, Any] = {"error_count": errors}',
         'changes: dict[str, Any] = {"error_count": errors, "status": Status.FAILED, '
         '"due_at": None}',
-        "test_services.py::test_a_provider_that_is_down_fails_no_job",
+        "services/test_services.py::test_a_provider_that_is_down_fails_no_job",
     ),
     # No status goes back.
     Mutant(
@@ -179,7 +179,7 @@ MUTANTS = [
         "states.py",
         "return old if (old, new) == (Status.PROCESSING, Status.QUEUED) else new",
         "return new",
-        "test_services.py::test_a_step_back_is_tolerated_and_not_recorded",
+        "services/test_services.py::test_a_step_back_is_tolerated_and_not_recorded",
     ),
     Mutant(
         "I7",
@@ -218,11 +218,11 @@ MUTANTS = [
         "services/mirroring.py",
         '    _leave_no_orphan(job, _files(stored["output"], stored["poster"]))\n',
         "",
-        "test_services.py::test_a_job_that_was_deleted_while_its_file_was_stored_leaves_none",
+        "services/test_services.py::test_a_job_that_was_deleted_while_its_file_was_stored_leaves_none",
     ),
     Mutant(
         *("I8", "services/mirroring.py", "    _leave_nothing_false(job, stored)\n", "    pass\n"),
-        "test_services.py::test_a_file_that_came_too_late_over_one_with_other_bytes_is_fetched_again",
+        "services/test_services.py::test_a_file_that_came_too_late_over_one_with_other_bytes_is_fetched_again",
     ),
     Mutant(
         *("I8", "mirror/download.py", "(first, last) == (self.size, total - 1)", "True"),
@@ -235,11 +235,11 @@ MUTANTS = [
     # No key and no signed query anywhere.
     Mutant(
         *("I9", "sanitize.py", 'text = text.replace(conf.API_KEY, "[key]")', "pass"),
-        "test_services.py::test_no_secret_is_written_down",
+        "services/test_services.py::test_no_secret_is_written_down",
     ),
     Mutant(
         *("I9", "sanitize.py", "if query and of_url else", "if False else"),
-        "test_services.py::test_no_secret_is_written_down",
+        "services/test_services.py::test_no_secret_is_written_down",
     ),
     Mutant(
         *(
@@ -257,11 +257,11 @@ MUTANTS = [
             "if not is_present(url):",
             "if False:",
         ),
-        "test_services.py::test_the_key_never_goes_to_another_provider",
+        "services/test_services.py::test_the_key_never_goes_to_another_provider",
     ),
     Mutant(
         *("I9", "services/recording.py", 'traced = redact("".join(', 'traced = str("".join('),
-        "test_services.py::test_what_a_mistake_of_ours_says_is_logged_with_its_traceback_and_"
+        "services/test_services.py::test_what_a_mistake_of_ours_says_is_logged_with_its_traceback_and_"
         "without_secrets",
     ),
     Mutant(
@@ -271,7 +271,7 @@ MUTANTS = [
             'return clean(f"unexpected error: {type(error).__name__}: {error}")',
             'return f"unexpected error: {type(error).__name__}: {error}"',
         ),
-        "test_services.py::test_what_a_mistake_of_ours_says_is_written_down_without_secrets",
+        "services/test_services.py::test_what_a_mistake_of_ours_says_is_written_down_without_secrets",
     ),
     Mutant(
         *(
@@ -306,7 +306,7 @@ MUTANTS = [
         "        with holds.asking(job, probed):\n            answer",
         "        from django.db import transaction\n"
         "        with transaction.atomic(), holds.asking(job, probed):\n            answer",
-        "test_services.py::test_no_call_and_no_file_copy_happens_inside_a_transaction",
+        "services/test_services.py::test_no_call_and_no_file_copy_happens_inside_a_transaction",
     ),
 ]
 

@@ -18,7 +18,7 @@ from django.db import IntegrityError, models, transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from . import outbox, queue, spending
+from . import outbox, queue, quotas
 from .conf import conf
 from .exceptions import InvalidTransition, SpendLimitReached
 from .providers import validation
@@ -284,7 +284,7 @@ class VideoJobQuerySet(models.QuerySet["VideoJob"]):
         try:
             with transaction.atomic(using=self.db):
                 if billed:
-                    spending.check(self.model._base_manager.using(self.db))
+                    quotas.check(self.model._base_manager.using(self.db))
                 now, origin = timezone.now(), fields.get("generated_from")
                 job = self.create(due_at=now, created_at=now, **fields)
                 reason = f"generated again from {origin.pk}" if origin else ""

@@ -1,4 +1,4 @@
-"""What counts as a video. How the process that looks at it is kept in bounds: test_probe.py."""
+"""What counts as a video. The limits of the process that decodes it: `test_media_probe`."""
 
 import importlib.util
 import random
@@ -470,7 +470,8 @@ import sys, django, pathlib
 from django.conf import settings
 settings.configure(VIDEOJOBS={})
 django.setup()
-from videojobs import checks, media
+from videojobs import checks
+from videojobs.mirror import media
 media.inspect(pathlib.Path(sys.argv[1]), "video/mp4")
 print([name for name in sys.modules if name == "av" or name.startswith("av.")])
 """

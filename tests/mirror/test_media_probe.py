@@ -21,7 +21,7 @@ from videojobs.mirror import media, media_probe
 from videojobs.mirror.media import Media, inspect
 from videojobs.testing import SAMPLE
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 VIDEO = {"width": 64, "height": 48, "codec": "h264", "duration": 1.5}
 JPEG = b"\xff\xd8\xff and so on \xff\xd9"
 
@@ -103,15 +103,15 @@ import pathlib, sys, django
 from django.conf import settings
 settings.configure(VIDEOJOBS={"MEDIA_TIMEOUT": 1.0})
 django.setup()
-from videojobs import media
+from videojobs.mirror import media
 media.is_installed = lambda: True
 media._PROBE = pathlib.Path(sys.argv[1])
 media.inspect(pathlib.Path(sys.argv[2]), "video/mp4")
 """
 HANGING = """
 import socket, sys, time
-from videojobs import probe
-probe.limit(float(sys.argv[2]))
+from videojobs.mirror import media_probe
+media_probe.limit(float(sys.argv[2]))
 connection = socket.create_connection(("127.0.0.1", {port}))
 time.sleep(60)
 """

@@ -377,12 +377,13 @@ from django.conf import settings
 settings.configure(VIDEOJOBS={"BASE_URL": "http://x", "ALLOWED_PRIVATE_NETWORKS": ["127.0.0.1/32"]})
 django.setup()
 from django.core.files.storage import FileSystemStorage
-from videojobs import client, mirror
+from videojobs.mirror import pipeline
+from videojobs.providers import client
 import tracemalloc
 tracemalloc.start()
 storage = FileSystemStorage(sys.argv[2])
-with mirror.download(sys.argv[1], storage, "v", progress=lambda *_: None) as done:
-    mirror.store(done, storage, "v.mp4")
+with pipeline.download(sys.argv[1], storage, "v", progress=lambda *_: None) as done:
+    pipeline.store(done, storage, "v.mp4")
 print(done.size, tracemalloc.get_traced_memory()[1])
 """
 
@@ -655,9 +656,9 @@ from django.conf import settings
 settings.configure(VIDEOJOBS={"BASE_URL": "http://x", "ALLOWED_PRIVATE_NETWORKS": ["127.0.0.1/32"]})
 django.setup()
 from django.core.files.storage import FileSystemStorage
-from videojobs import client, mirror
-with mirror.download(sys.argv[1], FileSystemStorage(sys.argv[2]), sys.argv[3],
-                     progress=lambda *_: os.kill(os.getpid(), signal.SIGKILL)):
+from videojobs.mirror import pipeline
+with pipeline.download(sys.argv[1], FileSystemStorage(sys.argv[2]), sys.argv[3],
+                       progress=lambda *_: os.kill(os.getpid(), signal.SIGKILL)):
     pass
 """
 

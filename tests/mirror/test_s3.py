@@ -246,14 +246,13 @@ settings.configure()
 django.setup()
 from pathlib import Path
 from django.core.files.storage import storages
-from videojobs import mirror, s3
-from videojobs.mirror import Download
+from videojobs.mirror import pipeline, s3
 options, name, size = json.loads(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 storage = storages.create_storage({"BACKEND": "storages.backends.s3.S3Storage", "OPTIONS": options})
 storage.size("small")
 for _ in s3.pieces(storage, "small", 1024): pass
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-mirror._sha256(storage, name)
+pipeline._sha256(storage, name)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 

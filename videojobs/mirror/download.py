@@ -24,8 +24,7 @@ from ..exceptions import (
 )
 from ..http import addresses, transport
 from . import media
-from .disk import WriteBack
-from .hashing import Sha256
+from .disk import Sha256, WriteBack
 
 logger = logging.getLogger("videojobs")
 

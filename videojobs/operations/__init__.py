@@ -3,16 +3,8 @@
 `sweeping` and `purging` are for beat, `steering` is for people.
 """
 
+from .manual import attach, check_now, generate_again, mirror_again, not_created, stop, take_up
 from .purging import purge
-from .steering import (
-    attach,
-    check_now,
-    generate_again,
-    mirror_again,
-    not_created,
-    stop,
-    take_up,
-)
 from .sweeping import Swept, sweep
 
 __all__ = [

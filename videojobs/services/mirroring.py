@@ -6,17 +6,16 @@ from uuid import UUID
 
 from django.utils import timezone
 
-from .. import holds
 from ..conf import conf
 from ..exceptions import ClaimLost, OutputExpired, OutputRefused
-from ..lease import KeptClaim
 from ..mirror import pipeline
 from ..models import ProviderHold, VideoJob
 from ..providers import client
 from ..sanitize import clean
 from ..schedule import Policy
 from ..states import MirrorStatus, Status
-from .probing import probes
+from . import breaker
+from .heartbeat import KeptClaim
 from .recording import describe, doubt, is_noteworthy, record, still_ours
 
 logger = logging.getLogger("videojobs")
@@ -27,7 +26,7 @@ _URL_AGE = 600.0
 
 def mirror(job_id: UUID | str, turn: int) -> None:
     """Bring a completed job's output into storage; a failure never changes what was completed."""
-    probed = probes("mirror", job_id, turn, calls=_calls)
+    probed = breaker.probes("mirror", job_id, turn, calls=_calls)
     if probed is None:
         return
     job = VideoJob.objects.claim("mirror", job_id, turn)
@@ -101,7 +100,7 @@ def _output_url(job: VideoJob, probed: list[ProviderHold]) -> str:
     """The URL that came with the verdict, once and if it is young; else a fresh one."""
     if job.mirror_attempts == 1 and _url_is_young(job):
         return job.video_url
-    with holds.asking(job, probed):
+    with breaker.asking(job, probed):
         job.last_checked_at = timezone.now()
         answer = client.fetch(job.endpoint, job.provider_task_id or "")
     if answer.status != Status.COMPLETED or not answer.video_url:

@@ -5,26 +5,25 @@ from uuid import UUID
 
 from django.utils import timezone
 
-from .. import holds
 from ..exceptions import KeyRejected, RateLimited, TaskNotFound
 from ..models import VideoJob
 from ..providers import client
 from ..schedule import NOT_FOUND_GRACE, Policy
 from ..states import POLLED, MirrorStatus, Status, progressed
-from .probing import probes
+from . import breaker
 from .recording import describe, is_noteworthy, record
 
 
 def poll(job_id: UUID | str, turn: int) -> None:
     """Check a job once at the provider, record what it says, and schedule the next step."""
-    probed = probes("poll", job_id, turn)
+    probed = breaker.probes("poll", job_id, turn)
     if probed is None:
         return
     job = VideoJob.objects.claim("poll", job_id, turn)
     if job is None:
         return
     try:
-        with holds.asking(job, probed):
+        with breaker.asking(job, probed):
             answer = client.fetch(job.endpoint, job.provider_task_id or "")
         _poll_answered(job, answer)
     except Exception as error:

@@ -7,14 +7,13 @@ from uuid import UUID
 from django.db import IntegrityError
 from django.utils import timezone
 
-from .. import holds
 from ..exceptions import ForeignEndpoint, NotSent, Refused
 from ..models import VideoJob
 from ..providers import client
 from ..sanitize import clean
 from ..schedule import Policy
 from ..states import Status
-from .probing import probes
+from . import breaker
 from .recording import describe, record, still_ours
 
 logger = logging.getLogger("videojobs")
@@ -29,7 +28,7 @@ def submit(job_id: UUID | str, turn: int) -> None:
     If the call surely never left, the job is pending again. If it was accepted or refused, that
     is recorded. After anything else nobody knows, and a person decides.
     """
-    probed = probes("submit", job_id, turn)
+    probed = breaker.probes("submit", job_id, turn)
     if probed is None:
         return
     job = VideoJob.objects.claim("submit", job_id, turn)
@@ -39,7 +38,7 @@ def submit(job_id: UUID | str, turn: int) -> None:
     body = {"model": job.model, "prompt": job.prompt, "duration": job.duration, **job.params}
     body = {name: value for name, value in body.items() if value not in (None, "")}
     try:
-        with holds.creating(probed):
+        with breaker.creating(probed):
             task_id = client.submit(job.endpoint, body)
             # Before anything is written: whatever happens to that, the id is known.
             logger.info("job=%s the provider calls it %s", job.pk, clean(task_id))

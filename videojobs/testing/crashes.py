@@ -101,7 +101,7 @@ POINTS: Mapping[str, Point] = MappingProxyType(
             "mirror", "before", "videojobs.mirror.pipeline:download"
         ),
         "mirror: in the middle of the download": Point(
-            "mirror", "after", "videojobs.lease:KeptClaim.progress"
+            "mirror", "after", "videojobs.services.heartbeat:KeptClaim.progress"
         ),
         "mirror: downloaded, not looked at": Point(
             "mirror", "before", "videojobs.mirror.pipeline:verify"

@@ -3,9 +3,10 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from videojobs import operations, orphans
+from videojobs import operations
 from videojobs.conf import conf
 from videojobs.management.base import JobCommand, days
+from videojobs.operations import orphans
 from videojobs.sanitize import clean
 from videojobs.states import TERMINAL
 

@@ -19,10 +19,10 @@ from uuid import UUID
 from django.core.files.storage import Storage
 from django.utils import timezone
 
-from .conf import conf
-from .mirror import partial_files, s3
-from .models import VideoJob, output_storage
-from .states import TERMINAL, MirrorStatus
+from ..conf import conf
+from ..mirror import partial_files, s3
+from ..models import VideoJob, output_storage
+from ..states import TERMINAL, MirrorStatus
 
 #: What is younger may be in use, or is about to be recorded.
 GRACE = timedelta(days=1)

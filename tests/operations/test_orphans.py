@@ -17,8 +17,9 @@ from django.utils import timezone
 
 from tests import jobs
 from tests.object_store import Bucket
-from videojobs import operations, orphans
+from videojobs import operations
 from videojobs.models import VideoJob
+from videojobs.operations import orphans
 
 pytestmark = pytest.mark.django_db
 

@@ -8,9 +8,9 @@ from django.db import InterfaceError, OperationalError, connection
 
 from videojobs import operations, services
 from videojobs.exceptions import ClaimLost
-from videojobs.lease import KeptClaim
 from videojobs.managers import VideoJobQuerySet
 from videojobs.models import VideoJob
+from videojobs.services.heartbeat import KeptClaim
 from videojobs.testing import Script, SimulatedProvider, Slow, sample
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("shared_database")]

@@ -6,10 +6,10 @@ import time
 
 from django.db import DatabaseError, InterfaceError, connections
 
-from .conf import conf
-from .exceptions import ClaimLost
-from .models import VideoJob
-from .sanitize import clean
+from ..conf import conf
+from ..exceptions import ClaimLost
+from ..models import VideoJob
+from ..sanitize import clean
 
 logger = logging.getLogger("videojobs")
 

@@ -18,9 +18,9 @@ from django.utils import timezone
 
 from tests import jobs
 from videojobs import operations, services, signals
-from videojobs.lease import KeptClaim
 from videojobs.mirror import pipeline as mirroring
 from videojobs.models import VideoJob
+from videojobs.services.heartbeat import KeptClaim
 from videojobs.states import MirrorStatus, Status
 from videojobs.testing import (
     SAMPLE,

@@ -15,7 +15,7 @@ from videojobs.conf import conf
 from videojobs.exceptions import KeyRejected
 from videojobs.models import JobEvent, ProviderHold, VideoJob
 from videojobs.providers import client
-from videojobs.services import probing
+from videojobs.services import breaker
 from videojobs.states import Status
 from videojobs.testing import Answer, Drop, Hang, Script, SimulatedProvider
 
@@ -442,7 +442,7 @@ def test_a_message_that_comes_twice_does_not_end_a_hold(
 ) -> None:
     run(tracked(provider, "proj_1", Answer(429, "", {"Retry-After": "1500"})))
     job = submitted()
-    put_off, twice = probing._put_off, [job]
+    put_off, twice = breaker._put_off, [job]
 
     def slow_put_off(*args: Any) -> None:
         if twice:
@@ -450,7 +450,7 @@ def test_a_message_that_comes_twice_does_not_end_a_hold(
         put_off(*args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(probing, "_put_off", slow_put_off)
+        patch.setattr(breaker, "_put_off", slow_put_off)
         services.submit(job.pk, job.turn)
 
     assert (provider.checks("videojobs-probe"), held() is None) == (0, False)
