@@ -105,7 +105,7 @@ MUTANTS = [
     # An unfinished job has a due_at, or is unconfirmed. The database itself keeps it.
     Mutant(
         "I4",
-        "migrations/0001_create_videojob_and_jobevent.py",
+        "migrations/0001_initial.py",
         "models.Q(('status__in', ['cancelled', 'completed', 'expired', 'failed', 'stopped', "
         "'unconfirmed']), ('due_at__isnull', False), _connector='OR'), "
         "name='videojob_unfinished_has_a_next_step'",
@@ -141,7 +141,7 @@ MUTANTS = [
         "test_acts.py::test_an_answer_is_about_the_jobs_as_they_were_shown",
     ),
     Mutant(
-        *("I5", "options.py", "{latest or 'first'}", "{timezone.now()}"),
+        *("I5", "operations/manual.py", "{latest or 'first'}", "{timezone.now()}"),
         "test_acts.py::test_an_order_that_is_sent_twice_leads_to_the_same_job",
     ),
     Mutant(
@@ -303,9 +303,9 @@ MUTANTS = [
     Mutant(
         "I10",
         "services/polling.py",
-        "        with holds.asking(job, probed):\n            answer",
+        "        with breaker.asking(job, probed):\n            answer",
         "        from django.db import transaction\n"
-        "        with transaction.atomic(), holds.asking(job, probed):\n            answer",
+        "        with transaction.atomic(), breaker.asking(job, probed):\n            answer",
         "services/test_services.py::test_no_call_and_no_file_copy_happens_inside_a_transaction",
     ),
 ]

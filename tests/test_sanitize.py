@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from videojobs.sanitize import RedactingFormatter, clean, redact
+from videojobs.sanitize import RedactingFormatter, clean, host, redact
 
 KEY = "sk-9f8e7d6c"
 
@@ -150,3 +150,16 @@ def test_a_logged_traceback_holds_neither_key_nor_signed_query() -> None:
         line = formatted(msg="failed", args=(), exc_info=(type(error), error, error.__traceback__))
     assert "ValueError: https://a.example/v?[redacted] [key]" in line
     assert KEY not in line
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("https://user:secret@cdn.example.com:8443/v.mp4?sig=secret#x", "cdn.example.com"),
+        ("", ""),
+        ("not a url", ""),
+        ("https://[::1", ""),
+    ],
+)
+def test_no_more_than_the_host_of_a_url_is_told(url: str, name: str) -> None:
+    assert host(url) == name

@@ -199,7 +199,7 @@ class VideoJobQuerySet(models.QuerySet["VideoJob"]):
             if not self.filter(pk=job.pk, turn=job.turn).update(**changes):
                 return False
             # Signals first, so that "stored" never overtakes "completed".
-            for kind in _kinds(was, now, noteworthy, became_overdue):
+            for kind in _kinds(was, now, actor, noteworthy, became_overdue):
                 self._tell(now, kind, was, reason=reason, actor=actor)
             self._wake(now)
         for name, value in changes.items():
@@ -248,7 +248,11 @@ class VideoJobQuerySet(models.QuerySet["VideoJob"]):
 
         def announce() -> None:  # no partial: Django fails to log the error of one
             told = f"{event} {reason}" if event.old != event.new else reason
-            level = logging.INFO if actor or kind in ("status", "mirror") else logging.WARNING
+            level = (
+                logging.INFO
+                if actor or kind in ("status", "mirror", "regenerated")
+                else logging.WARNING
+            )
             logger.log(level, "job=%s %s", job.pk, told)
             outbox.deliver(job, event)
 
@@ -294,7 +298,7 @@ class VideoJobQuerySet(models.QuerySet["VideoJob"]):
                         (origin.status, origin.mirror_status),
                         f"generated again as {job.pk}",
                     )
-                    self._tell(origin, "note", was, reason=told, actor=actor)
+                    self._tell(origin, "regenerated", was, reason=told, actor=actor)
                 self._wake(job)
         except (IntegrityError, SpendLimitReached):
             # Another caller has inserted it meanwhile, at the last place perhaps.
@@ -320,7 +324,7 @@ def _check_transition(job: "VideoJob", changes: Mapping[str, Any], actor: str) -
 
 
 def _kinds(
-    was: tuple[str, str], job: "VideoJob", noteworthy: bool, became_overdue: bool
+    was: tuple[str, str], job: "VideoJob", actor: str, noteworthy: bool, became_overdue: bool
 ) -> Iterator[str]:
     """The events of a record. A verdict that makes the download due is one: the verdict."""
     if was[0] != job.status:
@@ -328,6 +332,6 @@ def _kinds(
     elif was[1] != job.mirror_status:
         yield "mirror"
     elif noteworthy and not became_overdue:
-        yield "note"
+        yield "download" if job.step == "mirror" and not actor else "note"
     if became_overdue:
         yield "overdue"

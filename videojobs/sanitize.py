@@ -3,6 +3,7 @@
 import logging
 import re
 import unicodedata
+from urllib.parse import urlsplit
 
 from .conf import conf
 
@@ -46,6 +47,14 @@ def clean(text: str, limit: int = 2000) -> str:
     text = "".join(" " if unicodedata.category(c) in _INVISIBLE else c for c in text)
     text = " ".join(text.split())
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def host(url: str) -> str:
+    """The host of a signed URL: the only part of it that may be shown."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
 
 
 class RedactingFormatter(logging.Formatter):

@@ -10,9 +10,9 @@ from django.utils.cache import get_conditional_response, patch_vary_headers
 from django.utils.module_loading import import_string
 from django.views.decorators.http import require_safe
 
-from . import visitors
 from .conf import conf
 from .models import VideoJob
+from .presentation import visitors
 
 
 @require_safe

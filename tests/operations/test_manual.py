@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from tests import jobs
 from tests.races import meanwhile
-from videojobs import operations, options, services
+from videojobs import conditions, operations, services
 from videojobs.exceptions import SpendLimitReached
 from videojobs.models import JobEvent, ProviderHold, VideoJob
 from videojobs.providers import validation
@@ -200,8 +200,8 @@ def test_whose_step_can_be_brought_forward_is_found_as_it_is_done(
         times["claimed_until"] = now + _s(30) if claimed else None
         job = jobs.make(state, **times)
 
-        says = options.can_be_checked(job)
-        finds = VideoJob.objects.filter(options.checkable()).exists()
+        says = conditions.can_be_checked(job)
+        finds = VideoJob.objects.filter(conditions.checkable()).exists()
 
         assert says == finds == operations.check_now(job, actor="ann")
 
@@ -313,7 +313,7 @@ def test_without_an_id_of_the_provider_there_is_nothing_to_take_up(state: str) -
 
     assert not operations.take_up(job, actor="ann")
 
-    assert not VideoJob.objects.filter(options.CAN_BE_TAKEN_UP).exists()
+    assert not VideoJob.objects.filter(conditions.CAN_BE_TAKEN_UP).exists()
 
 
 def test_a_job_that_expired_and_is_taken_up_gets_its_verdict(
@@ -462,7 +462,7 @@ def test_the_request_of_a_tracked_job_is_not_known() -> None:
     with pytest.raises(ValidationError, match="not known"):
         again(job)
 
-    assert not VideoJob.objects.filter(options.CAN_BE_GENERATED_AGAIN).exists()
+    assert not VideoJob.objects.filter(conditions.CAN_BE_GENERATED_AGAIN).exists()
 
 
 def test_a_job_that_is_deleted_in_this_moment_is_not_generated_again() -> None:

@@ -10,10 +10,11 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 
-from .. import lateness
+from .. import conditions
 from ..models import VideoJob
-from ..outlook import NOTHING
-from . import acts, adding, decisions, files, live, page, searching
+from ..presentation import alerts
+from ..presentation.humanize import NOTHING
+from . import adding, decisions, files, live, page, searching
 from .columns import COLUMNS
 from .counting import JobPaginator
 from .fields import SECTIONS, sections
@@ -24,7 +25,7 @@ from .listing import HIDDEN, AttentionFilter, JobList, ModelFilter
 class VideoJobAdmin(admin.ModelAdmin):
     """Nothing is edited or deleted here; the promises of a job are kept by its steps.
 
-    What a person may do is in `acts`; a new job comes by `adding`.
+    What an operator may do is in `actions`; a new job comes by `add_form`.
     """
 
     class Media:
@@ -96,7 +97,7 @@ class VideoJobAdmin(admin.ModelAdmin):
         context = {
             **page.notice(),
             # Asked for by the template: the list may lead to another page.
-            "late_notice": lateness.notice,
+            "late_notice": alerts.late_notice,
             **(extra_context or {}),
         }
         return super().changelist_view(request, context)
@@ -106,14 +107,12 @@ class VideoJobAdmin(admin.ModelAdmin):
     ) -> HttpResponse:
         job = kwargs.get("obj")
         if job is not None:
-            may = {act.name for act in acts.permitted(request)}
-            may |= {"add"} if self.has_add_permission(request) else set()
             context |= {
-                "video": page.video(self, job, may),
+                "video": page.video(self, job),
                 **page.notice(),
                 # Of a job that nobody keeps waiting, it is not asked.
-                "late_notice": lateness.notice if lateness.is_stalled(job) else "",
-                **page.state(job, may),
+                "late_notice": alerts.late_notice if conditions.is_stalled(job) else "",
+                **page.state(job),
                 **decisions.offers(self, request, job),
                 **page.history(job),
                 **page.generations(job),

@@ -14,8 +14,10 @@ from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext, ngettext_lazy
 
-from .. import operations, options, outlook
+from .. import conditions, operations
 from ..models import JobEvent, VideoJob
+from ..operations import manual
+from ..presentation import descriptions
 from ..states import Status
 
 
@@ -101,7 +103,7 @@ def _warns_of_ordering(jobs: Iterable[VideoJob]) -> list[str]:
         str(_("Each request is sent once more: the provider generates a new video, and bills it.")),
         str(_("What an old job has stays as it is.")),
     ]
-    if count := len(options.latest_repeats(jobs)):
+    if count := len(manual.latest_repeats(jobs)):
         again = ngettext(
             "%(count)d request was generated again already: this is one more order.",
             "%(count)d requests were generated again already: this is one more order of each.",
@@ -151,8 +153,8 @@ _TABLE = [
         "attach",
         "resolve_videojob",
         operations.attach,
-        lambda: options.UNCONFIRMED,
-        options.is_unconfirmed,
+        lambda: conditions.UNCONFIRMED,
+        conditions.is_unconfirmed,
         button=_("Attach this id and track it"),
         says=lambda job: _("The provider has it. Its id there:"),
         told=_("Resolved: the job goes on."),
@@ -163,8 +165,8 @@ _TABLE = [
         "not_created",
         "resolve_videojob",
         operations.not_created,
-        lambda: options.UNCONFIRMED,
-        options.is_unconfirmed,
+        lambda: conditions.UNCONFIRMED,
+        conditions.is_unconfirmed,
         button=_("Send it again, which is billed"),
         says=lambda job: _("I have looked: the provider does not have it."),
         told=_("Resolved: the job goes on."),
@@ -194,13 +196,13 @@ _TABLE = [
         "check_now",
         "check_videojob",
         operations.check_now,
-        options.checkable,
-        options.can_be_checked,
+        conditions.checkable,
+        conditions.can_be_checked,
         button=_("Check now"),
         says=lambda job: _("The next step comes as soon as the provider's interval allows."),
         told=_("The next step was brought forward."),
         refused=_("Nothing to bring forward: no step waits, it is due anyway, or is under way."),
-        waits=outlook.waiting,
+        waits=descriptions.waiting,
         offered=_("Check now: bring the next step forward"),
         done=ngettext_lazy(
             "The next step of %(count)d job was brought forward",
@@ -220,8 +222,8 @@ _TABLE = [
         "take_up",
         "take_up_videojob",
         operations.take_up,
-        lambda: options.CAN_BE_TAKEN_UP,
-        options.can_be_taken_up,
+        lambda: conditions.CAN_BE_TAKEN_UP,
+        conditions.can_be_taken_up,
         button=_("Take it up again"),
         says=lambda job: _("The provider is asked what became of it. Nothing is paid."),
         told=_("The job is tracked again."),
@@ -241,8 +243,8 @@ _TABLE = [
         "mirror_again",
         "mirror_videojob",
         operations.mirror_again,
-        lambda: options.CAN_BE_MIRRORED_AGAIN,
-        options.can_be_mirrored_again,
+        lambda: conditions.CAN_BE_MIRRORED_AGAIN,
+        conditions.can_be_mirrored_again,
         button=_("Fetch the video again"),
         says=lambda job: _(
             "A worker downloads what the provider has generated already, and replaces the stored "
@@ -265,8 +267,8 @@ _TABLE = [
         "generate_again",
         "generate_videojob",
         operations.generate_again,
-        lambda: options.CAN_BE_GENERATED_AGAIN,
-        options.can_be_generated_again,
+        lambda: conditions.CAN_BE_GENERATED_AGAIN,
+        conditions.can_be_generated_again,
         button=_("Generate it again…"),
         says=lambda job: _("The same request as a new job, which is billed: you are asked first."),
         refused=_("The job is not finished, or its request is not known."),
@@ -297,8 +299,8 @@ _TABLE = [
         "stop",
         "stop_videojob",
         operations.stop,
-        lambda: options.CAN_BE_STOPPED,
-        options.can_be_stopped,
+        lambda: conditions.CAN_BE_STOPPED,
+        conditions.can_be_stopped,
         button=_("Stop this job"),
         says=_says_of_stopping,
         told=_("The job is stopped."),

@@ -19,9 +19,9 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.translation import gettext_lazy as _
 
-from .. import outlook
 from ..conf import conf
 from ..models import VideoJob
+from ..presentation import humanize
 from ..providers import validation
 from . import acts, page, telling
 
@@ -225,7 +225,7 @@ def _told(form: AddForm, *, known: bool) -> Any:
 def _sent_by_you(model_admin: Any, request: HttpRequest, job: VideoJob) -> Any:
     told = _("You have sent the same request {} ago, as job {}. Tick this to pay for another one.")
     name = _name(model_admin, request, job)
-    return format_html(str(told), outlook.age(job.created_at), name)
+    return format_html(str(told), humanize.age(job.created_at), name)
 
 
 def _name(model_admin: Any, request: HttpRequest, job: VideoJob) -> Any:

@@ -10,11 +10,11 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.utils.translation import gettext, ngettext
 
-from .. import markup, options
 from ..exceptions import SpendLimitReached
 from ..models import VideoJob
+from ..operations import manual
 from ..sanitize import clean
-from . import acts, page, telling
+from . import acts, html, page, telling
 from .acts import Act
 from .columns import EXCERPT
 from .telling import MOST
@@ -61,7 +61,7 @@ def ask(
 
 def _shown(act: Act, jobs: Sequence[VideoJob]) -> Iterator[str]:
     """Each job as it is; for an order also the latest job that repeats it already, if any."""
-    repeats = options.latest_repeats(jobs) if act.is_order else {}
+    repeats = manual.latest_repeats(jobs) if act.is_order else {}
     for job in jobs:
         yield f"{job.pk}:{job.turn}:{repeats.get(job.pk, '')}"
 
@@ -70,7 +70,7 @@ def _row(model_admin: Any, job: Any) -> tuple[Any, ...]:
     # The list has read no more than the beginning of a prompt.
     start = getattr(job, "prompt_start", None)
     excerpt = clean((job.prompt if start is None else start)[: EXCERPT * 6], EXCERPT)
-    return telling.link(model_admin, job), markup.status_badge(job), excerpt
+    return telling.link(model_admin, job), html.status_badge(job), excerpt
 
 
 def answer(model_admin: Any, request: HttpRequest, act: Act) -> HttpResponse:
@@ -86,7 +86,7 @@ def answer(model_admin: Any, request: HttpRequest, act: Act) -> HttpResponse:
     done: list[Any] = []
     refused: list[str] = []
     for job, repeat in _as_shown(model_admin, request, seen):
-        keyed = {"key": options.order_key(job, repeat)} if act.is_order else {}
+        keyed = {"key": manual.order_key(job, repeat)} if act.is_order else {}
         if act.is_order and not _is_latest(job, repeat, **keyed):
             continue
         try:
@@ -131,7 +131,7 @@ def _as_shown(
 
 def _is_latest(job: VideoJob, repeat: str, *, key: str) -> bool:
     """Whether no other order repeats the job since it was shown; this very one may, sent twice."""
-    latest = str(options.latest_repeats([job]).get(job.pk, ""))
+    latest = str(manual.latest_repeats([job]).get(job.pk, ""))
     return latest == repeat or VideoJob.objects.filter(key=key).exists()
 
 

@@ -10,10 +10,12 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
-from .. import estimates, markup, outlook
+from .. import estimates
 from ..models import VideoJob
-from ..outlook import NOTHING
+from ..presentation import descriptions, humanize
+from ..presentation.humanize import NOTHING, Moment
 from ..sanitize import clean
+from . import html
 
 #: How many characters of a prompt the list shows.
 EXCERPT = 70
@@ -21,17 +23,17 @@ EXCERPT = 70
 
 @admin.display(description=_("job"))
 def short_id(job: VideoJob) -> SafeString:
-    return markup.code(str(job.pk)[:8])
+    return html.code(str(job.pk)[:8])
 
 
 @admin.display(description=_("status"), ordering="status")
 def status_badge(job: VideoJob) -> SafeString:
-    return markup.status_badge(job)
+    return html.status_badge(job)
 
 
 @admin.display(description=_("mirror"))
 def mirror_badge(job: VideoJob) -> SafeString:
-    return markup.mirrored(job)
+    return html.mirrored(job)
 
 
 @admin.display(description=_("prompt"))
@@ -46,7 +48,7 @@ def excerpt(job: Any) -> SafeString:
 
 
 def _facts(job: VideoJob) -> Iterator[object]:
-    yield gettext("%(age)s old") % {"age": outlook.age(job.created_at)}
+    yield gettext("%(age)s old") % {"age": humanize.age(job.created_at)}
     if job.check_count:
         count = {"count": job.check_count}
         yield ngettext("%(count)d check", "%(count)d checks", job.check_count) % count
@@ -60,7 +62,7 @@ def _facts(job: VideoJob) -> Iterator[object]:
 
 @admin.display(description=_("age"), ordering="-created_at")
 def age(job: VideoJob) -> SafeString:
-    return markup.moment(job.created_at, outlook.age(job.created_at))
+    return html.moment(Moment(job.created_at, humanize.age(job.created_at)))
 
 
 @admin.display(description=_("checks"))
@@ -79,22 +81,14 @@ def errors(job: VideoJob) -> SafeString | int:
 def next_step(job: VideoJob) -> SafeString | str:
     """When the next step comes, counting down, and below it when the video may be there."""
     now = timezone.now()
-    words = outlook.next_step(job, now)
-    if words == NOTHING:
+    step = descriptions.next_step(job, now)
+    if step is None:
         return format_html('<span class="videojobs-nothing">{}</span>', NOTHING)
-    if job.due_at is None:
-        return words
-    waits = job.claimed_until is None and job.due_at > now
-    step = (
-        markup.countdown(job.due_at, words, pattern="in")
-        if waits
-        else markup.moment(job.due_at, words)
-    )
     when = estimates.expected_at(job, now)
     if when is None:
-        return step
-    done = markup.countdown(when, outlook.expected(when, now), pattern="done")
-    return format_html('{} <span class="videojobs-found">{}</span>', step, done)
+        return html.text((step,))
+    done = html.moment(humanize.expected(when, now))
+    return format_html('{} <span class="videojobs-found">{}</span>', html.text((step,)), done)
 
 
 @admin.display(description=_("model"))

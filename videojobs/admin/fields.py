@@ -9,10 +9,11 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from .. import markup, outlook
+from .. import sanitize
 from ..models import VideoJob
-from ..outlook import NOTHING
+from ..presentation.humanize import NOTHING
 from ..sanitize import redact
+from . import html
 
 _TIMES = (
     "created_at",
@@ -30,35 +31,35 @@ _TIMES = (
 def file(job: VideoJob) -> SafeString | str:
     if not job.output:
         return NOTHING
-    return format_html("{} {}", markup.code(str(job.output.name)), job.content_type)
+    return format_html("{} {}", html.code(str(job.output.name)), job.content_type)
 
 
 @admin.display(description=_("poster"))
 def poster_name(job: VideoJob) -> SafeString | str:
-    return markup.code(str(job.poster.name)) if job.poster else NOTHING
+    return html.code(str(job.poster.name)) if job.poster else NOTHING
 
 
 @admin.display(description=_("size"))
 def size(job: VideoJob) -> str:
-    return NOTHING if job.output_size is None else markup.size(job.output_size)
+    return NOTHING if job.output_size is None else html.size(job.output_size)
 
 
 @admin.display(description=_("picture"))
 def picture(job: VideoJob) -> str:
-    return markup.picture(job) or NOTHING
+    return html.picture(job) or NOTHING
 
 
 @admin.display(description=_("SHA-256"))
 def sha256(job: VideoJob) -> SafeString | str:
-    return markup.code(job.output_sha256) if job.output_sha256 else NOTHING
+    return html.code(job.output_sha256) if job.output_sha256 else NOTHING
 
 
 @admin.display(description=_("duration"))
 def lengths(job: VideoJob) -> str:
     return gettext("file: %(file)s; provider: %(provider)s; asked: %(asked)s") % {
-        "file": markup.seconds(job.output_duration) or NOTHING,
-        "provider": markup.seconds(job.actual_duration) or NOTHING,
-        "asked": markup.seconds(job.duration) or NOTHING,
+        "file": html.seconds(job.output_duration) or NOTHING,
+        "provider": html.seconds(job.actual_duration) or NOTHING,
+        "asked": html.seconds(job.duration) or NOTHING,
     }
 
 
@@ -69,29 +70,29 @@ def endpoint_text(job: VideoJob) -> str:
 
 @admin.display(description=_("prompt"))
 def prompt_text(job: VideoJob) -> SafeString | str:
-    return markup.box(job.prompt, _("prompt")) if job.prompt else NOTHING
+    return html.box(job.prompt, _("prompt")) if job.prompt else NOTHING
 
 
 @admin.display(description=_("parameters"))
 def request_text(job: VideoJob) -> SafeString:
     request = {"model": job.model, "duration": job.duration, **job.params}
-    return markup.json_box(request, _("parameters"))
+    return html.json_box(request, _("parameters"))
 
 
 @admin.display(description=_("metadata"))
 def metadata_text(job: VideoJob) -> SafeString | str:
-    return markup.json_box(job.metadata, _("metadata")) if job.metadata else NOTHING
+    return html.json_box(job.metadata, _("metadata")) if job.metadata else NOTHING
 
 
 @admin.display(description=_("output's host"))
 def video_host(job: VideoJob) -> str:
-    return outlook.host(job.video_url) or NOTHING
+    return sanitize.host(job.video_url) or NOTHING
 
 
 @admin.display(description=_("times"))
 def times(job: VideoJob) -> SafeString:
     known = ((label_for_field(name, VideoJob), getattr(job, name)) for name in _TIMES)
-    return markup.times((label, when) for label, when in known if when)
+    return html.times((label, when) for label, when in known if when)
 
 
 _VIDEO: Any = (_("Video"), {"fields": [(size, picture), lengths, sha256, file, poster_name]})

@@ -14,8 +14,9 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
-from .. import monitor, outlook
-from ..outlook import NOTHING
+from .. import monitor
+from ..presentation import alerts, humanize
+from ..presentation.humanize import NOTHING
 from ..sanitize import clean, redact
 from ..states import MirrorStatus, Status
 from . import charts
@@ -72,11 +73,11 @@ class Chart:
 def notices(snapshot: monitor.Snapshot) -> dict[str, str]:
     """What is read out when it changes: that the provider is held, that no worker
     runs, and that jobs need a person."""
-    waiting = snapshot.attention.total
+    waiting, now, held = snapshot.attention.total, snapshot.now, snapshot.provider.holds
     told = ngettext("%(count)s job needs a person.", "%(count)s jobs need a person.", waiting)
     return {
-        "hold": redact(snapshot.provider.hold_notice),
-        "unserved": snapshot.now.late_notice,
+        "hold": redact(alerts.hold_notice(snapshot.at, held=held)),
+        "unserved": alerts.late_jobs(now.stalled, now.unserved_since, snapshot.at, held=held),
         "attention": told % {"count": charts.count(waiting)} if waiting else "",
     }
 
@@ -159,7 +160,7 @@ def _provider(snapshot: monitor.Snapshot) -> Iterator[Figure]:
         answered = NOTHING
         note = gettext("not in %(window)s") % {"window": lately(snapshot.window.hours)}
     else:
-        since = outlook.age(provider.answered_at, snapshot.at)
+        since = humanize.age(provider.answered_at, snapshot.at)
         answered, note = gettext("%(age)s ago") % {"age": since}, ""
     yield Figure("answered", _("last answer"), answered, note)
     label, query = _("jobs whose last check failed"), "attention=failing"
@@ -179,14 +180,14 @@ def _of_failing(provider: monitor.Provider, at: datetime) -> str:
         return note
     return gettext("%(note)s; %(age)s ago: %(reason)s") % {
         "note": note,
-        "age": outlook.age(provider.problem.at, at),
+        "age": humanize.age(provider.problem.at, at),
         "reason": clean(provider.problem.reason, _LONGEST_REASON),
     }
 
 
 def _stored(snapshot: monitor.Snapshot) -> Iterator[Figure]:
     stored = snapshot.stored
-    age = outlook.age(stored.as_of, snapshot.at)
+    age = humanize.age(stored.as_of, snapshot.at)
     as_of = gettext("as of %(age)s ago") % {"age": age}
     query = f"mirror_status__exact={MirrorStatus.STORED}"
     yield _counted("outputs", _("outputs"), stored.count, query, note=as_of)
@@ -262,7 +263,7 @@ def moment(when: datetime) -> str:
 
 
 def span(hours: int) -> str:
-    return outlook.span(hours * 3600)
+    return humanize.span(hours * 3600)
 
 
 def lately(hours: int) -> str:

@@ -11,7 +11,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from .. import lateness, outlook
+from .. import conditions
 from ..conf import conf
 from ..states import MirrorStatus, Status
 from . import dates
@@ -100,15 +100,15 @@ class AttentionFilter(admin.SimpleListFilter):
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         now = timezone.now()
-        conditions = {
-            "person": outlook.NEEDS_A_PERSON,
+        rules = {
+            "person": conditions.NEEDS_A_PERSON,
             "unconfirmed": Q(status=Status.UNCONFIRMED),
             "mirror-failed": Q(mirror_status=MirrorStatus.FAILED),
             "expired": Q(status=Status.EXPIRED),
-            "overdue": outlook.overdue(now),
-            "late": lateness.late(now),
-            "stalled": lateness.stalled(now),
-            "failing": outlook.CHECK_FAILED,
+            "overdue": conditions.overdue(now),
+            "late": conditions.late(now),
+            "stalled": conditions.stalled(now),
+            "failing": conditions.CHECK_FAILED,
         }
-        condition = conditions.get(self.value() or "")
+        condition = rules.get(self.value() or "")
         return queryset.filter(condition) if condition else queryset

@@ -1,60 +1,55 @@
 """What a job's page shows beside the fields: the video itself, and what happened to the job."""
 
-from collections.abc import Container
 from typing import Any
 
 from django.contrib.admin import ModelAdmin
 from django.utils import timezone
 from django.utils.translation import gettext
 
-from .. import markup, outlook, serving
+from .. import serving
 from ..models import JobEvent, VideoJob
+from ..presentation import descriptions, humanize
 from ..sanitize import redact
 from ..states import MirrorStatus
-from . import files
+from . import files, html
 
 #: The latest events that a job page shows; more are a loop that somebody has to look into.
 MAX_EVENTS = 500
+#: The events of an attempt that failed and is followed by another one.
+_ATTEMPTS = (JobEvent.Kind.STATUS, JobEvent.Kind.NOTE, JobEvent.Kind.DOWNLOAD)
 #: The latest jobs that a job page names as generated again from its own.
 MAX_GENERATIONS = 20
 
 
-def video(model_admin: ModelAdmin, job: VideoJob, may: Container[str]) -> dict[str, Any] | None:
+def video(model_admin: ModelAdmin, job: VideoJob) -> dict[str, Any] | None:
     """What the player needs; None unless the video is stored where it can be served from."""
     url = files.url(model_admin, job, "output")
     if not url:
         return None
     missing = serving.is_missing(job.output)
     poster = "" if missing else files.url(model_admin, job, "poster")
-    told = outlook.without_file(missing, may)
-    return {"url": url, "poster": poster, "missing": missing, "told": told}
+    trouble = descriptions.without_file(missing)
+    return {"url": url, "poster": poster, "missing": missing, "trouble": trouble}
 
 
 def notice() -> dict[str, Any]:
     """What is to be known of holds of the provider, and what the times of a page count down by."""
     now = timezone.now()
     return {
-        "hold_notice": markup.hold_notice(now),
+        "hold_notice": html.hold_notice(now),
         "countdown_clock": str(round(now.timestamp() * 1000)),
-        "countdown_patterns": outlook.PATTERNS,
+        "countdown_patterns": humanize.PATTERNS,
     }
 
 
-def state(job: VideoJob, may: Container[str]) -> dict[str, Any]:
-    """Where the job is, and what happens next: what everybody wants to know first.
-
-    Nobody is advised to do what he may not: `may` are the names of the acts of whoever reads it.
-    """
-    now = timezone.now()
-    step, *rest = outlook.sentences(job, now, may=may)
-    if job.due_at is not None and job.claimed_until is None:
-        step = markup.coming(step, job.due_at, now)
+def state(job: VideoJob) -> dict[str, Any]:
+    """Where the job is, and what happens next."""
     problem = job.error or last_problem(job)
     return {
-        "status": markup.status_badge(job),
-        "mirror": markup.mirror_badge(job) if job.mirror_status != MirrorStatus.NONE else "",
-        "outlook": [step, *rest],
-        "problem": markup.box(problem, gettext("error")) if problem else "",
+        "status": html.status_badge(job),
+        "mirror": html.mirror_badge(job) if job.mirror_status != MirrorStatus.NONE else "",
+        "outlook": [html.text(parts) for parts in descriptions.sentences(job)],
+        "problem": html.box(problem, gettext("error")) if problem else "",
     }
 
 
@@ -71,9 +66,9 @@ def history(job: VideoJob) -> dict[str, Any]:
 def _line(event: JobEvent, before: JobEvent | None) -> dict[str, Any]:
     return {
         "event": event,
-        "time": markup.exact(event.created_at),
-        "after": outlook.age(before.created_at, event.created_at) if before else "",
-        "change": markup.change(event),
+        "time": html.exact(event.created_at),
+        "after": humanize.age(before.created_at, event.created_at) if before else "",
+        "change": html.change(event),
         "reason": redact(event.reason),
     }
 
@@ -83,7 +78,7 @@ def last_problem(job: VideoJob) -> str:
     failed = job.mirror_status == MirrorStatus.FAILED
     if not (failed or job.error_count):
         return ""
-    kinds = [JobEvent.Kind.MIRROR] if failed else [JobEvent.Kind.NOTE, JobEvent.Kind.STATUS]
+    kinds = (JobEvent.Kind.MIRROR,) if failed else _ATTEMPTS
     told = (
         job.events.filter(kind__in=kinds, actor="")
         .exclude(reason="")

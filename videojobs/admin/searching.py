@@ -9,7 +9,7 @@ from typing import Any
 
 from django.db.models import Q, QuerySet
 
-from .. import outlook
+from .. import conditions
 
 #: How many of the newest jobs have their prompts looked through: a quarter of a second's work.
 NEWEST = 50_000
@@ -46,7 +46,7 @@ def _named(text: str) -> Q:
 def _beginning(text: str) -> Q:
     """That the text begins one of these, or is or begins the job's own id."""
     named = Q(provider_task_id__startswith=text) | Q(key__startswith=text)
-    ids = outlook.id_range(text)
+    ids = conditions.id_range(text)
     return named | Q(pk__range=ids) if ids else named
 
 

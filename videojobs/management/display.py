@@ -7,8 +7,9 @@ from typing import Any, Protocol
 
 from django.utils import timezone
 
-from videojobs import outlook
 from videojobs.models import VideoJob
+from videojobs.presentation import descriptions
+from videojobs.presentation.humanize import NOTHING
 from videojobs.sanitize import clean
 
 #: The width of a job's name, which is its key, or else the beginning of its prompt.
@@ -83,7 +84,7 @@ def _row(job: VideoJob, now: datetime) -> tuple[str, ...]:
         job.mirror_status,
         str(job.check_count),
         str(job.error_count),
-        outlook.next_step(job, now),
+        str(descriptions.next_step(job, now) or NOTHING),
         name(job),
     )
 

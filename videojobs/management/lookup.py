@@ -7,7 +7,7 @@ from uuid import UUID
 from django.core.management.base import CommandError
 from django.db.models import Q
 
-from videojobs import outlook
+from videojobs import conditions
 from videojobs.models import VideoJob
 from videojobs.sanitize import clean
 
@@ -46,5 +46,5 @@ def _exact(text: str) -> list[VideoJob]:
 
 
 def _by_prefix(text: str) -> list[VideoJob]:
-    ids = outlook.id_range(text)
+    ids = conditions.id_range(text)
     return list(VideoJob.objects.filter(pk__range=ids)[:3]) if ids else []

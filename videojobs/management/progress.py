@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from django.utils import timezone
 
-from videojobs import hold_notices, outlook
+from videojobs import conditions
 from videojobs.models import VideoJob
+from videojobs.presentation import alerts, descriptions
+from videojobs.presentation.humanize import NOTHING
 from videojobs.states import MirrorStatus
 
 from .display import Writer, name
@@ -76,7 +78,7 @@ def watch(
                 _say_holds(say, held)
             _refresh(current)
             show(current)
-            if all(outlook.at_rest(job) for job in current.values()):
+            if all(conditions.at_rest(job) for job in current.values()):
                 return True
             left = math.inf if until is None else until - time.monotonic()
             if left <= 0:
@@ -86,7 +88,7 @@ def watch(
 
 def _refresh(jobs: dict[Any, VideoJob]) -> None:
     """Read again the jobs that are not at rest; forget those that are gone."""
-    moving = [pk for pk, job in jobs.items() if not outlook.at_rest(job)]
+    moving = [pk for pk, job in jobs.items() if not conditions.at_rest(job)]
     fresh = VideoJob.objects.defer(*_LONG).in_bulk(moving)
     for pk in moving:
         if pk in fresh:
@@ -97,12 +99,12 @@ def _refresh(jobs: dict[Any, VideoJob]) -> None:
 
 def _say_holds(say: Say, seen: set[Any]) -> None:
     """Say what is held now, if it is not what was `seen`."""
-    held = hold_notices.to_tell()
+    held = alerts.holds_to_show()
     present = {(hold.pk, hold.kind, hold.since) for hold in held}
     if present != seen:
         seen.clear()
         seen.update(present)
-        say(f"{_now()}  {hold_notices.notice(held=held) or 'The provider takes calls again.'}")
+        say(f"{_now()}  {alerts.hold_notice(held=held) or 'The provider takes calls again.'}")
 
 
 def _now() -> str:
@@ -160,7 +162,7 @@ def _show_changes(stream: Writer, names: Names, seen: dict[Any, str], jobs: Jobs
         if old != new:
             seen[pk] = new
             change = f"{old} → {new}" if old else new
-            reason = f": {job.error}" if job.error and outlook.at_rest(job) else ""
+            reason = f": {job.error}" if job.error and conditions.at_rest(job) else ""
             stream.write(f"{_now()}  {str(pk)[:8]}  {change}{reason}  {names[pk]}".rstrip() + "\n")
     stream.flush()
 
@@ -176,7 +178,7 @@ def _table(jobs: Jobs, names: Names, *, room: int) -> Table:
 
     shown = list(jobs.values())
     if len(shown) > room:
-        shown = sorted(shown, key=outlook.at_rest)[: room - 1]
+        shown = sorted(shown, key=conditions.at_rest)[: room - 1]
     table = Table(box=None, pad_edge=False)
     for title in ("Job", "Status", "Mirror"):
         table.add_column(title, no_wrap=True)
@@ -194,7 +196,7 @@ def _table(jobs: Jobs, names: Names, *, room: int) -> Table:
             Text(job.mirror_status, _STYLES.get(job.mirror_status, "")),
             str(job.check_count),
             str(job.error_count or ""),
-            outlook.next_step(job),
+            str(descriptions.next_step(job) or NOTHING),
             Text(names[job.pk], no_wrap=True, overflow="ellipsis"),
         )
     if len(shown) < len(jobs):

@@ -1,12 +1,14 @@
 """What a person decides about a job. Each act is an event with its actor."""
 
+from collections.abc import Iterable
 from datetime import datetime
+from uuid import UUID
 
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError
 from django.utils import timezone
 
-from .. import options
+from .. import conditions
 from ..models import VideoJob
 from ..providers import validation
 from ..sanitize import clean
@@ -20,7 +22,7 @@ def check_now(job: VideoJob, *, actor: str) -> bool:
     False if nothing is to be brought forward: there is no next step, a worker is at it, it is due
     by then anyway, it waits for the end of a hold of the provider, or the job changed meanwhile.
     """
-    if not options.can_be_checked(job):
+    if not conditions.can_be_checked(job):
         return False
     return VideoJob.objects.transition(
         job,
@@ -38,7 +40,7 @@ def stop(job: VideoJob, *, actor: str) -> bool:
     False if the job is finished, if its create call may be under way (the answer would be lost),
     or if it changed meanwhile.
     """
-    if not options.can_be_stopped(job):
+    if not conditions.can_be_stopped(job):
         return False
     unsent = job.status == Status.PENDING
     return VideoJob.objects.transition(
@@ -56,7 +58,7 @@ def take_up(job: VideoJob, *, actor: str) -> bool:
 
     False if it is another job, if no id of the provider is known, or if the job changed meanwhile.
     """
-    if not options.can_be_taken_up(job):
+    if not conditions.can_be_taken_up(job):
         return False
     return VideoJob.objects.transition(
         job,
@@ -78,7 +80,7 @@ def generate_again(job: VideoJob, *, actor: str, key: str) -> VideoJob:
     With the same `key` it is the same new job: a double click pays once. Raises `ValidationError`
     if the request is not known or not allowed any more, or is one too many.
     """
-    if not options.can_be_generated_again(job):
+    if not conditions.can_be_generated_again(job):
         raise ValidationError("The job is not finished, or its request is not known.")
     try:
         new = VideoJob.objects.submit(
@@ -101,6 +103,22 @@ def generate_again(job: VideoJob, *, actor: str, key: str) -> VideoJob:
     return new
 
 
+def order_key(job: VideoJob, latest: UUID | str | None) -> str:
+    """The key of the new job where an operator orders `job` again and knows of `latest`.
+
+    It is the same for all who know the same, so that one decision is paid once however often it
+    is sent.
+    """
+    return f"again-{job.pk}-{latest or 'first'}"
+
+
+def latest_repeats(jobs: Iterable[VideoJob]) -> dict[UUID, UUID]:
+    """The latest job that repeats the request of each of these, where one does."""
+    repeats = VideoJob.objects.filter(generated_from__in=[job.pk for job in jobs])
+    found = repeats.order_by("created_at", "pk").values_list("generated_from", "pk")
+    return {origin: repeat for origin, repeat in found if origin}
+
+
 def attach(job: VideoJob, task_id: str, *, actor: str) -> bool:
     """Resolve an unconfirmed submission: the provider has it, under `task_id`; it is tracked on.
 
@@ -108,7 +126,7 @@ def attach(job: VideoJob, task_id: str, *, actor: str) -> bool:
     can't be one, or that belongs to another job. `actor` is who says so, for the job's history.
     """
     validation.check_identifier("task_id", task_id)
-    if not options.is_unconfirmed(job):
+    if not conditions.is_unconfirmed(job):
         return False
     now = timezone.now()
     try:
@@ -137,7 +155,7 @@ def not_created(job: VideoJob, *, actor: str) -> bool:
     False if the job is not unconfirmed, or not any more. `actor` is who says so, and who answers
     for paying twice if it is not so.
     """
-    if not options.is_unconfirmed(job):
+    if not conditions.is_unconfirmed(job):
         return False
     return VideoJob.objects.transition(
         job,
@@ -156,7 +174,7 @@ def mirror_again(job: VideoJob, *, actor: str) -> bool:
     For a download that failed, one that nobody wanted, or a file that is gone from storage. False
     if there is no output to fetch, if its download is due already, or if the job changed meanwhile.
     """
-    if not options.can_be_mirrored_again(job):
+    if not conditions.can_be_mirrored_again(job):
         return False
     return VideoJob.objects.transition(
         job,

@@ -21,7 +21,8 @@ from django.utils import timezone
 
 from ..conf import conf
 from ..mirror import partial_files, s3
-from ..models import VideoJob, output_storage
+from ..mirror.destination import output_storage
+from ..models import VideoJob
 from ..states import TERMINAL, MirrorStatus
 
 #: What is younger may be in use, or is about to be recorded.

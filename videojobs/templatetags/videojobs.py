@@ -8,8 +8,8 @@ from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from .. import visitors
 from ..models import VideoJob
+from ..presentation import visitors
 
 register = template.Library()
 

@@ -9,7 +9,7 @@ class Migration(migrations.Migration):
     initial = True
 
     dependencies = [
-        ("videojobs", "0004_describe_the_output"),
+        ("videojobs", "0001_initial"),
     ]
 
     operations = [

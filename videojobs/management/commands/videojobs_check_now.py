@@ -1,6 +1,7 @@
-from videojobs import operations, outlook
+from videojobs import operations
 from videojobs.management.acting import ActCommand
 from videojobs.models import VideoJob
+from videojobs.presentation import descriptions
 
 
 class Command(ActCommand):
@@ -15,4 +16,4 @@ class Command(ActCommand):
     operation = staticmethod(operations.check_now)
 
     def why_left(self, job: VideoJob) -> str:
-        return outlook.waiting(job) or super().why_left(job)
+        return descriptions.waiting(job) or super().why_left(job)

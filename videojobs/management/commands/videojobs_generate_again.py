@@ -8,7 +8,7 @@ from videojobs import operations
 from videojobs.management.acting import ActCommand
 from videojobs.management.base import ACTOR
 from videojobs.models import VideoJob
-from videojobs.options import latest_repeats, order_key
+from videojobs.operations.manual import latest_repeats, order_key
 
 
 class Command(ActCommand):

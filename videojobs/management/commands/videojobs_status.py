@@ -2,11 +2,11 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from videojobs import hold_notices, lateness
 from videojobs.management import display
 from videojobs.management.base import JobCommand, count
 from videojobs.management.lookup import ID_HELP, find_jobs
 from videojobs.models import VideoJob
+from videojobs.presentation import alerts
 from videojobs.states import Status
 
 _LIMIT = 50
@@ -36,7 +36,7 @@ class Command(JobCommand):
             jobs = jobs.filter(pk__in=[job.pk for job in find_jobs(ids)])
         elif limit is None and not json:
             limit = _LIMIT
-        for notice in filter(None, (hold_notices.notice(), lateness.notice())):
+        for notice in filter(None, (alerts.hold_notice(), alerts.late_notice())):
             self.stderr.write(self.style.WARNING(notice))
         if json:
             display.write_json(jobs[:limit].iterator(), self.stdout)

@@ -3,7 +3,7 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from videojobs import outlook
+from videojobs import conditions
 from videojobs.management import display
 from videojobs.management.base import JobCommand, seconds
 from videojobs.management.lookup import ID_HELP, find_jobs
@@ -33,7 +33,7 @@ class Command(JobCommand):
         )
 
     def handle(self, *, ids: list[str], json: bool, timeout: float | None, **_: Any) -> None:
-        jobs = find_jobs(ids) if ids else VideoJob.objects.filter(outlook.UNFINISHED)
+        jobs = find_jobs(ids) if ids else VideoJob.objects.filter(conditions.UNFINISHED)
         watched = [job.pk for job in jobs]
         if not watched:
             self.stderr.write("No unfinished jobs.")
@@ -52,14 +52,14 @@ def _judge(watched: list[Any], jobs: list[VideoJob], *, in_time: bool) -> None:
     good = words.pop("", 0)
     summary = f"{good} of {len(watched)} jobs are as they should be"
     if bad := ", ".join(f"{number} {word}" for word, number in words.items() if number):
-        undecided = not in_time or any(outlook.needs_a_person(job) for job in jobs)
+        undecided = not in_time or any(conditions.needs_a_person(job) for job in jobs)
         raise CommandError(f"{summary}; {bad}.", returncode=UNDECIDED if undecided else FAILED)
 
 
 def _verdict(job: VideoJob) -> str:
     """What is to be said of a job against it."""
-    if outlook.succeeded(job):
+    if conditions.succeeded(job):
         return ""
-    if not outlook.at_rest(job):
+    if not conditions.at_rest(job):
         return "not finished"
     return "not stored" if job.status == "completed" else job.status

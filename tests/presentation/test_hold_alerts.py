@@ -6,8 +6,8 @@ import pytest
 from django.utils import timezone
 
 from tests import jobs
-from videojobs import hold_notices
 from videojobs.models import ProviderHold
+from videojobs.presentation import alerts
 
 pytestmark = pytest.mark.django_db
 
@@ -27,8 +27,8 @@ def test_a_hold_is_told_with_its_reason_and_when_it_is_tried_again(
     time_machine.move_to("2026-11-28T11:53:30Z", tick=False)
     hold = jobs.make_hold(kind)
 
-    notice = hold_notices.notice()
-    later = hold_notices.notice(hold.until)
+    notice = alerts.hold_notice()
+    later = alerts.hold_notice(hold.until)
 
     assert expected in notice
     assert notice.endswith("The next try: in 4 min.")
@@ -53,7 +53,7 @@ def test_a_hold_is_told_with_what_waits_and_what_to_do(
     jobs.make_hold(kind)
     ProviderHold.objects.update(scope=scope)
 
-    assert expected in hold_notices.notice()
+    assert expected in alerts.hold_notice()
 
 
 def test_a_hold_of_another_day_is_told_with_its_date(time_machine: Any) -> None:
@@ -61,24 +61,24 @@ def test_a_hold_of_another_day_is_told_with_its_date(time_machine: Any) -> None:
     jobs.make_hold("unreachable")
     ProviderHold.objects.update(since=jobs.from_now(-86400))
 
-    assert "since 27 Nov 11:53 (1 d): refused" in hold_notices.notice()
+    assert "since 27 Nov 11:53 (1 d): refused" in alerts.hold_notice()
 
 
 def test_a_reason_that_is_a_sentence_ends_with_one_full_stop() -> None:
     jobs.make_hold("rejected")
     ProviderHold.objects.update(reason="HTTP 401: The API key is not valid.")
 
-    assert "(2 min): HTTP 401: The API key is not valid. All jobs" in hold_notices.notice()
+    assert "(2 min): HTTP 401: The API key is not valid. All jobs" in alerts.hold_notice()
 
 
 def test_a_doubt_that_lets_nobody_wait_is_not_told() -> None:
     jobs.make_hold("doubted")
 
-    assert hold_notices.notice() == ""
+    assert alerts.hold_notice() == ""
 
 
 def test_without_a_hold_there_is_nothing_to_tell() -> None:
     jobs.make_hold("limited")
     ProviderHold.objects.update(lifted_at=timezone.now())
 
-    assert hold_notices.notice() == ""
+    assert alerts.hold_notice() == ""

@@ -13,10 +13,10 @@ from django.utils import timezone
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from . import estimates, outlook, serving
-from .models import VideoJob
-from .sanitize import clean
-from .states import MirrorStatus, Status
+from .. import conditions, estimates, serving
+from ..models import VideoJob
+from ..sanitize import clean
+from ..states import MirrorStatus, Status
 
 #: The columns that are read for a visitor. The caller's own two are for the site's rule.
 COLUMNS = (
@@ -56,7 +56,7 @@ _PHASES = {
 
 def phase(job: VideoJob) -> Phase:
     """Where the job is, to somebody who waits for its video."""
-    if outlook.needs_a_person(job):
+    if conditions.needs_a_person(job):
         return Phase.DELAYED
     if job.mirror_status == MirrorStatus.DUE:
         return Phase.FETCHING
@@ -71,7 +71,7 @@ def told(job: VideoJob, now: datetime | None = None) -> dict[str, Any]:
         "id": str(job.pk),
         "status": job.status,
         "phase": phase(job),
-        "finished": outlook.at_rest(job),
+        "finished": conditions.at_rest(job),
         "progress": progress(job, now),
         "expected_at": expected_at and expected_at.isoformat(timespec="seconds"),
         "output_url": (serving.url(job.output) or None) if stored else None,
@@ -85,7 +85,7 @@ def progress(job: VideoJob, now: datetime | None = None) -> float | None:
 
     It is 1 only for what has succeeded.
     """
-    if outlook.succeeded(job):
+    if conditions.succeeded(job):
         return 1.0
     if job.mirror_status == MirrorStatus.DUE:
         return _ALMOST

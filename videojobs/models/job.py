@@ -1,35 +1,17 @@
-"""The record: a job, and what happened to it."""
+"""A job: the request, what the provider said of it, and what was stored."""
 
 import uuid
 from typing import Any
 
-from django.core.files.storage import Storage, storages
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from .conf import conf
-from .managers import VideoJobQuerySet
-from .states import POLLED, TERMINAL, MirrorStatus, Status
-
-
-class _OutputStorage(Storage):
-    """Whatever storage the setting `STORAGE` names at the moment.
-
-    Django would look it up once, when this module is imported: too early for the system check of
-    the setting, and for tests that override it.
-    """
-
-    def __getattribute__(self, name: str) -> Any:
-        if name.startswith("__"):
-            return super().__getattribute__(name)
-        return getattr(storages[conf.STORAGE], name)
-
-
-def output_storage() -> Storage:
-    """The storage of outputs and posters. Named in migrations, so that they hold no storage."""
-    return _OutputStorage()
+from ..conf import conf
+from ..managers import VideoJobQuerySet
+from ..mirror.destination import output_storage
+from ..states import POLLED, TERMINAL, MirrorStatus, Status
 
 
 class VideoJob(models.Model):
@@ -74,7 +56,6 @@ class VideoJob(models.Model):
     claimed_until = models.DateTimeField(null=True, blank=True)
     wake_count = models.PositiveSmallIntegerField(
         default=0,
-        db_default=0,  # for processes of the previous release, which don't know it
         help_text=_("How often it was woken up again since somebody last claimed it."),
     )
     check_count = models.PositiveIntegerField(_("checks"), default=0)
@@ -97,12 +78,7 @@ class VideoJob(models.Model):
     # What was found in it, where the extra "media" is installed.
     output_width = models.PositiveIntegerField(null=True, blank=True, help_text=_("Pixels."))
     output_height = models.PositiveIntegerField(null=True, blank=True, help_text=_("Pixels."))
-    output_codec = models.CharField(
-        max_length=32,
-        blank=True,
-        default="",
-        db_default="",  # for processes of the previous release, which don't know it
-    )
+    output_codec = models.CharField(max_length=32, blank=True)
     output_duration = models.FloatField(null=True, blank=True, help_text=_("Seconds."))
     poster = models.FileField(storage=output_storage, max_length=255, blank=True)
 
@@ -239,105 +215,3 @@ class VideoJob(models.Model):
             and self.deadline_at is not None
             and self.deadline_at <= timezone.now()
         )
-
-
-class JobEvent(models.Model):
-    """A transition or a noteworthy error of a job. Written once, with it; never changed."""
-
-    class Kind(models.TextChoices):
-        # The status changed from `old` to `new`.
-        STATUS = "status", _("status")
-        # The mirror's status did.
-        MIRROR = "mirror", _("mirror")
-        # Nothing changed, but a person should be able to see it, such as an error.
-        NOTE = "note", _("note")
-        # The deadline passed without a verdict.
-        OVERDUE = "overdue", _("overdue")
-
-    job = models.ForeignKey(VideoJob, on_delete=models.CASCADE, related_name="events")
-    kind = models.CharField(max_length=8, choices=Kind)
-    old = models.CharField(max_length=12, blank=True)
-    new = models.CharField(max_length=12)
-    reason = models.TextField(blank=True)
-    actor = models.CharField(
-        max_length=150, blank=True, help_text=_("Who asked for it; empty for the app itself.")
-    )
-    created_at = models.DateTimeField(default=timezone.now)
-    # Until its signals are sent: from when on another process may do it. See `outbox`.
-    signal_due_at = models.DateTimeField(null=True, blank=True, editable=False)
-
-    class Meta:
-        verbose_name = _("job event")
-        verbose_name_plural = _("job events")
-        ordering = ["created_at", "pk"]
-        indexes = [
-            models.Index("job", "created_at", name="jobevent_job_created"),
-            # → the sweep. Nearly always empty.
-            models.Index(
-                "signal_due_at",
-                name="jobevent_unsent",
-                condition=Q(signal_due_at__isnull=False),
-            ),
-            # → the monitor. A job has no column for when its download failed for good.
-            models.Index(
-                "created_at",
-                name="jobevent_mirror_failed",
-                condition=Q(kind="mirror", new=MirrorStatus.FAILED),
-            ),
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.old} → {self.new}" if self.old != self.new else self.reason
-
-
-class ProviderHold(models.Model):
-    """The provider wants to be left alone, by all jobs of one API key; see `holds`."""
-
-    class Kind(models.TextChoices):
-        # It asked for it (HTTP 429).
-        LIMITED = "limited", _("rate limit")
-        # It takes no call with this key (HTTP 401, 402, 403).
-        REJECTED = "rejected", _("key rejected")
-        # No connection stands.
-        UNREACHABLE = "unreachable", _("unreachable")
-        # One create call had no clear answer: nobody waits, but a harmless call goes first.
-        DOUBTED = "doubted", _("doubted")
-        # So it was again, or the harmless call had none.
-        FAILING = "failing", _("failing")
-
-    class Scope(models.TextChoices):
-        EVERYTHING = "everything", _("everything")
-        CREATES = "creates", _("create calls")
-
-    key_digest = models.CharField(max_length=64, editable=False)
-    scope = models.CharField(max_length=10, choices=Scope)
-    kind = models.CharField(max_length=11, choices=Kind)
-    reason = models.TextField()
-    since = models.DateTimeField()
-    until = models.DateTimeField(help_text=_("When one call finds out whether it is over."))
-    count = models.PositiveIntegerField(default=1, help_text=_("Refusals in a row."))
-    lifted_at = models.DateTimeField(null=True, blank=True)
-
-    class Meta:
-        verbose_name = _("provider hold")
-        verbose_name_plural = _("provider holds")
-        constraints = [
-            models.UniqueConstraint(fields=["key_digest", "scope"], name="providerhold_key_scope")
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.get_kind_display()}: {self.reason}"
-
-
-class SpendGuard(models.Model):
-    """One row that submitters change in turn, so that each counts what the last one added."""
-
-    id = models.PositiveSmallIntegerField(primary_key=True, default=1)
-    passed = models.PositiveBigIntegerField(default=0)
-
-    class Meta:
-        verbose_name = _("spend guard")
-        verbose_name_plural = _("spend guard")
-
-    def __str__(self) -> str:
-        return f"{self.passed} passed"

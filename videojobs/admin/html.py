@@ -13,14 +13,15 @@ from typing import Any
 from django.template.defaultfilters import filesizeformat
 from django.utils import timezone
 from django.utils.formats import localize
-from django.utils.html import conditional_escape, format_html, format_html_join
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 
-from . import hold_notices, outlook
-from .models import JobEvent, VideoJob
-from .sanitize import clean, redact
-from .states import MirrorStatus, Status
+from ..models import JobEvent, VideoJob
+from ..presentation import alerts
+from ..presentation.humanize import Moment, Parts
+from ..sanitize import clean, redact
+from ..states import MirrorStatus, Status
 
 # Tone and sign: the sign says without colour what the tone says with it.
 _WAITS, _RUNS, _GOOD = ("waits", "○"), ("runs", "▸"), ("good", "✓")
@@ -76,8 +77,10 @@ def mirrored(job: VideoJob) -> SafeString:
 
 def change(event: JobEvent) -> SafeString | str:
     """What an event changed: from which badge to which."""
-    if event.kind == JobEvent.Kind.NOTE:
-        return gettext("download failed") if _tells_of_a_download(event) else gettext("no change")
+    if event.kind == JobEvent.Kind.DOWNLOAD:
+        return gettext("download failed")
+    if event.kind in (JobEvent.Kind.NOTE, JobEvent.Kind.REGENERATED):
+        return gettext("no change")
     if event.kind == JobEvent.Kind.OVERDUE:
         return _pill(gettext("overdue"), *_PERSON)
     mirror = event.kind == JobEvent.Kind.MIRROR
@@ -87,50 +90,28 @@ def change(event: JobEvent) -> SafeString | str:
     return format_html("{} {}", gettext("mirror:"), steps) if mirror else steps
 
 
-def _tells_of_a_download(event: JobEvent) -> bool:
-    """Whether a note is about an attempt that failed: the app notes nothing else of a completed
-    job, but that its request was sent once more."""
-    repeated = event.reason.startswith("generated again")
-    return event.new == Status.COMPLETED and not event.actor and not repeated
-
-
-def moment(when: datetime, words: str) -> SafeString:
-    """A time in words; the exact one is in its title."""
-    local = localize(timezone.localtime(when))
+def moment(when: Moment) -> SafeString:
+    """A moment in words, with the exact time in its title; a page may count down to it."""
+    pattern = format_html(' data-videojobs-countdown="{}"', when.pattern) if when.pattern else ""
     return format_html(
-        '<time class="videojobs-moment" datetime="{}" title="{}">{}</time>',
-        when.isoformat(),
-        local,
-        words,
-    )
-
-
-def countdown(when: datetime, words: str, *, pattern: str) -> SafeString:
-    """A time in words that go on by themselves; `pattern` names one of `outlook.PATTERNS`."""
-    local = localize(timezone.localtime(when))
-    return format_html(
-        '<time class="videojobs-moment" datetime="{}" title="{}" data-videojobs-countdown="{}">'
-        "{}</time>",
-        when.isoformat(),
-        local,
+        '<time class="videojobs-moment" datetime="{}" title="{}"{}>{}</time>',
+        when.when.isoformat(),
+        localize(timezone.localtime(when.when)),
         pattern,
-        words,
+        when.words,
     )
 
 
-def coming(text: str, when: datetime, now: datetime) -> SafeString:
-    """A text that ends in when something comes, as `outlook.coming` says it: it counts down."""
-    words = outlook.coming(when, now)
-    before, found, after = text.rpartition(words)
-    if not found or when <= now:
-        return conditional_escape(text)
-    return format_html("{}{}{}", before, countdown(when, words, pattern="in"), after)
+def text(parts: Parts) -> SafeString:
+    """A text without secrets, in which each moment is one."""
+    return format_html_join(
+        "", "{}", ((moment(part) if isinstance(part, Moment) else redact(part),) for part in parts)
+    )
 
 
 def hold_notice(now: datetime) -> SafeString:
-    """What a person has to know of holds of the provider; "" without one."""
-    told = ((coming(redact(text), until, now),) for text, until in hold_notices.notices(now))
-    return format_html_join(" ", "{}", told)
+    """The holds of the provider, with their ends counting down; "" without one."""
+    return format_html_join(" ", "{}", ((text(told),) for told in alerts.hold_notices(now)))
 
 
 def exact(when: datetime) -> SafeString:

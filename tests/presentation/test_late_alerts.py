@@ -14,8 +14,10 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from tests import jobs
-from videojobs import lateness, monitor
+from videojobs import conditions, monitor
+from videojobs.admin import figures
 from videojobs.models import ProviderHold, VideoJob
+from videojobs.presentation import alerts
 
 pytestmark = pytest.mark.django_db
 
@@ -34,6 +36,10 @@ def late(seconds: float, **fields: Any) -> VideoJob:
     return jobs.make(due_at=jobs.from_now(-seconds), **fields)
 
 
+def told_by_the_monitor() -> str:
+    return figures.notices(monitor.snapshot())["unserved"]
+
+
 def page(job: VideoJob) -> str:
     return reverse("admin:videojobs_videojob_change", args=[job.pk])
 
@@ -49,7 +55,7 @@ def test_late_jobs_of_which_one_is_very_late_are_told_with_what_to_start() -> No
     late(10)
     jobs.make()
 
-    notice = lateness.notice()
+    notice = alerts.late_notice()
 
     assert notice.startswith("2 jobs are late, the oldest by 12 min: no worker does their steps.")
     assert "celery worker -Q videojobs,videojobs-mirror" in notice
@@ -60,7 +66,7 @@ def test_late_jobs_of_which_one_is_very_late_are_told_with_what_to_start() -> No
 def test_a_step_is_given_the_time_that_a_sweep_takes(seconds: float, told: bool) -> None:
     late(seconds)
 
-    assert bool(lateness.notice()) is told
+    assert bool(alerts.late_notice()) is told
 
 
 @pytest.mark.parametrize(("grace", "seconds"), [(600.0, 1700), (1.0, 50)])
@@ -70,14 +76,14 @@ def test_the_time_goes_with_the_grace_but_is_a_minute_at_least(
     settings.VIDEOJOBS = {"SWEEP_GRACE": grace}
     late(seconds)
 
-    assert lateness.notice() == ""
+    assert alerts.late_notice() == ""
 
 
 @pytest.mark.parametrize(("seconds", "told"), [(-30, False), (100, False), (181, True)])
 def test_a_worker_that_is_at_a_step_or_was_just_now_is_one(seconds: float, told: bool) -> None:
     late(3000, claimed_until=jobs.from_now(-seconds))
 
-    assert bool(lateness.notice()) is told
+    assert bool(alerts.late_notice()) is told
 
 
 @pytest.mark.parametrize(
@@ -96,25 +102,25 @@ def test_a_hold_of_all_calls_explains_what_is_late_until_shortly_after_its_end(
     jobs.make_hold(kind)
     ProviderHold.objects.update(until=jobs.from_now(ends))
 
-    assert bool(lateness.notice()) is told
-    assert bool(monitor.snapshot().now.late_notice) is told
+    assert bool(alerts.late_notice()) is told
+    assert bool(told_by_the_monitor()) is told
 
 
 def test_more_than_can_be_counted_quickly_are_more_than_that(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(lateness, "_MOST", 2)
+    monkeypatch.setattr(alerts, "_MOST", 2)
     for _ in range(4):
         late(720)
 
-    assert lateness.notice().startswith("more than 2 jobs are late")
+    assert alerts.late_notice().startswith("more than 2 jobs are late")
 
 
 def test_the_monitor_says_the_same() -> None:
     late(720)
     late(100)
 
-    assert monitor.snapshot().now.late_notice == lateness.notice() != ""
+    assert told_by_the_monitor() == alerts.late_notice() != ""
 
 
 def test_conditions_and_the_function_agree() -> None:
@@ -126,9 +132,9 @@ def test_conditions_and_the_function_agree() -> None:
     def found(condition: Any) -> set[VideoJob]:
         return set(VideoJob.objects.filter(condition))
 
-    stalled = found(lateness.stalled(NOW))
-    assert stalled == {job for job in VideoJob.objects.all() if lateness.is_stalled(job, NOW)}
-    assert found(lateness.unserved(NOW)) < stalled
+    stalled = found(conditions.stalled(NOW))
+    assert stalled == {job for job in VideoJob.objects.all() if conditions.is_stalled(job, NOW)}
+    assert found(conditions.unserved(NOW)) < stalled
     assert len(stalled) == 2 + 3  # waiting, and left by a worker
 
 
@@ -136,7 +142,7 @@ def test_it_costs_one_query_while_nothing_is_late() -> None:
     jobs.make()
 
     with CaptureQueriesContext(connection) as captured:
-        lateness.notice()
+        alerts.late_notice()
 
     assert len(captured) == 1
     assert "LIMIT 10001" in captured[0]["sql"]

@@ -13,8 +13,9 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from tests import jobs
-from videojobs import histogram, monitor
+from videojobs import monitor
 from videojobs.models import JobEvent, VideoJob
+from videojobs.monitor import histogram
 
 pytestmark = pytest.mark.django_db
 
@@ -291,7 +292,7 @@ def test_where_no_check_failed_there_is_no_reason() -> None:
 def test_a_hold_is_told() -> None:
     jobs.make_hold("rejected")
 
-    assert "rejecting the API key" in monitor.snapshot().provider.hold_notice
+    assert [hold.kind for hold in monitor.snapshot().provider.holds] == ["rejected"]
 
 
 def test_what_is_stored_is_added_up() -> None:
@@ -328,12 +329,12 @@ def test_it_takes_a_sixth_query_for_why_checks_fail_and_writes_nothing() -> None
 
 
 def test_that_no_worker_runs_takes_no_query_more() -> None:
-    jobs.make("queued", due_at=jobs.from_now(-3600))
+    job = jobs.make("queued", due_at=jobs.from_now(-3600))
 
     with CaptureQueriesContext(connection) as queries:
         found = monitor.snapshot()
 
-    assert "no worker does its step" in found.now.late_notice
+    assert (found.now.stalled, found.now.unserved_since) == (1, job.due_at)
     assert len(queries) == 5
 
 

@@ -1,0 +1,180 @@
+
+import django.db.models.deletion
+import django.utils.timezone
+import uuid
+import videojobs.mirror.destination
+from django.db import migrations, models
+
+
+class Migration(migrations.Migration):
+
+    initial = True
+
+    dependencies = [
+    ]
+
+    operations = [
+        migrations.CreateModel(
+            name='SpendGuard',
+            fields=[
+                ('id', models.PositiveSmallIntegerField(default=1, primary_key=True, serialize=False)),
+                ('passed', models.PositiveBigIntegerField(default=0)),
+            ],
+            options={
+                'verbose_name': 'spend guard',
+                'verbose_name_plural': 'spend guard',
+            },
+        ),
+        migrations.CreateModel(
+            name='ProviderHold',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('key_digest', models.CharField(editable=False, max_length=64)),
+                ('scope', models.CharField(choices=[('everything', 'everything'), ('creates', 'create calls')], max_length=10)),
+                ('kind', models.CharField(choices=[('limited', 'rate limit'), ('rejected', 'key rejected'), ('unreachable', 'unreachable'), ('doubted', 'doubted'), ('failing', 'failing')], max_length=11)),
+                ('reason', models.TextField()),
+                ('since', models.DateTimeField()),
+                ('until', models.DateTimeField(help_text='When one call finds out whether it is over.')),
+                ('count', models.PositiveIntegerField(default=1, help_text='Refusals in a row.')),
+                ('lifted_at', models.DateTimeField(blank=True, null=True)),
+            ],
+            options={
+                'verbose_name': 'provider hold',
+                'verbose_name_plural': 'provider holds',
+                'constraints': [models.UniqueConstraint(fields=('key_digest', 'scope'), name='providerhold_key_scope')],
+            },
+        ),
+        migrations.CreateModel(
+            name='VideoJob',
+            fields=[
+                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
+                ('status', models.CharField(choices=[('pending', 'pending'), ('submitting', 'submitting'), ('unconfirmed', 'unconfirmed'), ('queued', 'queued'), ('processing', 'processing'), ('completed', 'completed'), ('failed', 'failed'), ('cancelled', 'cancelled'), ('expired', 'expired'), ('stopped', 'stopped')], default='pending', max_length=12, verbose_name='status')),
+                ('mirror_status', models.CharField(choices=[('none', 'none'), ('due', 'due'), ('stored', 'stored'), ('failed', 'failed'), ('skipped', 'skipped')], default='none', max_length=8, verbose_name='mirror')),
+                ('provider_task_id', models.CharField(blank=True, max_length=255, null=True, unique=True, verbose_name="provider's id")),
+                ('key', models.CharField(blank=True, help_text="The caller's own.", max_length=255, null=True, unique=True)),
+                ('endpoint', models.CharField(max_length=500)),
+                ('model', models.CharField(blank=True, max_length=100)),
+                ('prompt', models.TextField(blank=True)),
+                ('duration', models.PositiveIntegerField(blank=True, help_text='Seconds asked for.', null=True)),
+                ('params', models.JSONField(blank=True, default=dict)),
+                ('metadata', models.JSONField(blank=True, default=dict, help_text="The caller's own.")),
+                ('due_at', models.DateTimeField(blank=True, null=True, verbose_name='next step')),
+                ('turn', models.PositiveBigIntegerField(default=0, help_text='Fencing number: every change raises it.')),
+                ('claimed_until', models.DateTimeField(blank=True, null=True)),
+                ('wake_count', models.PositiveSmallIntegerField(default=0, help_text='How often it was woken up again since somebody last claimed it.')),
+                ('check_count', models.PositiveIntegerField(default=0, verbose_name='checks')),
+                ('error_count', models.PositiveIntegerField(default=0, verbose_name='errors in a row')),
+                ('mirror_attempts', models.PositiveIntegerField(default=0)),
+                ('received_bytes', models.PositiveBigIntegerField(blank=True, editable=False, null=True)),
+                ('announced_bytes', models.PositiveBigIntegerField(blank=True, editable=False, null=True)),
+                ('video_url', models.TextField(blank=True, help_text='Temporary and signed: never shown.')),
+                ('actual_duration', models.FloatField(blank=True, help_text='Seconds.', null=True)),
+                ('error', models.TextField(blank=True)),
+                ('output', models.FileField(blank=True, max_length=255, storage=videojobs.mirror.destination.output_storage, upload_to='')),
+                ('output_size', models.PositiveBigIntegerField(blank=True, help_text='Bytes.', null=True)),
+                ('output_sha256', models.CharField(blank=True, max_length=64, verbose_name='SHA-256')),
+                ('content_type', models.CharField(blank=True, max_length=100)),
+                ('output_width', models.PositiveIntegerField(blank=True, help_text='Pixels.', null=True)),
+                ('output_height', models.PositiveIntegerField(blank=True, help_text='Pixels.', null=True)),
+                ('output_codec', models.CharField(blank=True, max_length=32)),
+                ('output_duration', models.FloatField(blank=True, help_text='Seconds.', null=True)),
+                ('poster', models.FileField(blank=True, max_length=255, storage=videojobs.mirror.destination.output_storage, upload_to='')),
+                ('created_at', models.DateTimeField(default=django.utils.timezone.now, editable=False)),
+                ('submitted_at', models.DateTimeField(blank=True, null=True)),
+                ('last_checked_at', models.DateTimeField(blank=True, null=True)),
+                ('deadline_at', models.DateTimeField(blank=True, null=True)),
+                ('finished_at', models.DateTimeField(blank=True, null=True)),
+                ('mirrored_at', models.DateTimeField(blank=True, null=True)),
+                ('generated_from', models.ForeignKey(blank=True, editable=False, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='generated_again', to='videojobs.videojob', verbose_name='generated again from')),
+            ],
+            options={
+                'verbose_name': 'video job',
+                'verbose_name_plural': 'video jobs',
+                'ordering': ['-created_at'],
+                'permissions': [('check_videojob', 'Can have a job checked now'), ('stop_videojob', 'Can stop tracking a job'), ('take_up_videojob', 'Can take up a job again'), ('resolve_videojob', 'Can resolve an unconfirmed submission'), ('mirror_videojob', 'Can mirror an output again'), ('generate_videojob', 'Can generate a job again, which is billed')],
+            },
+        ),
+        migrations.CreateModel(
+            name='JobEvent',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('kind', models.CharField(choices=[('status', 'status'), ('mirror', 'mirror'), ('note', 'note'), ('download', 'download'), ('regenerated', 'regenerated'), ('overdue', 'overdue')], max_length=12)),
+                ('old', models.CharField(blank=True, max_length=12)),
+                ('new', models.CharField(max_length=12)),
+                ('reason', models.TextField(blank=True)),
+                ('actor', models.CharField(blank=True, help_text='Who asked for it; empty for the app itself.', max_length=150)),
+                ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
+                ('signal_due_at', models.DateTimeField(blank=True, editable=False, null=True)),
+                ('job', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='events', to='videojobs.videojob')),
+            ],
+            options={
+                'verbose_name': 'job event',
+                'verbose_name_plural': 'job events',
+                'ordering': ['created_at', 'pk'],
+            },
+        ),
+        migrations.AddIndex(
+            model_name='videojob',
+            index=models.Index(models.F('due_at'), condition=models.Q(('due_at__isnull', False)), name='videojob_due'),
+        ),
+        migrations.AddIndex(
+            model_name='videojob',
+            index=models.Index(models.F('created_at'), name='videojob_created'),
+        ),
+        migrations.AddIndex(
+            model_name='videojob',
+            index=models.Index(models.F('status'), models.F('created_at'), name='videojob_status'),
+        ),
+        migrations.AddIndex(
+            model_name='videojob',
+            index=models.Index(models.F('finished_at'), models.F('status'), models.F('submitted_at'), condition=models.Q(('finished_at__isnull', False)), name='videojob_finished'),
+        ),
+        migrations.AddIndex(
+            model_name='videojob',
+            index=models.Index(models.F('mirrored_at'), models.F('output_size'), condition=models.Q(('mirror_status', 'stored')), name='videojob_stored'),
+        ),
+        migrations.AddIndex(
+            model_name='videojob',
+            index=models.Index(models.F('model'), models.F('created_at'), name='videojob_model'),
+        ),
+        migrations.AddIndex(
+            model_name='videojob',
+            index=models.Index(models.F('mirror_status'), models.F('created_at'), condition=models.Q(('mirror_status__in', ['due', 'failed', 'skipped', 'stored'])), name='videojob_mirror'),
+        ),
+        migrations.AddIndex(
+            model_name='videojob',
+            index=models.Index(models.F('created_at'), condition=models.Q(('status__in', ['unconfirmed', 'expired']), ('mirror_status', 'failed'), _connector='OR'), name='videojob_person'),
+        ),
+        migrations.AddConstraint(
+            model_name='videojob',
+            constraint=models.CheckConstraint(condition=models.Q(('status__in', ['cancelled', 'completed', 'expired', 'failed', 'stopped', 'unconfirmed']), ('due_at__isnull', False), _connector='OR'), name='videojob_unfinished_has_a_next_step'),
+        ),
+        migrations.AddConstraint(
+            model_name='videojob',
+            constraint=models.CheckConstraint(condition=models.Q(models.Q(('status__in', ['cancelled', 'completed', 'expired', 'failed', 'stopped', 'unconfirmed']), _negated=True), ('mirror_status', 'due'), ('due_at__isnull', True), _connector='OR'), name='videojob_finished_has_no_next_step'),
+        ),
+        migrations.AddConstraint(
+            model_name='videojob',
+            constraint=models.CheckConstraint(condition=models.Q(models.Q(('status__in', ['processing', 'queued']), _negated=True), ('provider_task_id__isnull', False), _connector='OR'), name='videojob_polled_has_a_task'),
+        ),
+        migrations.AddConstraint(
+            model_name='videojob',
+            constraint=models.CheckConstraint(condition=models.Q(models.Q(('mirror_status', 'due'), _negated=True), models.Q(('due_at__isnull', False), ('status', 'completed')), _connector='OR'), name='videojob_mirror_due_has_a_next_step'),
+        ),
+        migrations.AddConstraint(
+            model_name='videojob',
+            constraint=models.CheckConstraint(condition=models.Q(models.Q(('mirror_status', 'stored'), _negated=True), models.Q(('output__gt', ''), ('output_sha256__gt', ''), ('output_size__gt', 0), ('output_size__isnull', False)), _connector='OR'), name='videojob_stored_has_a_checked_file'),
+        ),
+        migrations.AddIndex(
+            model_name='jobevent',
+            index=models.Index(models.F('job'), models.F('created_at'), name='jobevent_job_created'),
+        ),
+        migrations.AddIndex(
+            model_name='jobevent',
+            index=models.Index(models.F('signal_due_at'), condition=models.Q(('signal_due_at__isnull', False)), name='jobevent_unsent'),
+        ),
+        migrations.AddIndex(
+            model_name='jobevent',
+            index=models.Index(models.F('created_at'), condition=models.Q(('kind', 'mirror'), ('new', 'failed')), name='jobevent_mirror_failed'),
+        ),
+    ]

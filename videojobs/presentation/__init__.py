@@ -1,0 +1,1 @@
+"""Words for people about jobs and the provider, without HTML."""
