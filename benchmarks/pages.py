@@ -11,8 +11,8 @@ from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 
 from videojobs.admin import VideoJobAdmin
-from videojobs.admin.columns import COLUMNS
-from videojobs.admin.counting import MOST
+from videojobs.admin.changelist.columns import COLUMNS
+from videojobs.admin.changelist.paginator import MOST
 
 from .crowd import ABSENT, COMMON, RARE, RARE_MODEL, Known
 
@@ -47,7 +47,7 @@ def pages(known: Known, *, jobs: int) -> list[Page]:
         Page("search for two words of every 40th prompt", _list(q=f"{COMMON} Scene")),
         Page("search for a word of every 5,000th prompt", _list(q=RARE)),
         Page("search for a word of no prompt", _list(q=ABSENT), keeps_plan=True),
-        Page("search for it in another month", _list(q=ABSENT, **_month(300))),
+        Page("search for it in another month", _list(q=ABSENT, **_days_from(300, 30))),
         Page("job page", job, has_target=True, keeps_plan=True),
         *_monitor(),
     ]
@@ -63,9 +63,8 @@ def _filtered() -> Iterator[Page]:
     yield Page("needs a person", _list(attention="person"))
     yield Page("overdue", _list(attention="overdue"))
     yield Page("failed and of one model", _list(status__exact="failed", model="videos_fast"))
-    yield Page("a year", _list(created_at__year=_ago(300).year))
-    yield Page("a month", _list(**_month(300)))
-    yield Page("a day", _list(**_month(300), created_at__day=_ago(300).day))
+    yield Page("a month", _list(**_days_from(300, 30)))
+    yield Page("a day", _list(**_days_from(300, 1)))
 
 
 def _far(last: int) -> Iterator[Page]:
@@ -95,9 +94,8 @@ def _list(**query: object) -> str:
     return f"{reverse('admin:videojobs_videojob_changelist')}?{urlencode(query)}".rstrip("?")
 
 
-def _month(days: int) -> dict[str, int]:
-    when = _ago(days)
-    return {"created_at__year": when.year, "created_at__month": when.month}
+def _days_from(ago: int, count: int) -> dict[str, object]:
+    return {"created_at__gte": _ago(ago), "created_at__lt": _ago(ago - count)}
 
 
 def _ago(days: int) -> datetime:

@@ -20,11 +20,12 @@ from django.utils import timezone
 
 from tests import jobs
 from videojobs import operations
-from videojobs.admin import VideoJobAdmin, decisions, telling
-from videojobs.admin.acts import ACTS
-from videojobs.admin.counting import counted
-from videojobs.admin.page import MAX_GENERATIONS
-from videojobs.admin.telling import MOST
+from videojobs.admin import VideoJobAdmin
+from videojobs.admin.actions import feedback, views
+from videojobs.admin.actions.definitions import ACTS
+from videojobs.admin.actions.feedback import MOST
+from videojobs.admin.changelist.paginator import counted
+from videojobs.admin.detail.context import MAX_GENERATIONS
 from videojobs.models import JobEvent, VideoJob
 
 pytestmark = pytest.mark.django_db
@@ -42,8 +43,8 @@ CASES: dict[str, tuple[str, str, str]] = {
     "generate_again": ("generate_videojob", "failed", "failed"),
     "stop": ("stop_videojob", "processing", "stopped"),
 }
-ON_LIST = [name for name in CASES if name != "attach"]
-ASKS_ON_LIST = ["not_created", "generate_again", "stop"]
+ON_LIST = [name for name in CASES if name not in ("attach", "not_created")]
+ASKS_ON_LIST = ["generate_again", "stop"]
 DIRECT_ON_LIST = [name for name in ON_LIST if name not in ASKS_ON_LIST]
 DIRECT_ON_PAGE = [name for name in CASES if name != "generate_again"]
 PERMISSIONS = sorted({permission for permission, _, _ in CASES.values()})
@@ -76,7 +77,7 @@ def answer_url(name: str) -> str:
 
 def of_page(job: VideoJob, **more: str) -> dict[str, str]:
     """What a job page's form posts, for all acts."""
-    return {"turn": str(job.turn), "task_id": "proj_77", "vow": "on", **more}
+    return {"turn": str(job.turn), "task_id": "proj_77", "acknowledged": "on", **more}
 
 
 def selected(name: str, *chosen: VideoJob, across: bool = False) -> dict[str, Any]:
@@ -91,7 +92,7 @@ def selected(name: str, *chosen: VideoJob, across: bool = False) -> dict[str, An
 
 def confirmed(*chosen: VideoJob, **more: Any) -> dict[str, Any]:
     """What the page that asks posts."""
-    return {"job": [f"{job.pk}:{job.turn}" for job in chosen], "vow": "on", **more}
+    return {"job": [f"{job.pk}:{job.turn}" for job in chosen], "acknowledged": "on", **more}
 
 
 def read(client: Client, url: str) -> str:
@@ -602,29 +603,18 @@ def test_before_many_are_stopped_it_is_said_what_becomes_of_how_many(steerer: Cl
     assert 'value="Stop 4 jobs"' in text
 
 
-def test_resending_has_to_be_vowed_first(steerer: Client) -> None:
-    text = steerer.post(LIST, selected("not_created", jobs.make("unconfirmed"))).content.decode()
-
-    assert re.search(r'<input type="checkbox" id="videojobs-vow" name="vow" required>', text)
-    assert 'value="Send again, which is billed: 1 request"' in text
-
-
-@pytest.mark.parametrize("where", ["page", "list"])
-def test_nothing_is_resent_without_the_vow_whatever_the_browser_let_pass(
-    where: str, steerer: Client
+def test_nothing_is_sent_again_without_the_ticked_box_if_the_browser_let_it_pass(
+    steerer: Client,
 ) -> None:
     job = jobs.make("unconfirmed")
-    url, body = (
-        (act_url("not_created", job), of_page(job, vow=""))
-        if where == "page"
-        else (answer_url("not_created"), confirmed(job, vow=""))
-    )
 
-    messages = told(steerer, url, body)
+    messages = told(steerer, act_url("not_created", job), of_page(job, acknowledged=""))
 
     job.refresh_from_db()
     assert (job.status, job.turn) == ("unconfirmed", 0)
-    assert messages == ["Nothing was sent again: tick first that you have looked."]
+    assert messages == [
+        "Nothing was sent. Tick the box to confirm that you checked with the provider."
+    ]
 
 
 def test_a_page_that_asks_about_many_shows_some_and_asks_for_as_many_as_one_click_takes(
@@ -764,15 +754,21 @@ def test_who_is_asked_is_told_of_orders_before(steerer: Client) -> None:
     assert "1 request was generated again already: this is one more order." in asked
 
 
-def test_an_answer_needs_what_its_form_had_not_been_asked_for(steerer: Client) -> None:
+@pytest.mark.parametrize("name", ["attach", "not_created"])
+def test_what_is_decided_on_a_job_s_page_alone_can_t_be_confirmed_for_many(
+    steerer: Client, name: str
+) -> None:
     job = jobs.make("unconfirmed")
 
-    assert steerer.post(answer_url("attach"), confirmed(job)).status_code == 404
+    assert steerer.post(answer_url(name), confirmed(job)).status_code == 404
+    assert steerer.post(LIST, selected(name, job), follow=True).status_code == 200
+    job.refresh_from_db()
+    assert job.status == "unconfirmed"
 
 
 @pytest.mark.parametrize(
     ("name", "state", "is_told"),
-    [("generate_again", "stored", 1), ("not_created", "unconfirmed", 1), ("stop", "queued", 0)],
+    [("generate_again", "stored", 1), ("stop", "queued", 0)],
 )
 def test_the_page_that_asks_before_a_request_is_sent_tells_of_a_hold(
     steerer: Client, name: str, state: str, is_told: int
@@ -814,9 +810,9 @@ def test_jobs_that_somebody_may_not_look_at_are_left_alone(
 def test_a_vast_selection_is_counted_up_to_a_bound(
     steerer: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decisions, "counted", partial(counted, most=3))
-    monkeypatch.setattr(decisions, "MOST", 2)
-    monkeypatch.setattr(telling, "MOST", 2)
+    monkeypatch.setattr(views, "counted", partial(counted, most=3))
+    monkeypatch.setattr(views, "MOST", 2)
+    monkeypatch.setattr(feedback, "MOST", 2)
     first, *_rest = [jobs.make("queued") for _ in range(5)]
 
     text = steerer.post(LIST, selected("stop", first, across=True)).content.decode()

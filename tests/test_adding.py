@@ -15,7 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from tests import jobs
-from videojobs.admin import adding
+from videojobs.admin import add_form
 from videojobs.conf import conf
 from videojobs.models import JobEvent, VideoJob
 
@@ -227,80 +227,6 @@ def test_each_form_is_another_order(adder: Client) -> None:
     assert VideoJob.objects.count() == 2
 
 
-def test_who_sends_the_same_from_another_form_is_asked_first(adder: Client) -> None:
-    adder.post(ADD, form(ratio="9:16"))
-    job = VideoJob.objects.get()
-    VideoJob.objects.update(created_at=jobs.from_now(-125))
-
-    response = adder.post(ADD, form(token="another", ratio="9:16"))
-
-    [told] = response.context["adminform"].form.errors["again"]
-    assert told == (
-        f'You have sent the same request 2 min ago, as job <a href="{page(job)}">{job.pk}</a>. '
-        "Tick this to pay for another one."
-    )
-    text = response.content.decode()
-    assert told in text
-    assert '<input type="checkbox" name="again"' in text
-    assert 'name="token" value="another"' in text
-    assert VideoJob.objects.count() == 1
-
-
-def test_what_is_wanted_once_more_is_ticked_and_sent_once(adder: Client) -> None:
-    adder.post(ADD, form())
-
-    for _ in range(2):
-        adder.post(ADD, form(token="another", again="on"))
-
-    assert VideoJob.objects.count() == 2
-
-
-@pytest.mark.parametrize(
-    "changed",
-    [
-        {"prompt": "A fox"},
-        {"model": "videos_fast"},
-        {"duration": "6"},
-        {"ratio": "9:16"},
-        {"key": "order-43"},
-    ],
-)
-def test_nobody_is_asked_about_another_request_or_under_a_key_of_its_own(
-    adder: Client, changed: dict[str, str]
-) -> None:
-    adder.post(ADD, form())
-
-    adder.post(ADD, form(token="another", **changed))
-
-    assert VideoJob.objects.count() == 2
-
-
-@pytest.mark.parametrize("was", ["ten minutes ago", "by somebody else"])
-def test_nobody_is_asked_about_what_was_sent_long_ago_or_by_others(adder: Client, was: str) -> None:
-    adder.post(ADD, form())
-    if was == "by somebody else":
-        JobEvent.objects.update(actor="ann")
-    else:
-        VideoJob.objects.update(created_at=jobs.from_now(-601))
-
-    adder.post(ADD, form(token="another"))
-
-    assert VideoJob.objects.count() == 2
-
-
-def test_nobody_is_asked_on_an_empty_form(adder: Client) -> None:
-    assert 'name="again"' not in adder.get(ADD).content.decode()
-
-
-def test_it_costs_one_query_to_know_whether_the_same_was_sent(adder: Client) -> None:
-    adder.post(ADD, form())
-
-    with CaptureQueriesContext(connection) as captured:
-        adder.post(ADD, form(token="another"))
-
-    assert len([q for q in captured if "videojobs_jobevent" in q["sql"]]) == 1
-
-
 def test_a_key_that_is_known_sends_nothing_and_leads_to_its_job(adder: Client) -> None:
     job = jobs.make("failed", key="order-42")
 
@@ -375,7 +301,7 @@ def test_an_error_that_has_no_field_here_is_said_above_all(
     adder: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(**_: Any) -> None:
-        raise adding.ValidationError({"metadata": "This must be a mapping."})
+        raise add_form.ValidationError({"metadata": "This must be a mapping."})
 
     monkeypatch.setattr("videojobs.providers.validation.check_request", refuse)
 

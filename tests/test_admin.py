@@ -19,7 +19,7 @@ from django.utils import timezone
 
 from tests import jobs
 from videojobs.admin import html as markup
-from videojobs.admin.page import MAX_EVENTS
+from videojobs.admin.detail.context import MAX_EVENTS
 from videojobs.models import JobEvent, VideoJob
 from videojobs.testing import SAMPLE
 

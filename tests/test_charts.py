@@ -7,8 +7,8 @@ from xml.etree import ElementTree
 import pytest
 from django.utils import timezone, translation
 
-from videojobs.admin import charts
-from videojobs.admin.charts import COUNTS, LENGTHS, Line
+from videojobs.admin.monitor import charts
+from videojobs.admin.monitor.charts import COUNTS, LENGTHS, Line
 
 START = datetime(2026, 11, 28, 4, 0, tzinfo=UTC)
 

@@ -8,8 +8,9 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from tests import jobs
-from videojobs.admin import VideoJobAdmin, counting
-from videojobs.admin.counting import JobPaginator, counted
+from videojobs.admin import VideoJobAdmin
+from videojobs.admin.changelist import paginator
+from videojobs.admin.changelist.paginator import JobPaginator, counted
 from videojobs.models import VideoJob
 
 pytestmark = pytest.mark.django_db
@@ -19,7 +20,7 @@ LIST = "/admin/videojobs/videojob/"
 
 @pytest.fixture
 def ten_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(counting, "MOST", 10)
+    monkeypatch.setattr(paginator, "MOST", 10)
     monkeypatch.setattr(counted, "__kwdefaults__", {"most": 10})
 
 

@@ -11,7 +11,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from tests import jobs
-from videojobs.admin import page
+from videojobs.admin.detail import context
 from videojobs.models import VideoJob
 
 pytestmark = pytest.mark.django_db
@@ -29,7 +29,7 @@ def test_the_history_tells_how_long_each_step_took() -> None:
     for seconds in (0, 2, 182):
         job.events.create(kind="note", new="x", created_at=start + timedelta(seconds=seconds))
 
-    lines = page.history(job)["events"]
+    lines = context.history(job)["events"]
 
     assert [line["after"] for line in lines] == ["", "2 s", "3 min"]
 
@@ -60,7 +60,7 @@ def test_a_job_that_is_tried_again_says_why_the_last_attempt_failed() -> None:
     job.events.create(kind="note", new="processing", reason="HTTP 500")
     job.events.create(kind="note", new="processing", reason="HTTP 503")
 
-    assert page.last_problem(job) == "HTTP 503"
+    assert context.last_problem(job) == "HTTP 503"
 
 
 def test_what_a_person_did_is_no_problem() -> None:
@@ -68,7 +68,7 @@ def test_what_a_person_did_is_no_problem() -> None:
     job.events.create(kind="note", new="processing", reason="HTTP 500")
     job.events.create(kind="note", new="processing", reason="to be checked now", actor="ann")
 
-    assert page.last_problem(job) == "HTTP 500"
+    assert context.last_problem(job) == "HTTP 500"
 
 
 @pytest.mark.parametrize("state", ["processing", "stored", "due"])
@@ -76,7 +76,7 @@ def test_a_job_that_all_went_well_with_has_no_problem(state: str) -> None:
     job = jobs.make(state)
     job.events.create(kind="note", new=job.status, reason="HTTP 500")
 
-    assert page.last_problem(job) == ""
+    assert context.last_problem(job) == ""
 
 
 def test_the_provider_s_own_error_comes_first(admin_client: Client) -> None:

@@ -156,12 +156,6 @@ ON_THE_LIST = [
     ("expired", "Take up again: ask the provider what became of them", "", "queued"),
     ("mirror-failed", "Fetch the videos again: nothing is generated", "", "due"),
     ("processing", "Stop: ask for them no more", "Stop 1 job", "stopped"),
-    (
-        "unconfirmed",
-        "Confirm that they were not created: send again, which is billed",
-        "Send again, which is billed: 1 request",
-        "pending",
-    ),
 ]
 
 
@@ -178,8 +172,6 @@ def test_an_action_of_the_list_does_it_and_counts_what_it_skips(
         counted = page.locator(".videojobs-left")
     expect(counted).to_contain_text("1 job skipped")
     if confirms:
-        for vow in page.get_by_label("I have looked").all():
-            vow.check()
         page.get_by_role("button", name=confirms).click()
 
     expect(page.locator(".messagelist .success")).to_be_visible()
@@ -198,24 +190,6 @@ def test_generating_a_selection_again_pays_once_for_each(visit: Visit) -> None:
     new = VideoJob.objects.exclude(pk__in=failed)
     assert {job.generated_from_id for job in new} == failed
     assert new.count() == 2
-
-
-def test_who_goes_back_and_sends_the_form_again_is_asked_first(visit: Visit) -> None:
-    page = visit.open(f"{LIST}add/")
-    page.get_by_label("Prompt").fill("A kitten in the grass")
-    page.get_by_role("button", name="Generate this video").click()
-    expect(page.locator(".messagelist .success")).to_be_visible()
-
-    page.go_back()
-    page.get_by_label("Prompt").fill("A kitten in the grass")
-    page.get_by_role("button", name="Generate this video").click()
-    expect(page.get_by_text("You have sent the same request")).to_be_visible()
-    assert (VideoJob.objects.count(), visit.barriers()) == (1, [])
-    page.get_by_label("Send it again, which is billed").check()
-    page.get_by_role("button", name="Generate this video").click()
-
-    expect(page.locator(".messagelist .success")).to_be_visible()
-    assert VideoJob.objects.count() == 2
 
 
 def test_a_video_is_ordered_in_the_admin(visit: Visit) -> None:
@@ -314,7 +288,7 @@ def test_a_player_that_can_not_read_the_video_gives_way_to_words(visit: Visit) -
 
     expect(page.get_by_text("The player can't read the video")).to_be_visible()
     expect(page.locator("video")).to_be_hidden()
-    expect(page.get_by_text("Nothing: the job is finished.")).to_be_hidden()
+    expect(page.get_by_text("Finished. Nothing left to do.")).to_be_hidden()
     expect(page.get_by_role("link", name="Download")).to_be_visible()
     assert visit.barriers() == []
     assert all("404" in complaint for complaint in visit.complaints)

@@ -141,9 +141,9 @@ def test_a_poster_that_can_t_be_made_is_left_out(
 ) -> None:
     pyav()
     instead(
-        "import av, sys\nfrom videojobs import probe\n"
+        "import av, sys\nfrom videojobs.mirror import media_probe\n"
         "def fail(frame): raise av.error.ArgumentError(22, 'no such format')\n"
-        "probe._poster = fail\nprobe.main(*sys.argv[1:])"
+        "media_probe._poster = fail\nmedia_probe.main(*sys.argv[1:])"
     )
 
     assert inspect(video, "video/mp4") == Media(320, 180, "h264", 3.0, b"")
@@ -156,8 +156,8 @@ def asked_of(source: str, instead: Callable[[str], None], video: Path) -> Any:
     """What a probe that limits itself says after `source` has set `said`."""
     lines = [
         "import json, os, resource, signal, sys",
-        "from videojobs import probe",
-        "probe.limit(float(sys.argv[2]))",
+        "from videojobs.mirror import media_probe",
+        "media_probe.limit(float(sys.argv[2]))",
         source,
         "print(json.dumps({'error': 'broken', 'detail': json.dumps(said)}))",
     ]
@@ -196,7 +196,7 @@ def test_it_is_what_goes_first_when_memory_runs_out(
 
 def test_limits_that_are_narrower_already_stay(video: Path, instead: Callable[[str], None]) -> None:
     source = (
-        "resource.setrlimit(resource.RLIMIT_NOFILE, (9, 9)); probe.limit(5)\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (9, 9)); media_probe.limit(5)\n"
         "said = resource.getrlimit(resource.RLIMIT_NOFILE)"
     )
 
@@ -206,7 +206,9 @@ def test_limits_that_are_narrower_already_stay(video: Path, instead: Callable[[s
 def test_a_probe_that_takes_too_much_memory_fails(
     video: Path, instead: Callable[[str], None]
 ) -> None:
-    instead("from videojobs import probe\nprobe.limit(9)\nbytearray(2 * 1024**3)")
+    instead(
+        "from videojobs.mirror import media_probe\nmedia_probe.limit(9)\nbytearray(2 * 1024**3)"
+    )
 
     with pytest.raises(DownloadError, match="exit code 1"):
         inspect(video, "video/mp4")
@@ -216,7 +218,7 @@ def test_a_probe_that_floods_its_answer_is_stopped(
     video: Path, instead: Callable[[str], None]
 ) -> None:
     instead(
-        "import sys\nfrom videojobs import probe\nprobe.limit(9)\n"
+        "import sys\nfrom videojobs.mirror import media_probe\nmedia_probe.limit(9)\n"
         "while True: sys.stdout.buffer.write(bytes(65536))"
     )
 
@@ -281,13 +283,13 @@ def test_it_decodes_and_scales_in_one_thread(
     pyav()
     note = tmp_path / "note"
     instead(
-        "import os, sys\nfrom videojobs import probe\n"
-        f"step = probe.{step}\n"
+        "import os, sys\nfrom videojobs.mirror import media_probe\n"
+        f"step = media_probe.{step}\n"
         "def counted(*given):\n"
         "    done = step(*given)\n"
         f"    open({str(note)!r}, 'w').write(str(len(os.listdir('/proc/self/task'))))\n"
         "    return done\n"
-        f"probe.{step} = counted\nprobe.main(*sys.argv[1:])"
+        f"media_probe.{step} = counted\nmedia_probe.main(*sys.argv[1:])"
     )
 
     assert inspect(video, "video/mp4") is not None

@@ -15,7 +15,7 @@ from django.urls import reverse
 
 from tests import jobs
 from videojobs import conditions, monitor
-from videojobs.admin import figures
+from videojobs.admin.monitor import figures
 from videojobs.models import ProviderHold, VideoJob
 from videojobs.presentation import alerts
 

@@ -1,4 +1,4 @@
-"""The admin: every job with its whole story, and the ways out that only a person can take."""
+"""The admin: every job with its history, and what an operator can do about it."""
 
 from typing import Any
 
@@ -10,15 +10,20 @@ from django.http import HttpRequest, HttpResponse
 from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 
-from .. import conditions
 from ..models import VideoJob
 from ..presentation import alerts
 from ..presentation.humanize import NOTHING
-from . import adding, decisions, files, live, page, searching
-from .columns import COLUMNS
-from .counting import JobPaginator
-from .fields import SECTIONS, sections
-from .listing import HIDDEN, AttentionFilter, JobList, ModelFilter
+from . import add_form, html
+from .actions import views as actions
+from .changelist import search
+from .changelist.columns import COLUMNS
+from .changelist.filters import AttentionFilter, ModelFilter, may_be_filtered_by
+from .changelist.job_list import JobList
+from .changelist.paginator import JobPaginator
+from .detail import file_views
+from .detail.context import detail_context
+from .detail.fields import SECTIONS, sections
+from .monitor import views as monitor
 
 
 @admin.register(VideoJob)
@@ -32,7 +37,13 @@ class VideoJobAdmin(admin.ModelAdmin):
         css = {"all": ["videojobs/admin.css"]}
 
     list_display = COLUMNS
-    list_filter = [AttentionFilter, "status", "mirror_status", ModelFilter]
+    list_filter = [
+        AttentionFilter,
+        "status",
+        "mirror_status",
+        ("created_at", admin.DateFieldListFilter),
+        ModelFilter,
+    ]
     list_per_page = 50
     paginator = JobPaginator
     search_fields = ["provider_task_id", "key", "prompt"]
@@ -42,9 +53,8 @@ class VideoJobAdmin(admin.ModelAdmin):
             "else words of the prompt (in quotes: only of it). Prompts are searched in the newest "
             "{count} jobs of the selection; choose a date to look further back."
         ),
-        count=f"{searching.NEWEST:,}",
+        count=f"{search.NEWEST:,}",
     )
-    date_hierarchy = "created_at"
     ordering = ["-created_at"]
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
@@ -56,16 +66,16 @@ class VideoJobAdmin(admin.ModelAdmin):
     add_form_template = "admin/videojobs/videojob/add_form.html"
 
     def get_urls(self) -> list[Any]:
-        ours = (live, decisions, files)
+        ours = (monitor, actions, file_views)
         return [url for part in ours for url in part.urls(self)] + super().get_urls()
 
     def get_actions(self, request: HttpRequest) -> dict[str, Any]:
-        return {**super().get_actions(request), **decisions.actions(request)}
+        return {**super().get_actions(request), **actions.list_actions(request)}
 
     def add_view(
         self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        return adding.add_view(self, request)
+        return add_form.add_view(self, request)
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
@@ -80,22 +90,21 @@ class VideoJobAdmin(admin.ModelAdmin):
         return JobList
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
-        field, _dashes, part = lookup.partition("__")
         allowed: bool = super().lookup_allowed(lookup, value, request)
-        return allowed and not (part and field in HIDDEN)
+        return allowed and may_be_filtered_by(lookup)
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        """By an identifier, or by words of the prompt; see `searching`."""
-        return searching.found(queryset, search_term, among=self.get_queryset(request)), False
+        """By an identifier, or by words of the prompt; see `search`."""
+        return search.found(queryset, search_term, among=self.get_queryset(request)), False
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        decisions.refuse_unpermitted(request)
+        actions.refuse_unpermitted(request)
         context = {
-            **page.notice(),
+            **html.notice_context(),
             # Asked for by the template: the list may lead to another page.
             "late_notice": alerts.late_notice,
             **(extra_context or {}),
@@ -107,14 +116,5 @@ class VideoJobAdmin(admin.ModelAdmin):
     ) -> HttpResponse:
         job = kwargs.get("obj")
         if job is not None:
-            context |= {
-                "video": page.video(self, job),
-                **page.notice(),
-                # Of a job that nobody keeps waiting, it is not asked.
-                "late_notice": alerts.late_notice if conditions.is_stalled(job) else "",
-                **page.state(job),
-                **decisions.offers(self, request, job),
-                **page.history(job),
-                **page.generations(job),
-            }
+            context |= detail_context(self, request, job)
         return super().render_change_form(request, context, *args, **kwargs)

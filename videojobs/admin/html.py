@@ -19,7 +19,7 @@ from django.utils.translation import gettext
 
 from ..models import JobEvent, VideoJob
 from ..presentation import alerts
-from ..presentation.humanize import Moment, Parts
+from ..presentation.humanize import PATTERNS, Moment, Parts
 from ..sanitize import clean, redact
 from ..states import MirrorStatus, Status
 
@@ -112,6 +112,16 @@ def text(parts: Parts) -> SafeString:
 def hold_notice(now: datetime) -> SafeString:
     """The holds of the provider, with their ends counting down; "" without one."""
     return format_html_join(" ", "{}", ((text(told),) for told in alerts.hold_notices(now)))
+
+
+def notice_context() -> dict[str, Any]:
+    """For each page: the holds of the provider, and what its times count down by."""
+    now = timezone.now()
+    return {
+        "hold_notice": hold_notice(now),
+        "countdown_clock": str(round(now.timestamp() * 1000)),
+        "countdown_patterns": PATTERNS,
+    }
 
 
 def exact(when: datetime) -> SafeString:

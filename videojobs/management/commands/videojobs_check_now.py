@@ -1,5 +1,5 @@
 from videojobs import operations
-from videojobs.management.acting import ActCommand
+from videojobs.management.action_command import ActCommand
 from videojobs.models import VideoJob
 from videojobs.presentation import descriptions
 

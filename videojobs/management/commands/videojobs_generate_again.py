@@ -5,7 +5,7 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import CommandParser
 
 from videojobs import operations
-from videojobs.management.acting import ActCommand
+from videojobs.management.action_command import ActCommand
 from videojobs.management.base import ACTOR
 from videojobs.models import VideoJob
 from videojobs.operations.manual import latest_repeats, order_key

@@ -3,7 +3,7 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 
 from videojobs import operations
-from videojobs.management.acting import ActCommand
+from videojobs.management.action_command import ActCommand
 from videojobs.management.lookup import ID_HELP
 from videojobs.models import VideoJob
 from videojobs.states import MirrorStatus

@@ -5,7 +5,6 @@ The provider's rules are said at their fields; what is typed stays there as long
 
 import secrets
 from collections.abc import Iterable, Mapping
-from datetime import timedelta
 from typing import Any, cast
 
 from django import forms
@@ -15,20 +14,17 @@ from django.contrib.admin.widgets import AdminTextareaWidget, AdminTextInputWidg
 from django.core.exceptions import NON_FIELD_ERRORS, PermissionDenied, ValidationError
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
-from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.translation import gettext_lazy as _
 
 from ..conf import conf
 from ..models import VideoJob
-from ..presentation import humanize
 from ..providers import validation
-from . import acts, page, telling
+from . import html, links
+from .actions import definitions
 
 _PARAMS = ("ratio", "resolution", "referenceImages", "referenceVideos", "referenceAudios")
 _FRAMES = ("first_frame", "last_frame")
-#: For how long a request that was sent is kept from being sent again by mistake.
-_RECENTLY = timedelta(minutes=10)
 
 
 def _models() -> Iterable[tuple[str, str]]:
@@ -61,8 +57,6 @@ class AddForm(forms.Form):
 
     # Sent twice, it is one job: whoever clicks twice pays once.
     token = forms.CharField(widget=forms.HiddenInput, max_length=64)
-    # Shown where the same was sent just now: who goes back in his browser gets another token.
-    again = forms.BooleanField(label=_("Send it again, which is billed"), required=False)
     model = forms.ChoiceField(label=_("Model"), choices=_models, required=False)
     prompt = forms.CharField(
         label=_("Prompt"),
@@ -105,7 +99,7 @@ class AddForm(forms.Form):
             validation.check_caller_values(request["key"], None)
             names = ("model", "prompt", "duration")
             asked = {name: request[name] for name in names}
-            self.checked = validation.check_request(**asked, params=self._params())
+            validation.check_request(**asked, params=self._params())
         except ValidationError as error:
             self._explain(error)
 
@@ -116,18 +110,6 @@ class AddForm(forms.Form):
         except ValidationError as error:
             self._explain(error)
             return None
-
-    def sent_just_now(self, actor: str) -> VideoJob | None:
-        """The job by which `actor` has sent the same request lately, unless he wants another one.
-
-        A key of his own says that he does.
-        """
-        if self.cleaned_data["again"] or self.cleaned_data["key"]:
-            return None
-        same = {name: getattr(self.checked, name) for name in ("model", "prompt", "duration")}
-        lately = VideoJob.objects.filter(created_at__gt=timezone.now() - _RECENTLY, **same)
-        mine = lately.filter(params=self.checked.params, events__old="", events__actor=actor)
-        return mine.order_by("-created_at").first()
 
     def order_key(self) -> str:
         """The caller's own key, or the one that makes this very form one order."""
@@ -158,7 +140,6 @@ def _by_field(error: ValidationError) -> Mapping[str, Any]:
 
 
 _REFERENCES = ("referenceImages", "referenceVideos", "referenceAudios")
-_ASKED_FIRST: Any = (None, {"fields": ["again"]})
 FIELDSETS: Any = [
     (None, {"fields": ["token", "model", "prompt", "duration", "ratio", "resolution"]}),
     (
@@ -177,24 +158,17 @@ def add_view(model_admin: Any, request: HttpRequest) -> HttpResponse:
     """Show the form; submit what it asks for, once, and lead to the job."""
     if not model_admin.has_add_permission(request):
         raise PermissionDenied
-    asked_first = []
     if request.method == "POST":
         form = AddForm(request.POST)
         if form.is_valid():
-            actor = acts.actor(request)
             known = VideoJob.objects.filter(key=form.order_key()).exists()
-            if not known and (sent := form.sent_just_now(actor)):
-                form.add_error("again", _sent_by_you(model_admin, request, sent))
-                asked_first = [_ASKED_FIRST]
-            elif job := form.submit(actor):
+            if job := form.submit(definitions.actor(request)):
                 told = _told(form, known=known)
                 return _lead_to(model_admin, request, job, told, warn=known)
     else:
         form = AddForm(initial={"token": secrets.token_hex(16)})
     # Django's own helpers ask no more of a form than its fields and errors.
-    shown = helpers.AdminForm(
-        cast(Any, form), [*asked_first, *FIELDSETS], {}, model_admin=model_admin
-    )
+    shown = helpers.AdminForm(cast(Any, form), FIELDSETS, {}, model_admin=model_admin)
     context = {
         **model_admin.admin_site.each_context(request),
         "title": _("Add %s") % model_admin.opts.verbose_name,
@@ -208,7 +182,7 @@ def add_view(model_admin: Any, request: HttpRequest) -> HttpResponse:
         "inline_admin_formsets": [],
         "errors": helpers.AdminErrorList(cast(Any, form), []),
         "preserved_filters": model_admin.get_preserved_filters(request),
-        **page.notice(),
+        **html.notice_context(),
     }
     response: HttpResponse = model_admin.render_change_form(request, context, add=True)
     return response
@@ -222,15 +196,9 @@ def _told(form: AddForm, *, known: bool) -> Any:
     return _("This form was sent already, as job {}. For another one, open the form anew.")
 
 
-def _sent_by_you(model_admin: Any, request: HttpRequest, job: VideoJob) -> Any:
-    told = _("You have sent the same request {} ago, as job {}. Tick this to pay for another one.")
-    name = _name(model_admin, request, job)
-    return format_html(str(told), humanize.age(job.created_at), name)
-
-
 def _name(model_admin: Any, request: HttpRequest, job: VideoJob) -> Any:
     may_look = model_admin.has_view_permission(request, job)
-    return telling.link(model_admin, job) if may_look else str(job.pk)
+    return links.link(model_admin, job) if may_look else str(job.pk)
 
 
 def _lead_to(
@@ -239,5 +207,5 @@ def _lead_to(
     level = messages.WARNING if warn else messages.SUCCESS
     messages.add_message(request, level, format_html(str(told), _name(model_admin, request, job)))
     if model_admin.has_view_permission(request, job):
-        return HttpResponseRedirect(telling.url(model_admin, request, "change", job.pk))
+        return HttpResponseRedirect(links.url(model_admin, request, "change", job.pk))
     return HttpResponseRedirect(reverse("admin:index", current_app=model_admin.admin_site.name))

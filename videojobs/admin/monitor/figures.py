@@ -14,11 +14,11 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
-from .. import monitor
-from ..presentation import alerts, humanize
-from ..presentation.humanize import NOTHING
-from ..sanitize import clean, redact
-from ..states import MirrorStatus, Status
+from ... import monitor
+from ...presentation import alerts, humanize
+from ...presentation.humanize import NOTHING
+from ...sanitize import clean, redact
+from ...states import MirrorStatus, Status
 from . import charts
 
 #: How many characters of the provider's last error are shown.

@@ -1,9 +1,8 @@
-"""What a person is told of what he did, and where he finds himself afterwards."""
+"""Links between the pages of the job admin."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from django.contrib import messages
 from django.contrib.admin.templatetags.admin_urls import add_preserved_filters
 from django.http import HttpRequest
 from django.urls import reverse
@@ -12,11 +11,8 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 
 from ..models import VideoJob
-from .acts import Act
 
-#: The most jobs that one click does something to: each is a transition, and the browser waits.
-MOST = 500
-#: The most new jobs that a message links.
+#: The most jobs that are linked one by one.
 _MOST_LINKS = 20
 
 
@@ -45,32 +41,3 @@ def links(model_admin: Any, jobs: Sequence[VideoJob]) -> SafeString:
         return shown
     rest = gettext("and %(count)d more") % {"count": more}
     return format_html("{}, {}", shown, rest)
-
-
-def tell(
-    request: HttpRequest,
-    act: Act,
-    done: int,
-    *,
-    skipped: int = 0,
-    left: str = "",
-    new: SafeString | str = "",
-) -> None:
-    """Say what became of a selection; `left` is about those that one click could not take."""
-    told = act.done % {"count": done}
-    if skipped:
-        told = f"{told}, {act.skipped % {'count': skipped}}"
-    told = format_html("{}: {}.", told, new) if new else f"{told}."
-    if left:
-        told = format_html("{} {}", told, left)
-    messages.add_message(request, messages.SUCCESS if done else messages.WARNING, told)
-
-
-def told_of_more(left: int, *, at_least: bool = False) -> str:
-    """That one click takes so many at most."""
-    more = (
-        gettext("%(most)d are the most at a time: do it again for more than %(count)d more.")
-        if at_least
-        else gettext("%(most)d are the most at a time: do it again for %(count)d more.")
-    )
-    return more % {"most": MOST, "count": left}

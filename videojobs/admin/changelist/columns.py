@@ -10,12 +10,12 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
-from .. import estimates
-from ..models import VideoJob
-from ..presentation import descriptions, humanize
-from ..presentation.humanize import NOTHING, Moment
-from ..sanitize import clean
-from . import html
+from ... import estimates
+from ...models import VideoJob
+from ...presentation import descriptions, humanize
+from ...presentation.humanize import NOTHING, Moment
+from ...sanitize import clean
+from .. import html
 
 #: How many characters of a prompt the list shows.
 EXCERPT = 70

@@ -10,14 +10,15 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.utils.translation import gettext, ngettext
 
-from ..exceptions import SpendLimitReached
-from ..models import VideoJob
-from ..operations import manual
-from ..sanitize import clean
-from . import acts, html, page, telling
-from .acts import Act
-from .columns import EXCERPT
-from .telling import MOST
+from ...exceptions import SpendLimitReached
+from ...models import VideoJob
+from ...operations import manual
+from ...sanitize import clean
+from .. import html, links
+from ..changelist.columns import EXCERPT
+from . import definitions, feedback
+from .definitions import Act
+from .feedback import MOST
 
 #: How many of the jobs are shown.
 _SHOWN = 20
@@ -44,8 +45,7 @@ def ask(
         "opts": model_admin.opts,
         "media": model_admin.media,
         "warnings": act.warns(jobs) if act.warns else [],
-        "vows": act.vows,
-        **(page.notice() if act.sends else {}),
+        **(html.notice_context() if act.sends else {}),
         "rows": [_row(model_admin, job) for job in jobs[:_SHOWN]],
         "more": max(0, len(jobs) - _SHOWN),
         "skipped": act.skipped % {"count": skipped} if skipped else "",
@@ -53,7 +53,7 @@ def ask(
         "confirms": act.confirms % count,
         "jobs": list(_shown(act, jobs)),
         "of_page": of_page,
-        "answer_url": telling.url(model_admin, request, "answer", act.name),
+        "answer_url": links.url(model_admin, request, "answer", act.name),
         "back": back,
     }
     return TemplateResponse(request, "admin/videojobs/videojob/confirm.html", context)
@@ -70,18 +70,15 @@ def _row(model_admin: Any, job: Any) -> tuple[Any, ...]:
     # The list has read no more than the beginning of a prompt.
     start = getattr(job, "prompt_start", None)
     excerpt = clean((job.prompt if start is None else start)[: EXCERPT * 6], EXCERPT)
-    return telling.link(model_admin, job), html.status_badge(job), excerpt
+    return links.link(model_admin, job), html.status_badge(job), excerpt
 
 
 def answer(model_admin: Any, request: HttpRequest, act: Act) -> HttpResponse:
     """Do what was confirmed, to each job that is still as it was shown."""
     if not act.is_permitted(request) or not model_admin.has_view_permission(request):
         raise PermissionDenied
-    if act.takes:  # What one job alone has is never asked for here.
+    if not act.offered:  # It is only on the page of a job, which says what it takes.
         raise Http404
-    if not act.is_vowed(request):
-        messages.error(request, act.unvowed)
-        return HttpResponseRedirect(telling.url(model_admin, request, "changelist"))
     seen = request.POST.getlist("job")[:MOST]
     done: list[Any] = []
     refused: list[str] = []
@@ -90,7 +87,9 @@ def answer(model_admin: Any, request: HttpRequest, act: Act) -> HttpResponse:
         if act.is_order and not _is_latest(job, repeat, **keyed):
             continue
         try:
-            result = act.applies(job) and act.operation(job, actor=acts.actor(request), **keyed)
+            result = act.applies(job) and act.operation(
+                job, actor=definitions.actor(request), **keyed
+            )
         except SpendLimitReached as error:
             refused.append(_limit(error, len(seen) - len(done) - len(refused)))
             break
@@ -101,8 +100,8 @@ def answer(model_admin: Any, request: HttpRequest, act: Act) -> HttpResponse:
     new = [job for job in done if isinstance(job, VideoJob)]
     if done or not refused:
         skipped = 0 if refused else len(seen) - len(done)
-        told = telling.links(model_admin, new) if new else ""
-        telling.tell(request, act, len(done), skipped=skipped, new=told)
+        told = links.links(model_admin, new) if new else ""
+        feedback.tell(request, act, len(done), skipped=skipped, new=told)
     if refused:
         messages.error(request, _in_short(refused))
     return HttpResponseRedirect(_after(model_admin, request, seen, new))
@@ -151,9 +150,9 @@ def _after(
 ) -> str:
     """Back to where the question came from; or to the one job that is new."""
     if not request.POST.get("of_page") or len(seen) != 1:
-        return telling.url(model_admin, request, "changelist")
+        return links.url(model_admin, request, "changelist")
     try:
         pk = new[0].pk if new else UUID(seen[0].partition(":")[0])
     except ValueError:
-        return telling.url(model_admin, request, "changelist")
-    return telling.url(model_admin, request, "change", pk)
+        return links.url(model_admin, request, "changelist")
+    return links.url(model_admin, request, "change", pk)

@@ -14,11 +14,12 @@ from django.urls import URLPattern, path
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_POST
 
-from ..models import VideoJob
-from . import asking, telling
-from .acts import ACTS, Act, actor, permitted
-from .counting import counted
-from .telling import MOST
+from ...models import VideoJob
+from .. import links
+from ..changelist.paginator import counted
+from . import confirmation, feedback
+from .definitions import ACTS, Act, actor, permitted
+from .feedback import MOST
 
 #: They are one question, that is asked before all others.
 _RESOLVING = ("attach", "not_created")
@@ -32,7 +33,7 @@ def urls(model_admin: Any) -> list[URLPattern]:
     def answer(request: HttpRequest, name: str) -> HttpResponse:
         if name not in ACTS:
             raise Http404
-        return asking.answer(model_admin, request, ACTS[name])
+        return confirmation.answer(model_admin, request, ACTS[name])
 
     named = "videojobs_videojob_{}".format
     answers = path("acts/<slug:name>/", wrap(answer), name=named("answer"))
@@ -49,35 +50,37 @@ def urls(model_admin: Any) -> list[URLPattern]:
     ]
 
 
-def actions(request: HttpRequest) -> dict[str, tuple[Any, str, Any]]:
+def list_actions(request: HttpRequest) -> dict[str, tuple[Any, str, Any]]:
     """The list's actions of whoever asks, as `ModelAdmin.get_actions` wants them."""
+    may = permitted(request)
     return {
         act.name: (partial(_on_list, act), act.name, act.offered)
-        for act in permitted(request)
-        if act.offered
+        for act in ACTS.values()
+        if act.offered and act.name in may
     }
 
 
 def refuse_unpermitted(request: HttpRequest) -> None:
     """Refuse a posted action of somebody who may not: Django would show the list, as if nothing
     had been asked for."""
-    asked = set(request.POST.getlist("action")) & ACTS.keys()
-    if any(not ACTS[name].is_permitted(request) for name in asked):
+    asked = ACTS.keys() & request.POST.getlist("action")
+    if not asked <= permitted(request):
         raise PermissionDenied
 
 
 def offers(model_admin: Any, request: HttpRequest, job: VideoJob) -> dict[str, Any]:
     """What the job page's buttons need, of the acts that are possible and permitted."""
+    may = permitted(request)
     possible = {
         act.name: {
             "name": act.name,
-            "url": telling.url(model_admin, request, act.name, job.pk),
+            "url": links.url(model_admin, request, act.name, job.pk),
             "button": act.button,
             "says": act.says(job),
             "folded": act.folded,
         }
-        for act in permitted(request)
-        if act.applies(job)
+        for act in ACTS.values()
+        if act.name in may and act.applies(job)
     }
     resolving = {name: possible.pop(name) for name in _RESOLVING if name in possible}
     return {"resolving": resolving, "offers": list(possible.values())}
@@ -90,16 +93,16 @@ def _on_page(model_admin: Any, act: Act, request: HttpRequest, object_id: str) -
         raise PermissionDenied
     if job is None:
         raise Http404
-    page = telling.url(model_admin, request, "change", job.pk)
+    page = links.url(model_admin, request, "change", job.pk)
     if request.POST.get("turn") != str(job.turn):
         # The page may be about an earlier submission, that was resolved and sent again since.
         messages.warning(request, _("The job has changed meanwhile: look again, then decide."))
     elif not act.applies(job):
         messages.warning(request, act.refusal(job))
-    elif not act.is_vowed(request):
-        messages.error(request, act.unvowed)
+    elif not act.is_acknowledged(request):
+        messages.error(request, act.acknowledged)
     elif act.is_order:
-        return asking.ask(model_admin, request, act, [job], back=page, of_page=True)
+        return confirmation.ask(model_admin, request, act, [job], back=page, of_page=True)
     else:
         _act(request, act, job)
     return HttpResponseRedirect(page)
@@ -129,7 +132,7 @@ def _on_list(
         if model_admin.has_view_permission(request, job)
     ]
     later = max(0, number - MOST)
-    left = telling.told_of_more(later, at_least=has_more) if later else ""
+    left = feedback.told_of_more(later, at_least=has_more) if later else ""
 
     def skipped(done: int) -> int:
         # Of more than are counted nobody knows.
@@ -137,9 +140,9 @@ def _on_list(
 
     if act.warns and jobs:
         back = request.get_full_path()
-        return asking.ask(
+        return confirmation.ask(
             model_admin, request, act, jobs, back=back, skipped=skipped(len(jobs)), left=left
         )
     done = sum(act.operation(job, actor=actor(request)) for job in jobs) if not act.warns else 0
-    telling.tell(request, act, done, skipped=skipped(done), left=left)
+    feedback.tell(request, act, done, skipped=skipped(done), left=left)
     return None

@@ -9,11 +9,11 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from .. import sanitize
-from ..models import VideoJob
-from ..presentation.humanize import NOTHING
-from ..sanitize import redact
-from . import html
+from ... import sanitize
+from ...models import VideoJob
+from ...presentation.humanize import NOTHING
+from ...sanitize import redact
+from .. import html
 
 _TIMES = (
     "created_at",

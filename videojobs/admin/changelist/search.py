@@ -9,7 +9,7 @@ from typing import Any
 
 from django.db.models import Q, QuerySet
 
-from .. import conditions
+from ... import conditions
 
 #: How many of the newest jobs have their prompts looked through: a quarter of a second's work.
 NEWEST = 50_000

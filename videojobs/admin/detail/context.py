@@ -1,17 +1,19 @@
-"""What a job's page shows beside the fields: the video itself, and what happened to the job."""
+"""What a job's page shows beside the fields: the video, what comes next, and the history."""
 
 from typing import Any
 
 from django.contrib.admin import ModelAdmin
-from django.utils import timezone
+from django.http import HttpRequest
 from django.utils.translation import gettext
 
-from .. import serving
-from ..models import JobEvent, VideoJob
-from ..presentation import descriptions, humanize
-from ..sanitize import redact
-from ..states import MirrorStatus
-from . import files, html
+from ... import conditions, serving
+from ...models import JobEvent, VideoJob
+from ...presentation import alerts, descriptions, humanize
+from ...sanitize import redact
+from ...states import MirrorStatus
+from .. import html
+from ..actions import views as actions
+from . import file_views
 
 #: The latest events that a job page shows; more are a loop that somebody has to look into.
 MAX_EVENTS = 500
@@ -21,25 +23,29 @@ _ATTEMPTS = (JobEvent.Kind.STATUS, JobEvent.Kind.NOTE, JobEvent.Kind.DOWNLOAD)
 MAX_GENERATIONS = 20
 
 
+def detail_context(model_admin: ModelAdmin, request: HttpRequest, job: VideoJob) -> dict[str, Any]:
+    """All that the template of the page needs beside Django's own."""
+    return {
+        **html.notice_context(),
+        # A job that is not late costs no query for it.
+        "late_notice": alerts.late_notice if conditions.is_stalled(job) else "",
+        "video": video(model_admin, job),
+        **state(job),
+        **actions.offers(model_admin, request, job),
+        **history(job),
+        **generations(job),
+    }
+
+
 def video(model_admin: ModelAdmin, job: VideoJob) -> dict[str, Any] | None:
     """What the player needs; None unless the video is stored where it can be served from."""
-    url = files.url(model_admin, job, "output")
+    url = file_views.url(model_admin, job, "output")
     if not url:
         return None
     missing = serving.is_missing(job.output)
-    poster = "" if missing else files.url(model_admin, job, "poster")
+    poster = "" if missing else file_views.url(model_admin, job, "poster")
     trouble = descriptions.without_file(missing)
     return {"url": url, "poster": poster, "missing": missing, "trouble": trouble}
-
-
-def notice() -> dict[str, Any]:
-    """What is to be known of holds of the provider, and what the times of a page count down by."""
-    now = timezone.now()
-    return {
-        "hold_notice": html.hold_notice(now),
-        "countdown_clock": str(round(now.timestamp() * 1000)),
-        "countdown_patterns": humanize.PATTERNS,
-    }
 
 
 def state(job: VideoJob) -> dict[str, Any]:

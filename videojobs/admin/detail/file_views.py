@@ -16,10 +16,10 @@ from django.urls import URLPattern, path, reverse
 from django.utils.translation import gettext
 from django.views.decorators.http import require_safe
 
-from .. import serving
-from ..models import VideoJob
-from ..states import MirrorStatus
-from . import telling
+from ... import serving
+from ...models import VideoJob
+from ...states import MirrorStatus
+from .. import links
 
 _FILES = ("output", "poster")
 
@@ -57,7 +57,7 @@ def _view(model_admin: ModelAdmin, file: str) -> Callable[..., HttpResponseBase]
         attach = request.GET.get("download") == "1"
         if attach and serving.is_missing(getattr(job, file), anywhere=True):
             messages.error(request, gettext("The file is not in storage any more."))
-            return HttpResponseRedirect(telling.url(model_admin, request, "change", job.pk))
+            return HttpResponseRedirect(links.url(model_admin, request, "change", job.pk))
         return serving.serve(
             request, getattr(job, file), content_type, name=str(job.pk), attach=attach
         )

@@ -14,11 +14,11 @@ from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext, ngettext_lazy
 
-from .. import conditions, operations
-from ..models import JobEvent, VideoJob
-from ..operations import manual
-from ..presentation import descriptions
-from ..states import Status
+from ... import conditions, operations
+from ...models import JobEvent, VideoJob
+from ...operations import manual
+from ...presentation import descriptions
+from ...states import Status
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,8 @@ class Act:
     takes: tuple[str, ...] = ()
     #: Whether what it says has to be opened before there is a button.
     folded: bool = False
+    #: What is answered where the box beside the button has to be ticked and is not.
+    acknowledged: Any = ""
     #: Whether it asks on a page of its own also where one job is meant, and takes a key from there.
     is_order: bool = False
 
@@ -57,22 +59,19 @@ class Act:
     #: What is said before a selection is done, and the words of the button; without, nobody asks.
     warns: Callable[[Iterable[VideoJob]], list[str]] | None = None
     confirms: Any = ""
-    #: What has to be ticked first, and what whoever has not ticked it is told.
-    vows: Any = ""
-    unvowed: Any = ""
 
     def is_permitted(self, request: HttpRequest) -> bool:
         """Whether whoever asks may do it."""
         return bool(request.user.has_perm(f"videojobs.{self.permission}"))
 
-    def is_vowed(self, request: HttpRequest) -> bool:
-        """Whether what has to be ticked is; the browser asks for it, too, but need not."""
-        return not self.vows or bool(request.POST.get("vow"))
+    def is_acknowledged(self, request: HttpRequest) -> bool:
+        """Whether the box is ticked, where there is one. Not every browser insists on it."""
+        return not self.acknowledged or bool(request.POST.get("acknowledged"))
 
     @property
     def sends(self) -> bool:
         """Whether a request goes out for it, which is billed."""
-        return self.is_order or bool(self.vows)
+        return self.is_order or bool(self.acknowledged)
 
     def refusal(self, job: VideoJob) -> Any:
         """Why it is not done to a job that it doesn't apply to."""
@@ -88,9 +87,9 @@ def actor(request: HttpRequest) -> str:
     return str(request.user.get_username())[: JobEvent._meta.get_field("actor").max_length]
 
 
-def permitted(request: HttpRequest) -> list[Act]:
-    """The acts of whoever asks."""
-    return [act for act in ACTS.values() if act.is_permitted(request)]
+def permitted(request: HttpRequest) -> frozenset[str]:
+    """The names of the actions that the user may start."""
+    return frozenset(act.name for act in ACTS.values() if act.is_permitted(request))
 
 
 def _not_repeated() -> Any:
@@ -171,25 +170,8 @@ _TABLE = [
         says=lambda job: _("I have looked: the provider does not have it."),
         told=_("Resolved: the job goes on."),
         refused=_("The job is not unconfirmed any more."),
-        offered=_("Confirm that they were not created: send again, which is billed"),
-        done=ngettext_lazy(
-            "%(count)d request is sent again", "%(count)d requests are sent again", "count"
-        ),
-        skipped=ngettext_lazy(
-            "%(count)d job skipped: it is not unconfirmed",
-            "%(count)d jobs skipped: they are not unconfirmed",
-            "count",
-        ),
-        warns=lambda jobs: [
-            str(_("Nobody here knows whether the provider took an unconfirmed request.")),
-            str(_("What it has after all is paid for twice: look there first, for each request.")),
-        ],
-        vows=_("I have looked: the provider has none of them."),
-        unvowed=_("Nothing was sent again: tick first that you have looked."),
-        confirms=ngettext_lazy(
-            "Send again, which is billed: %(count)d request",
-            "Send again, which is billed: %(count)d requests",
-            "count",
+        acknowledged=_(
+            "Nothing was sent. Tick the box to confirm that you checked with the provider."
         ),
     ),
     Act(

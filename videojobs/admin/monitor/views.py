@@ -12,7 +12,7 @@ from django.utils.formats import date_format
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_safe
 
-from .. import monitor
+from ... import monitor
 from . import figures
 
 #: Seconds between two looks of an open page.

@@ -1,0 +1,1 @@
+"""What an operator can start: the table of actions, their views, confirmation and messages."""

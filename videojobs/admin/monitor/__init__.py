@@ -1,0 +1,1 @@
+"""The live monitor: its page and its data."""
