@@ -19,7 +19,7 @@ from django.conf import settings
 from django.core.management import call_command
 from django.db import connection, connections
 
-from tests.servers import NotFound, Postgres
+from tests.support.servers import NotFound, Postgres
 
 from .reporting import say, written
 
@@ -40,26 +40,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # So that the server ends with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     django.setup()
-    from . import browse, crowd, pages, visits  # They need Django, which needs the settings.
+    from . import (  # They need Django, which needs the settings.
+        browse,
+        dataset,
+        page_timings,
+        pages,
+    )
 
     if os.getloadavg()[0] > (os.cpu_count() or 1):
         say("the machine is busy with something else, and the figures will show it")
     with Postgres.found(own=True, options=OPTIONS) as server:
         _use(server)
-        say(f"loading {options.jobs:,} jobs with {crowd.EVENTS_EACH} events each")
-        known = crowd.load(options.jobs)
+        say(f"loading {options.jobs:,} jobs with {dataset.EVENTS_EACH} events each")
+        known = dataset.load(options.jobs)
         measured = pages.pages(known, jobs=options.jobs)
         seen = browse.browse(measured, rounds=options.rounds, say=say)
-        text = f"{_facts()}\n\n{visits.table(seen)}"
+        text = f"{_facts()}\n\n{page_timings.table(seen)}"
         connection.close()
-    print(visits.slow_plans(seen))
+    print(page_timings.slow_plans(seen))
     print(text)
-    for miss in visits.missed(seen):
+    for miss in page_timings.missed(seen):
         say(miss)
     if options.write:
         PAGE.write_text(written(PAGE.read_text(), "admin", text))
-        PLANS.write_text(written(PLANS.read_text(), "plans", visits.main_plans(seen)))
-    return 1 if visits.missed(seen) else 0
+        PLANS.write_text(written(PLANS.read_text(), "plans", page_timings.main_plans(seen)))
+    return 1 if page_timings.missed(seen) else 0
 
 
 def _use(server: Postgres) -> None:

@@ -17,8 +17,8 @@ from django.core.servers.basehttp import ThreadedWSGIServer, WSGIRequestHandler
 from django.db import connection
 from django.test import Client
 
+from .page_timings import Plan, Visit
 from .pages import Page
-from .visits import Plan, Visit
 
 _EXECUTION_TIME = re.compile(r"Execution Time: ([\d.]+) ms")
 

@@ -18,9 +18,9 @@ import django
 import redis
 from kombu import Connection
 
-from tests.servers import NotFound, RabbitMQ, Redis, Server
+from tests.support.servers import NotFound, RabbitMQ, Redis, Server
 
-from .evidence import Evidence, Run, missed, table
+from .findings import Evidence, Run, missed, table
 from .reporting import say, written
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "reliability.md"

@@ -14,10 +14,10 @@ from typing import Any
 import redis
 
 from tests.faults.deployment import Deployment
-from tests.servers import Postgres, Redis, Server
+from tests.support.servers import Postgres, Redis, Server
 
 from . import setup
-from .evidence import Recovery
+from .findings import Recovery
 
 
 class Crew:

@@ -22,10 +22,10 @@ from statistics import median
 
 import django
 
-from tests.nginx import Nginx
-from tests.servers import NotFound
+from tests.support.nginx import Nginx
+from tests.support.servers import NotFound
 
-from .figures import MIB, Measured, missed, table
+from .mirror_report import MIB, Measured, missed, table
 from .reporting import say, written
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not Path("/proc/self/clear_refs").exists():
         sys.exit("dev bench: memory is measured as Linux counts it, in /proc")
     django.setup()
-    from .race import Plan, measure  # It needs Django, which needs the settings.
+    from .comparison import Plan, measure  # It needs Django, which needs the settings.
 
     plan = Plan(
         size=options.size * MIB,

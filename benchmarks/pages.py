@@ -14,7 +14,7 @@ from videojobs.admin import VideoJobAdmin
 from videojobs.admin.changelist.columns import COLUMNS
 from videojobs.admin.changelist.paginator import MOST
 
-from .crowd import ABSENT, COMMON, RARE, RARE_MODEL, Known
+from .dataset import ABSENT, COMMON, RARE, RARE_MODEL, Known
 
 #: Milliseconds that a page may take at the median, where it has a target.
 MOST_TIME = 300.0

@@ -17,14 +17,14 @@ from django.db import DatabaseError, connections
 from django.utils import timezone
 
 from tests.faults.deployment import ALIAS, Deployment, deployed
-from tests.servers import Postgres, Server
+from tests.support.servers import Postgres, Server
 from videojobs.models import JobEvent
 from videojobs.testing import Script, SimulatedProvider, sample
 from videojobs.testing.wire import Reply, Request
 
 from . import setup
-from .evidence import Evidence, Job, Task
 from .faults import Crew, Faults, Recoveries
+from .findings import Evidence, Job, Task
 
 #: Seconds between two looks at the jobs of killed workers, and at everything else.
 TICK = 0.1
@@ -197,7 +197,7 @@ def _site(
         database_url=database_url,
         broker_url=broker.url,
         provider=provider,
-        app="benchmarks.witness",
+        app="benchmarks.recorder",
         # A process more for each video: its time is no part of what is measured here.
         MEDIA_CHECK="false",
         **setup.SETTINGS,

@@ -24,9 +24,9 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("untimed")
 
 pytest_plugins = [
-    "tests.listening",
-    "tests.object_store",
-    "tests.servers",
+    "tests.support.listening",
+    "tests.support.object_store",
+    "tests.support.servers",
     "videojobs.testing.fixtures",
 ]
 

@@ -46,7 +46,7 @@ MUTANTS = [
     ),
     Mutant(
         *("I1", "managers.py", "self.filter(pk=job_id, turn=turn)", "self.filter(pk=job_id)"),
-        "services/test_services.py::test_a_message_that_is_delivered_five_times_checks_once",
+        "services/test_polling.py::test_a_message_that_is_delivered_five_times_checks_once",
     ),
     Mutant(
         *("I1", "managers.py", " or job.claimed_until is not None:\n", ":\n"),
@@ -118,7 +118,7 @@ MUTANTS = [
         "services/submitting.py",
         "record(job, status=Status.UNCONFIRMED, due_at=None,",
         "record(job, status=Status.PENDING, due_at=timezone.now(),",
-        "services/test_services.py::test_after_an_answer_that_leaves_it_open_nothing_is_ever_sent_again",
+        "services/test_submitting.py::test_after_an_answer_that_leaves_it_open_nothing_is_ever_sent_again",
     ),
     Mutant(
         "I5",
@@ -126,7 +126,7 @@ MUTANTS = [
         "if job.status == Status.SUBMITTING:",
         "if job.status == Status.SUBMITTING and VideoJob.objects.transition("
         "job, status=Status.PENDING, due_at=now):",
-        "operations/test_operations.py::test_a_create_call_that_was_lost_with_its_worker_is_never_sent_again",
+        "operations/test_sweeping.py::test_a_create_call_that_was_lost_with_its_worker_is_never_sent_again",
     ),
     Mutant(
         *("I5", "managers.py", 'changes["status"] = Status.SUBMITTING', "pass"),
@@ -137,16 +137,16 @@ MUTANTS = [
         "providers/test_client.py::test_a_create_call_goes_over_a_connection_of_its_own",
     ),
     Mutant(
-        *("I5", "admin/asking.py", '"turn": int(turn)}', "}"),
-        "test_acts.py::test_an_answer_is_about_the_jobs_as_they_were_shown",
+        *("I5", "admin/actions/confirmation.py", '"turn": int(turn)}', "}"),
+        "admin/test_actions.py::test_an_answer_is_about_the_jobs_as_they_were_shown",
     ),
     Mutant(
         *("I5", "operations/manual.py", "{latest or 'first'}", "{timezone.now()}"),
-        "test_acts.py::test_an_order_that_is_sent_twice_leads_to_the_same_job",
+        "admin/test_actions.py::test_an_order_that_is_sent_twice_leads_to_the_same_job",
     ),
     Mutant(
-        *("I5", "admin/asking.py", "return latest == repeat or", "return True or"),
-        "test_acts.py::test_an_order_is_void_once_somebody_else_has_placed_it",
+        *("I5", "admin/actions/confirmation.py", "return latest == repeat or", "return True or"),
+        "admin/test_actions.py::test_an_order_is_void_once_somebody_else_has_placed_it",
     ),
     Mutant(
         *("I5", _GENERATE_AGAIN, "if latest and not", "if False and not"),
@@ -155,7 +155,7 @@ MUTANTS = [
     # No error of transport, of HTTP or of ours sets `failed`.
     Mutant(
         *("I6", "providers/client.py", "reply.status not in _NO_REFUSAL and refusal", "refusal"),
-        "services/test_services.py::test_after_an_answer_that_leaves_it_open_nothing_is_ever_sent_again",
+        "services/test_submitting.py::test_after_an_answer_that_leaves_it_open_nothing_is_ever_sent_again",
     ),
     Mutant(
         "I6",
@@ -163,7 +163,7 @@ MUTANTS = [
         '    if refusal := _refusal(answer):\n        raise ProviderError(f"the provider answers: '
         '{refusal}")\n    return',
         "    return",
-        "services/test_services.py::test_no_trouble_on_the_way_fails_a_job",
+        "services/test_polling.py::test_no_trouble_on_the_way_fails_a_job",
     ),
     Mutant(
         "I6",
@@ -171,7 +171,7 @@ MUTANTS = [
         'changes: dict[str, Any] = {"error_count": errors}',
         'changes: dict[str, Any] = {"error_count": errors, "status": Status.FAILED, '
         '"due_at": None}',
-        "services/test_services.py::test_a_provider_that_is_down_fails_no_job",
+        "services/test_polling.py::test_a_provider_that_is_down_fails_no_job",
     ),
     # No status goes back.
     Mutant(
@@ -179,7 +179,7 @@ MUTANTS = [
         "states.py",
         "return old if (old, new) == (Status.PROCESSING, Status.QUEUED) else new",
         "return new",
-        "services/test_services.py::test_a_step_back_is_tolerated_and_not_recorded",
+        "services/test_polling.py::test_a_step_back_is_tolerated_and_not_recorded",
     ),
     Mutant(
         "I7",
@@ -218,11 +218,11 @@ MUTANTS = [
         "services/mirroring.py",
         '    _leave_no_orphan(job, _files(stored["output"], stored["poster"]))\n',
         "",
-        "services/test_services.py::test_a_job_that_was_deleted_while_its_file_was_stored_leaves_none",
+        "services/test_mirroring.py::test_a_job_that_was_deleted_while_its_file_was_stored_leaves_none",
     ),
     Mutant(
         *("I8", "services/mirroring.py", "    _leave_nothing_false(job, stored)\n", "    pass\n"),
-        "services/test_services.py::test_a_file_that_came_too_late_over_one_with_other_bytes_is_fetched_again",
+        "services/test_mirroring.py::test_a_file_that_came_too_late_over_one_with_other_bytes_is_fetched_again",
     ),
     Mutant(
         *("I8", "mirror/download.py", "(first, last) == (self.size, total - 1)", "True"),
@@ -235,11 +235,11 @@ MUTANTS = [
     # No key and no signed query anywhere.
     Mutant(
         *("I9", "sanitize.py", 'text = text.replace(conf.API_KEY, "[key]")', "pass"),
-        "services/test_services.py::test_no_secret_is_written_down",
+        "services/test_all_steps.py::test_no_secret_is_written_down",
     ),
     Mutant(
         *("I9", "sanitize.py", "if query and of_url else", "if False else"),
-        "services/test_services.py::test_no_secret_is_written_down",
+        "services/test_all_steps.py::test_no_secret_is_written_down",
     ),
     Mutant(
         *(
@@ -257,11 +257,11 @@ MUTANTS = [
             "if not is_present(url):",
             "if False:",
         ),
-        "services/test_services.py::test_the_key_never_goes_to_another_provider",
+        "services/test_polling.py::test_the_key_never_goes_to_another_provider",
     ),
     Mutant(
         *("I9", "services/recording.py", 'traced = redact("".join(', 'traced = str("".join('),
-        "services/test_services.py::test_what_a_mistake_of_ours_says_is_logged_with_its_traceback_and_"
+        "services/test_polling.py::test_what_a_mistake_of_ours_says_is_logged_with_its_traceback_and_"
         "without_secrets",
     ),
     Mutant(
@@ -271,7 +271,7 @@ MUTANTS = [
             'return clean(f"unexpected error: {type(error).__name__}: {error}")',
             'return f"unexpected error: {type(error).__name__}: {error}"',
         ),
-        "services/test_services.py::test_what_a_mistake_of_ours_says_is_written_down_without_secrets",
+        "services/test_polling.py::test_what_a_mistake_of_ours_says_is_written_down_without_secrets",
     ),
     Mutant(
         *(
@@ -287,8 +287,8 @@ MUTANTS = [
         "http/test_transport.py::test_headers_that_can_t_be_parsed_bring_no_url_into_the_log",
     ),
     Mutant(
-        *("I9", "admin/page.py", "redact(event.reason)", "event.reason"),
-        "test_admin.py::test_no_key_and_no_signed_query_is_shown",
+        *("I9", "admin/detail/context.py", "redact(event.reason)", "event.reason"),
+        "admin/test_detail.py::test_no_key_and_no_signed_query_is_shown",
     ),
     # No call and no file copy inside a transaction.
     Mutant(
@@ -306,7 +306,7 @@ MUTANTS = [
         "        with breaker.asking(job, probed):\n            answer",
         "        from django.db import transaction\n"
         "        with transaction.atomic(), breaker.asking(job, probed):\n            answer",
-        "services/test_services.py::test_no_call_and_no_file_copy_happens_inside_a_transaction",
+        "services/test_all_steps.py::test_no_call_and_no_file_copy_happens_inside_a_transaction",
     ),
 ]
 

@@ -3,7 +3,7 @@ from uuid import UUID
 import pytest
 from django.utils import timezone
 
-from tests import jobs
+from tests.support import jobs
 from videojobs import conditions
 from videojobs.models import VideoJob
 

@@ -12,7 +12,7 @@ from django.core.management import CommandError, call_command
 from django.db import connection, connections
 from django.utils import timezone
 
-from tests import jobs
+from tests.support import jobs
 from videojobs import operations, services
 from videojobs.models import ProviderHold, VideoJob
 from videojobs.providers import client

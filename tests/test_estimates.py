@@ -10,7 +10,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from tests import jobs
+from tests.support import jobs
 from videojobs import estimates
 from videojobs.models import ProviderHold, VideoJob
 

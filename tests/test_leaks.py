@@ -1,7 +1,7 @@
 """I9: no key and no signed query in any log, event, error, page or exception text.
 
-`tests.listening` hears whatever any test makes the app let out, and here it is asked what it has
-heard. Its other tests let a secret out on purpose, over each channel, and see that it is noticed.
+`tests.support.listening` hears what the app lets out in any test, and here it is asked what it has
+heard. The other tests let a secret out on purpose, over each channel, and see that it is noticed.
 """
 
 import html
@@ -29,9 +29,9 @@ from videojobs.exceptions import InvalidTransition
 from videojobs.models import VideoJob
 from videojobs.testing import Script, SimulatedProvider
 
-from . import jobs
-from .leaks import MADE_UP, Collector, said_by
-from .listening import LAST, LEAST, too_quiet
+from .support import jobs
+from .support.leaks import MADE_UP, Collector, said_by
+from .support.listening import LAST, LEAST, too_quiet
 
 ROOT = Path(__file__).resolve().parent.parent
 KEY = "sk-51c0ffee"
@@ -321,13 +321,13 @@ def test_an_error_s_whole_story_is_looked_at() -> None:
 def last_test_of(directory: Path, *arguments: str, code: str = "") -> str:
     """The output of a run in which all other tests are `code`."""
     (directory / "test_all.py").write_text(
-        "import logging\nfrom tests.leaks import MADE_UP\n"
+        "import logging\nfrom tests.support.leaks import MADE_UP\n"
         f"from tests.test_leaks import {LAST}\n{code}"
     )
     (directory / "pytest.ini").write_text(
         f"[pytest]\ntestpaths = .\npythonpath = {ROOT}\nDJANGO_SETTINGS_MODULE = tests.settings\n"
     )
-    command = [sys.executable, "-m", "pytest", "-vv", "-p", "tests.listening", *arguments]
+    command = [sys.executable, "-m", "pytest", "-vv", "-p", "tests.support.listening", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         command, cwd=directory, capture_output=True, text=True, env=environment, timeout=100
@@ -367,7 +367,7 @@ def test_a_run_of_faults_in_which_no_log_is_heard_fails(
 ) -> None:
     (tmp_path / "tests" / "faults").mkdir(parents=True)
     (tmp_path / "tests" / "test_leaks.py").write_text(
-        "from tests.listening import too_quiet\n"
+        "from tests.support.listening import too_quiet\n"
         f"def {LAST}(heard, pytestconfig): assert too_quiet(pytestconfig, heard) == {{}}"
     )
 

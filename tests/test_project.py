@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-# Without the key: no test prints one, see `tests.leaks`.
+# Without the key: no test prints one, see `tests.support.leaks`.
 SHOW = (
     "from django.conf import settings; settings.VIDEOJOBS.pop('API_KEY', None); "
     "print(getattr(settings, '{}'))"

@@ -16,7 +16,7 @@ from celery import Celery
 from django.db import transaction
 from django.utils import timezone
 
-from tests.raw_server import within
+from tests.support.raw_server import within
 from videojobs import queue
 from videojobs.queue import TASKS, WakeUp
 

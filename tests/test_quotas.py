@@ -10,7 +10,7 @@ from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from tests import jobs
+from tests.support import jobs
 from videojobs.exceptions import SpendLimitReached
 from videojobs.models import JobEvent, SpendGuard, VideoJob
 

@@ -17,7 +17,7 @@ from django.test import RequestFactory
 from kombu import Queue
 from pytest_django import Settings
 
-from tests.servers import Redis
+from tests.support.servers import Redis
 from videojobs import signals, tasks
 from videojobs.conf import DEFAULTS
 from videojobs.models import VideoJob

@@ -25,8 +25,8 @@ from pytest_django import Settings
 from pytest_django.live_server_helper import LiveServer
 from time_machine import travel
 
-from tests.jobs import make
-from tests.nginx import Nginx, serving
+from tests.support.jobs import make
+from tests.support.nginx import Nginx, serving
 from videojobs.mirror import pipeline
 from videojobs.models import VideoJob
 from videojobs.testing import SAMPLE

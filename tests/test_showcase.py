@@ -14,7 +14,7 @@ from pytest_django import Settings
 
 from project.showcase.models import Postcard
 from project.showcase.views import PER_PAGE
-from tests import jobs
+from tests.support import jobs
 from videojobs import services, signals
 from videojobs.models import VideoJob
 from videojobs.testing import Script, SimulatedProvider

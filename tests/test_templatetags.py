@@ -11,7 +11,7 @@ from django.urls import reverse
 from django.utils import timezone, translation
 from pytest_django import Settings
 
-from tests import jobs
+from tests.support import jobs
 from videojobs.models import VideoJob
 
 pytestmark = pytest.mark.django_db

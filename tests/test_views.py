@@ -16,7 +16,7 @@ from django.urls import reverse
 from django.utils import timezone
 from pytest_django import Settings
 
-from tests import jobs
+from tests.support import jobs
 from videojobs.models import VideoJob
 
 pytestmark = pytest.mark.django_db

@@ -10,8 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.processes import running_as_root
-from tests.servers import missing
+from tests.support.processes import running_as_root
+from tests.support.servers import missing
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT = 100.0

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from typing import Self
 
-from tests.raw_server import answer, redirect
+from tests.support.raw_server import answer, redirect
 from videojobs.testing import SAMPLE
 
 #: What web servers, a proxy and servers of other protocols listen on.

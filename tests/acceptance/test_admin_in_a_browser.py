@@ -13,9 +13,9 @@ from django.test import Client
 from playwright.sync_api import Browser, FloatRect, Locator, Page, expect
 from pytest_django import Settings
 
-from tests import jobs
-from tests.browser import PHONE, Visit, visiting
-from tests.object_store import Bucket
+from tests.support import jobs
+from tests.support.browser import PHONE, Visit, visiting
+from tests.support.object_store import Bucket
 from videojobs.models import VideoJob
 
 pytestmark = pytest.mark.django_db(transaction=True)

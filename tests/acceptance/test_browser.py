@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from playwright.sync_api import Browser
 
-from tests.browser import PHONE, visiting
+from tests.support.browser import PHONE, visiting
 
 PAGES = {
     "/good": '<img alt="A kitten" src="data:,">',

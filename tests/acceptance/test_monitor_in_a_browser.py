@@ -15,8 +15,8 @@ from django.test import Client
 from django.utils import timezone
 from playwright.sync_api import Browser, FloatRect, Locator, Page, expect
 
-from tests import jobs
-from tests.browser import Visit, visiting
+from tests.support import jobs
+from tests.support.browser import Visit, visiting
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import REQUIRE_ALL
+from tests.support.servers import REQUIRE_ALL
 
 from . import network
 

@@ -19,11 +19,11 @@ from playwright.sync_api import Browser
 from pytest_django import Settings
 
 from project.showcase.models import Postcard
-from tests import jobs
 from tests.acceptance.test_admin_in_a_browser import LIST, page_of
-from tests.browser import visiting
-from tests.scenes import scene
-from tests.videos import make_video
+from tests.support import jobs
+from tests.support.browser import visiting
+from tests.support.scenes import scene
+from tests.support.videos import make_video
 from videojobs import services
 from videojobs.models import VideoJob
 from videojobs.testing import Script, SimulatedProvider

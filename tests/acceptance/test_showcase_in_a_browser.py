@@ -10,9 +10,9 @@ import pytest
 from playwright.sync_api import Browser, Route, expect
 
 from project.showcase.models import Postcard
-from tests import jobs
 from tests.acceptance.test_commands_of_the_site import served, surroundings
-from tests.browser import PHONE, visiting
+from tests.support import jobs
+from tests.support.browser import PHONE, visiting
 from videojobs.models import VideoJob
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from tests.addresses import FORBIDDEN, PUBLIC
+from tests.support.addresses import FORBIDDEN, PUBLIC
 
 from .fetching import CDN, CDN_ADDRESS, Case
 from .network import SILENT

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.servers import missing
+from tests.support.servers import missing
 
 from .deployment import ROOT
 

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 import django
 
-from tests.processes import descendants_of
+from tests.support.processes import descendants_of
 from videojobs.testing.crashes import resolve
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 from pytest_django import DjangoDbBlocker
 
-from tests.servers import Redis
+from tests.support.servers import Redis
 from videojobs.testing import Script, SimulatedProvider, Supervisor, sample
 from videojobs.testing.crashes import POINTS, deaths, is_over, variables
 

@@ -14,7 +14,7 @@ import pytest
 from django.db import connections
 from pytest_django import DjangoDbBlocker
 
-from tests.servers import Postgres, Redis, obtain
+from tests.support.servers import Postgres, Redis, obtain
 from videojobs.testing import Call, Script, SimulatedProvider, sample
 
 from .deployment import ALIAS, PATH, Deployment, deployed

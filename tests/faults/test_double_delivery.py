@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import Redis
+from tests.support.servers import Redis
 from videojobs.testing import Script, SimulatedProvider, sample
 
 from .deployment import PATH, Deployment, deployed

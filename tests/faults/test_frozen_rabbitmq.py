@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 from pytest_django import DjangoDbBlocker
 
-from tests.servers import Postgres, RabbitMQ, obtain
+from tests.support.servers import Postgres, RabbitMQ, obtain
 from videojobs.testing import Script, SimulatedProvider, sample
 
 from .deployment import Deployment, deployed

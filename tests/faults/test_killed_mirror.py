@@ -22,10 +22,10 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from tests import jobs
-from tests.object_store import Bucket, ObjectStore
-from tests.processes import wait_for_end_of
-from tests.videos import pyav
+from tests.support import jobs
+from tests.support.object_store import Bucket, ObjectStore
+from tests.support.processes import wait_for_end_of
+from tests.support.videos import pyav
 from videojobs import operations, services
 from videojobs.models import VideoJob
 from videojobs.testing import Script, SimulatedProvider, Truncate, sample

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pytest_django import DjangoDbBlocker
 
-from tests.servers import Redis
+from tests.support.servers import Redis
 from videojobs.testing import Hang, Script, SimulatedProvider
 
 from .deployment import deployed

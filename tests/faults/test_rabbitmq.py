@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from pytest_django import DjangoDbBlocker
 
-from tests import servers
-from tests.servers import Postgres, RabbitMQ
+from tests.support import servers
+from tests.support.servers import Postgres, RabbitMQ
 from videojobs.testing import Script, SimulatedProvider, sample
 
 from .deployment import Deployment, deployed

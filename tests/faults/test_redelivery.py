@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from pytest_django import DjangoDbBlocker
 
-from tests.servers import Postgres, Redis, obtain
+from tests.support.servers import Postgres, Redis, obtain
 from videojobs.testing import Script, SimulatedProvider
 
 from .celery_versions import NEWEST, OLDEST, path_of

@@ -15,7 +15,7 @@ import pytest
 import redis
 from pytest_django import DjangoDbBlocker
 
-from tests.servers import Postgres, Redis, obtain
+from tests.support.servers import Postgres, Redis, obtain
 from videojobs.testing import Script, SimulatedProvider, sample
 
 from .celery_versions import NEWEST, OLDEST, path_of

@@ -13,7 +13,7 @@ import redis
 from django.utils import timezone
 from pytest_django import DjangoDbBlocker
 
-from tests.servers import Redis, obtain
+from tests.support.servers import Redis, obtain
 from videojobs.testing import Script, SimulatedProvider, sample
 
 from .deployment import Deployment, deployed

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.addresses import FORBIDDEN, PUBLIC
+from tests.support.addresses import FORBIDDEN, PUBLIC
 from videojobs.exceptions import ForbiddenAddress
 from videojobs.http import addresses
 

@@ -20,7 +20,7 @@ import time_machine
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.raw_server import (
+from tests.support.raw_server import (
     CHUNKED,
     OK,
     Answers,

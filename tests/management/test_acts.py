@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests import jobs
 from tests.management.run import run
+from tests.support import jobs
 from videojobs.models import VideoJob
 
 pytestmark = pytest.mark.django_db

@@ -5,7 +5,7 @@ from uuid import UUID
 import pytest
 from django.core.management import CommandError
 
-from tests import jobs
+from tests.support import jobs
 from videojobs.management.lookup import find_job, find_jobs
 
 pytestmark = pytest.mark.django_db

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests import jobs
 from tests.management.run import run
+from tests.support import jobs
 from videojobs.models import VideoJob
 
 pytestmark = pytest.mark.django_db

@@ -8,8 +8,8 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from tests import jobs
 from tests.management.run import run
+from tests.support import jobs
 
 pytestmark = pytest.mark.django_db
 

@@ -10,8 +10,8 @@ import pytest
 from django.core.files.storage import FileSystemStorage, Storage
 from django.utils import timezone
 
-from tests import jobs
 from tests.management.run import run
+from tests.support import jobs
 from videojobs.models import VideoJob
 
 pytestmark = pytest.mark.django_db

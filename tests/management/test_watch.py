@@ -11,8 +11,8 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from tests import jobs
 from tests.management.run import run
+from tests.support import jobs
 from videojobs.management import progress
 from videojobs.models import ProviderHold, VideoJob
 

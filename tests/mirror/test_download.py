@@ -9,8 +9,17 @@ from typing import Any
 
 import pytest
 
-from tests import jobs
-from tests.raw_server import CHUNKED, RawServer, answer, drip, redirect, reset, silence, within
+from tests.support import jobs
+from tests.support.raw_server import (
+    CHUNKED,
+    RawServer,
+    answer,
+    drip,
+    redirect,
+    reset,
+    silence,
+    within,
+)
 from videojobs.exceptions import (
     DownloadError,
     NotSent,

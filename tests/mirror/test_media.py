@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from tests.videos import (
+from tests.support.videos import (
     box,
     colours,
     decoded,

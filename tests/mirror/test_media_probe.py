@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.videos import make_video, pyav, with_data_elsewhere
+from tests.support.videos import make_video, pyav, with_data_elsewhere
 from videojobs.exceptions import DownloadError, OutputRefused
 from videojobs.mirror import media, media_probe
 from videojobs.mirror.media import Media, inspect

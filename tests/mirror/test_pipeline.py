@@ -18,8 +18,8 @@ import pytest
 from django.core.files.base import ContentFile
 from django.core.files.storage import FileSystemStorage, InMemoryStorage, Storage
 
-from tests import jobs
-from tests.raw_server import CHUNKED, RawServer, answer, drip, redirect, reset
+from tests.support import jobs
+from tests.support.raw_server import CHUNKED, RawServer, answer, drip, redirect, reset
 from videojobs.exceptions import (
     DownloadError,
     NotSent,

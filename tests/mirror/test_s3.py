@@ -11,9 +11,9 @@ import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 from django.core.files.base import ContentFile
 
-from tests import jobs
-from tests.object_store import Bucket, ObjectStore
-from tests.raw_server import RawServer, answer
+from tests.support import jobs
+from tests.support.object_store import Bucket, ObjectStore
+from tests.support.raw_server import RawServer, answer
 from videojobs.mirror import partial_files, pipeline, s3
 from videojobs.mirror.pipeline import Download
 from videojobs.testing import SAMPLE, sample

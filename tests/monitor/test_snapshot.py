@@ -12,7 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django import Settings
 
-from tests import jobs
+from tests.support import jobs
 from videojobs import monitor
 from videojobs.models import JobEvent, VideoJob
 from videojobs.monitor import histogram

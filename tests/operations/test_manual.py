@@ -11,8 +11,8 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from tests import jobs
-from tests.races import meanwhile
+from tests.support import jobs
+from tests.support.races import meanwhile
 from videojobs import conditions, operations, services
 from videojobs.exceptions import SpendLimitReached
 from videojobs.models import JobEvent, ProviderHold, VideoJob

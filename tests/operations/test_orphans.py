@@ -15,8 +15,8 @@ from django.core.files.base import ContentFile
 from django.core.files.storage import FileSystemStorage, storages
 from django.utils import timezone
 
-from tests import jobs
-from tests.object_store import Bucket
+from tests.support import jobs
+from tests.support.object_store import Bucket
 from videojobs import operations
 from videojobs.models import VideoJob
 from videojobs.operations import orphans

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from django.utils import timezone, translation
 
-from tests import jobs
+from tests.support import jobs
 from videojobs.models import VideoJob
 from videojobs.presentation import descriptions, humanize
 from videojobs.presentation.humanize import NOTHING

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from tests import jobs
+from tests.support import jobs
 from videojobs.models import ProviderHold
 from videojobs.presentation import alerts
 

@@ -13,7 +13,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from tests import jobs
+from tests.support import jobs
 from videojobs import conditions, monitor
 from videojobs.admin.monitor import figures
 from videojobs.models import ProviderHold, VideoJob

@@ -17,7 +17,15 @@ from hypothesis import example, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from tests.raw_server import RawServer, answer, drip, make_certificate, reset, silence, within
+from tests.support.raw_server import (
+    RawServer,
+    answer,
+    drip,
+    make_certificate,
+    reset,
+    silence,
+    within,
+)
 from videojobs.exceptions import (
     ForeignEndpoint,
     InvalidAnswer,

@@ -9,7 +9,7 @@ import time_machine
 from django.db import InterfaceError, OperationalError, connection, transaction
 from django.utils import timezone
 
-from tests import jobs
+from tests.support import jobs
 from videojobs import holds, services
 from videojobs.conf import conf
 from videojobs.exceptions import KeyRejected

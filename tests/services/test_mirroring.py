@@ -1,196 +1,488 @@
-"""The mirror step with the media check in it: what is found is recorded, what is made is kept."""
+"""How an output is kept, and what a lost or late worker leaves."""
 
-from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 from django.core.files.storage import FileSystemStorage
+from django.utils import timezone
 
-from tests import jobs
-from videojobs import operations, services
-from videojobs.mirror import media
+from videojobs import operations, signals
+from videojobs.mirror import pipeline as mirroring
 from videojobs.models import VideoJob
-from videojobs.testing import SAMPLE, Script, SimulatedProvider, sample
+from videojobs.services.heartbeat import KeptClaim
+from videojobs.states import MirrorStatus
+from videojobs.testing import (
+    SAMPLE,
+    Answer,
+    Drop,
+    Reset,
+    Script,
+    Truncate,
+)
+
+from .steps import (
+    MeddledProvider,
+    before_the_record,
+    changes,
+    completed,
+    files,
+    last_reason,
+    lose_the_worker,
+    record_it,
+    run,
+    seconds_until,
+    take_it,
+    tracked,
+)
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-class NoPictures(FileSystemStorage):
-    """A storage that has no room for posters."""
-
-    def _save(self, name: str, content: Any) -> str:
-        if name.endswith(".jpg"):
-            raise OSError(28, "No space left on device")
-        saved: str = super()._save(name, content)  # type: ignore[misc]
-        return saved
-
-
-@pytest.fixture
-def provider(settings: Any) -> Iterator[SimulatedProvider]:
-    with SimulatedProvider() as provider:
-        settings.VIDEOJOBS = {**jobs.asked_at(provider), "MEDIA_CHECK": True}
-        yield provider
-
-
-def completed(provider: SimulatedProvider, **options: Any) -> VideoJob:
-    provider.add_task("proj_1", Script(["completed"], **options))
-    return run(VideoJob.objects.track("proj_1"))
-
-
-def run(job: VideoJob) -> VideoJob:
-    getattr(services, job.step)(str(job.pk), job.turn)
-    return VideoJob.objects.filter(pk=job.pk).first() or job
-
-
-def files(media_root: Path) -> set[str]:
-    return {path.name for path in media_root.rglob("*") if path.is_file()}
-
-
-def after_the_look(act: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Something happens when a worker has looked at its download, and before it stores it."""
-    inspect = media.inspect
-
-    def looked(*args: Any) -> Any:
-        found = inspect(*args)
-        act()
-        return found
-
-    monkeypatch.setattr(media, "inspect", looked)
-
-
-def test_what_is_found_in_a_video_is_recorded(provider: SimulatedProvider) -> None:
+def test_a_video_is_stored_as_the_provider_served_it(
+    provider: MeddledProvider, media_root: Path
+) -> None:
     job = run(completed(provider))
 
-    assert (job.mirror_status, job.output_sha256) == ("stored", provider.sha256("proj_1"))
-    found = (job.output_width, job.output_height, job.output_codec, job.output_duration)
-    assert found == (320, 180, "h264", pytest.approx(3.0, abs=0.1))
+    assert (job.status, job.mirror_status, job.due_at) == ("completed", "stored", None)
+    assert (job.output_size, job.output_sha256) == (len(SAMPLE), provider.sha256("proj_1"))
+    assert (media_root / str(job.output.name)).read_bytes() == SAMPLE
+    assert job.output.name == f"{job.output_stem}.mp4"
+    assert job.content_type == "video/mp4"
+    assert job.mirrored_at is not None
+    assert changes(job, "mirror") == [("due", "stored")]
+    assert len(files(media_root)) == 1
 
 
-def test_a_poster_lies_beside_its_video(provider: SimulatedProvider, media_root: Path) -> None:
-    job = run(completed(provider))
+def test_the_url_of_the_verdict_is_used_without_asking_again(provider: MeddledProvider) -> None:
+    run(completed(provider))
 
-    assert job.poster.name == f"{job.output_stem}.jpg"
-    assert Path(job.poster.path).read_bytes().startswith(b"\xff\xd8\xff")
-    assert files(media_root) == {f"{job.pk}.mp4", f"{job.pk}.jpg"}
+    assert (provider.checks("proj_1"), provider.downloads("proj_1")) == (1, 1)
+    assert provider.leaks == []
 
 
-def test_a_wake_up_that_is_delivered_five_times_downloads_once(
-    provider: SimulatedProvider,
+BROKEN = {
+    "drop": Drop(),
+    "reset": Reset(),
+    "broken off": Truncate(0),
+    "500": Answer(500),
+    "503": Answer(503, "busy", {"Retry-After": "20"}),
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN)
+def test_a_failed_download_is_repaired_with_a_fresh_url_and_without_generating(
+    broken: Any, provider: MeddledProvider, media_root: Path
+) -> None:
+    job = run(completed(provider, downloads=[broken]))
+    assert (job.status, job.mirror_status, job.error_count) == ("completed", "due", 1)
+    assert 25 < seconds_until(job) <= 30
+    assert files(media_root) == []
+    assert last_reason(job) != ""
+
+    job = run(job)
+
+    assert (job.mirror_status, job.error_count) == ("stored", 0)
+    assert job.output_sha256 == provider.sha256("proj_1")
+    assert (provider.checks("proj_1"), provider.creates) == (2, [])
+
+
+def test_a_dead_url_is_replaced_by_a_fresh_one(provider: MeddledProvider) -> None:
+    job = run(completed(provider, dead_urls=1))
+    assert (job.mirror_status, provider.downloads("proj_1")) == ("due", 0)
+
+    job = run(job)
+
+    assert (job.mirror_status, provider.downloads("proj_1")) == ("stored", 1)
+
+
+def test_a_host_that_asks_to_wait_is_left_alone(provider: MeddledProvider) -> None:
+    job = run(completed(provider, downloads=[Answer(503, "busy", {"Retry-After": "300"})]))
+
+    assert 295 < seconds_until(job) <= 300
+
+
+@pytest.mark.parametrize("word", ["failed", "processing", "completed"])
+def test_a_provider_that_names_no_output_any_more_changes_no_verdict(
+    word: str, provider: MeddledProvider
+) -> None:
+    job = run(completed(provider, dead_urls=1))
+    url = "http://127.0.0.1:9/a.mp4" if word != "completed" else None
+    answer = Answer(200, {"id": "proj_1", "status": word, "video_url": url, "error": "gone"})
+    provider.set_script("proj_1", Script([answer]))
+
+    job = run(job)
+
+    assert (job.status, job.mirror_status, job.error) == ("completed", "due", "")
+    assert last_reason(job) == "the provider names no URL for the output"
+
+
+def test_attempts_that_are_used_up_fail_the_download_and_not_the_job(
+    provider: MeddledProvider, settings: Any, media_root: Path
+) -> None:
+    settings.VIDEOJOBS = {**settings.VIDEOJOBS, "MIRROR_ATTEMPTS": 3}
+    told: list[str] = []
+    signals.mirror_failed.connect(note := lambda reason, **_: told.append(reason), weak=False)
+
+    job = run(completed(provider, downloads=[Reset()] * 9), times=3)
+
+    signals.mirror_failed.disconnect(note)
+    assert (job.status, job.mirror_status, job.due_at) == ("completed", "failed", None)
+    assert (provider.downloads("proj_1"), len(told)) == (3, 1)
+    assert told[0] == last_reason(job)
+    assert files(media_root) == []
+
+
+@pytest.mark.parametrize("output", [b"<html>Not found</html>", SAMPLE * 200])
+def test_what_is_no_video_or_too_large_is_refused_at_once(
+    output: bytes, provider: MeddledProvider, settings: Any, media_root: Path
+) -> None:
+    settings.VIDEOJOBS = {**settings.VIDEOJOBS, "MAX_OUTPUT_BYTES": len(SAMPLE) * 100}
+
+    job = run(completed(provider, output=output))
+
+    assert (job.status, job.mirror_status, job.mirror_attempts) == ("completed", "failed", 1)
+    assert files(media_root) == []
+
+
+def test_an_address_that_is_not_allowed_is_refused_at_once(
+    provider: MeddledProvider, settings: Any
+) -> None:
+    job = completed(provider)
+    settings.VIDEOJOBS = {**settings.VIDEOJOBS, "ALLOWED_PRIVATE_NETWORKS": []}
+
+    job = run(job)
+
+    assert (job.mirror_status, provider.downloads("proj_1")) == ("failed", 0)
+
+
+def test_a_job_that_was_deleted_during_its_download_leaves_no_file(
+    provider: MeddledProvider, media_root: Path
+) -> None:
+    job = completed(provider)
+    provider.meanwhile = lambda: VideoJob.objects.all().delete()
+
+    run(job)
+
+    assert files(media_root) == []
+
+
+def test_a_job_that_was_deleted_while_its_file_was_stored_leaves_none(
+    provider: MeddledProvider, media_root: Path
 ) -> None:
     job = completed(provider)
 
-    for _ in range(5):
-        services.mirror(str(job.pk), job.turn)
+    with before_the_record(lambda: VideoJob.objects.all().delete(), nth=3):
+        run(job)
 
-    assert provider.downloads("proj_1") == 1
+    assert not VideoJob.objects.exists()
+    assert files(media_root) == []
 
 
-def test_without_the_check_a_video_is_stored_without_what_it_tells(
-    provider: SimulatedProvider, settings: Any, media_root: Path
+def test_a_download_that_was_taken_over_is_dropped_and_done_by_the_other(
+    provider: MeddledProvider, media_root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    settings.VIDEOJOBS = {**settings.VIDEOJOBS, "MEDIA_CHECK": False}
+    caplog.set_level("INFO", "videojobs")
+    job = completed(provider)
+    provider.meanwhile = lose_the_worker
 
-    job = run(completed(provider))
+    job = run(job)
+    assert (job.mirror_status, job.claimed_until, files(media_root)) == ("due", None, [])
+    assert "was taken over during its download" in caplog.text
+    job = run(job)
 
-    assert (job.mirror_status, job.output_width, job.output_codec) == ("stored", None, "")
-    assert files(media_root) == {f"{job.pk}.mp4"}
+    assert (job.mirror_status, len(files(media_root))) == ("stored", 1)
+    assert changes(job, "mirror") == [("due", "stored")]
 
 
-def test_a_video_that_was_cut_at_its_host_is_fetched_again(
-    provider: SimulatedProvider, media_root: Path
+def test_a_worker_killed_between_storing_and_recording_leaves_one_file(
+    provider: MeddledProvider, media_root: Path
 ) -> None:
-    job = run(completed(provider, actual_duration=5.0))
-    assert (job.status, job.mirror_status, job.error_count) == ("completed", "due", 1)
-    assert "3.0 s long" in job.events.get(kind="note").reason
-    assert files(media_root) == set()
-    provider.set_script("proj_1", Script(["completed"], actual_duration=3.0))
+    def killed() -> None:
+        raise SystemExit
 
-    VideoJob.objects.filter(pk=job.pk).update(actual_duration=3.0)
-    job.refresh_from_db()
+    job = completed(provider)
+    with before_the_record(killed, nth=3), suppress(SystemExit):
+        run(job)
+    assert len(files(media_root)) == 1
+    lose_the_worker()
+
+    job = run(job)
+
+    assert (job.mirror_status, job.output_sha256) == ("stored", provider.sha256("proj_1"))
+    assert [path.name for path in files(media_root)] == [f"{job.pk}.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "left"), [({"mirror_status": "failed"}, 0), ({"due_at": timezone.now()}, 1)]
+)
+def test_a_file_that_came_too_late_stays_only_if_somebody_will_find_it(
+    verdict: dict[str, Any], left: int, provider: MeddledProvider, media_root: Path
+) -> None:
+    job = completed(provider)
+
+    with before_the_record(take_it(**verdict), nth=3):
+        job = run(job)
+
+    assert job.mirror_status != MirrorStatus.STORED
+    assert len(files(media_root)) == left
+
+
+def test_a_file_that_came_too_late_stays_if_another_worker_recorded_it(
+    provider: MeddledProvider, media_root: Path
+) -> None:
+    job = completed(provider)
+    record = record_it(job, provider.sha256("proj_1"))
+
+    with before_the_record(record, nth=3):
+        job = run(job)
+
+    assert job.mirror_status == MirrorStatus.STORED
+    assert len(files(media_root)) == 1
+
+
+def test_a_file_that_came_too_late_over_one_with_other_bytes_is_fetched_again(
+    provider: MeddledProvider, media_root: Path
+) -> None:
+    job = completed(provider)
+    record = record_it(job, "f" * 64)
+    with before_the_record(record, nth=3):
+        job = run(job)
+    assert (job.mirror_status, job.mirror_attempts) == ("due", 0)
+    assert "different bytes" in job.events.get(kind="mirror", new="due").reason
+
+    job = run(job)
+
+    assert (job.mirror_status, job.output_sha256) == ("stored", provider.sha256("proj_1"))
+    assert len(files(media_root)) == 1
+
+
+def test_a_late_worker_that_fails_to_store_has_other_bytes_fetched_again(
+    provider: MeddledProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = completed(provider)
+    record = record_it(job, "f" * 64)
+
+    def fail_late(*_: Any) -> str:
+        record()
+        # To have a name for its own bytes, it has taken away the other ones.
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(mirroring, "store", fail_late)
+    job = run(job)
+
+    assert (job.mirror_status, job.mirror_attempts) == ("due", 0)
+    assert "different bytes" in job.events.get(kind="mirror", new="due").reason
+
+
+def test_a_late_worker_that_fails_to_store_leaves_the_same_bytes_alone(
+    provider: MeddledProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, store = completed(provider), mirroring.store
+    record = record_it(job, provider.sha256("proj_1"))
+
+    def fail_late(*args: Any) -> str:
+        store(*args)
+        record()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(mirroring, "store", fail_late)
 
     assert run(job).mirror_status == "stored"
 
 
-def test_a_poster_that_can_t_be_stored_is_no_reason_to_fetch_a_video_again(
-    provider: SimulatedProvider, settings: Any, media_root: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    backend = {"BACKEND": f"{__name__}.NoPictures"}
-    settings.STORAGES = {**settings.STORAGES, "default": backend}
-
-    job = run(completed(provider))
-
-    assert (job.mirror_status, job.poster.name, job.output_width) == ("stored", "", 320)
-    assert files(media_root) == {f"{job.pk}.mp4"}
-    assert f"job={job.pk} has no poster" in caplog.text
-
-
-def test_a_job_that_is_deleted_during_the_look_leaves_no_file(
-    provider: SimulatedProvider, media_root: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_late_worker_leaves_a_file_alone_while_storage_can_not_be_asked(
+    provider: MeddledProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = completed(provider)
-    after_the_look(lambda: VideoJob.objects.all().delete(), monkeypatch)
+    record = record_it(job, provider.sha256("proj_1"))
 
+    def fail_late(*_: Any) -> str:
+        record()
+        raise OSError(5, "Input/output error")
+
+    def fail(*_: Any) -> bool:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(mirroring, "store", fail_late)
+    monkeypatch.setattr(FileSystemStorage, "exists", fail)
+
+    assert run(job).mirror_status == "stored"
+
+
+def test_a_late_worker_that_ends_after_it_has_stored_has_other_bytes_fetched_again(
+    provider: MeddledProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = completed(provider)
+    record, end = record_it(job, "f" * 64), KeptClaim.__exit__
+
+    def end_late(*args: Any) -> None:
+        end(*args)
+        record()
+        raise SoftTimeLimitExceeded
+
+    monkeypatch.setattr(KeptClaim, "__exit__", end_late)
+    job = run(job)
+
+    assert (job.mirror_status, job.mirror_attempts) == ("due", 0)
+    assert "different bytes" in job.events.get(kind="mirror", new="due").reason
+
+
+def test_a_worker_that_ends_after_it_has_stored_leaves_no_file_of_a_deleted_job(
+    provider: MeddledProvider, media_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, end = completed(provider), KeptClaim.__exit__
+
+    def end_late(*args: Any) -> None:
+        end(*args)
+        VideoJob.objects.all().delete()
+        raise SoftTimeLimitExceeded
+
+    monkeypatch.setattr(KeptClaim, "__exit__", end_late)
     run(job)
 
-    assert files(media_root) == set()
+    assert files(media_root) == []
 
 
-def test_a_video_and_a_poster_that_come_too_late_leave_together(
-    provider: SimulatedProvider, media_root: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_file_that_came_too_late_is_looked_at_again_by_who_is_at_it(
+    provider: MeddledProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from videojobs.mirror import pipeline
+    job, store = completed(provider), mirroring.store
+    claims: list[VideoJob | None] = []
 
-    job, store_poster = completed(provider), pipeline.store_poster
-
-    def deleted_meanwhile(*args: Any) -> str:
-        name = store_poster(*args)
-        assert files(media_root) == {f"{job.pk}.mp4", f"{job.pk}.jpg"}
-        VideoJob.objects.all().delete()
+    def stored_late(*args: Any) -> str:
+        name = store(*args)
+        # Another worker has the job, has stored its own bytes, and is about to record them.
+        lose_the_worker()
+        claims.append(VideoJob.objects.claim("mirror", job.pk, VideoJob.objects.get().turn))
         return name
 
-    monkeypatch.setattr(pipeline, "store_poster", deleted_meanwhile)
-    run(job)
+    with monkeypatch.context() as patch:
+        patch.setattr(mirroring, "store", stored_late)
+        run(job)
 
-    assert files(media_root) == set()
+    (other,) = claims
+    assert other is not None
+    assert not VideoJob.objects.transition(other, due_at=None, mirror_status="failed")
+    assert run(job).output_sha256 == provider.sha256("proj_1")
 
 
-def test_mirroring_again_leaves_nothing_of_a_file_of_another_kind(
-    provider: SimulatedProvider, media_root: Path
+def test_a_file_that_came_too_late_is_looked_at_again_though_the_other_was_just_quicker(
+    provider: MeddledProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, store = completed(provider), mirroring.store
+    name = f"{job.output_stem}.mp4"
+
+    def stored_late(*args: Any) -> str:
+        saved = store(*args)
+        # Another worker has the job, has stored its own bytes, and records them while we look.
+        lose_the_worker()
+        other = VideoJob.objects.claim("mirror", job.pk, VideoJob.objects.get().turn)
+        assert other is not None
+        recorded: dict[str, Any] = {
+            "output": name,
+            "output_size": len(SAMPLE),
+            "output_sha256": "f" * 64,
+        }
+        stack.enter_context(
+            before_the_record(
+                lambda: VideoJob.objects.transition(
+                    other, due_at=None, mirror_status="stored", **recorded
+                ),
+                nth=2,
+            )
+        )
+        return saved
+
+    with monkeypatch.context() as patch, ExitStack() as stack:
+        patch.setattr(mirroring, "store", stored_late)
+        job = run(job)
+
+    assert (job.mirror_status, job.mirror_attempts) == ("due", 0)
+    assert run(job).output_sha256 == provider.sha256("proj_1")
+
+
+def test_a_file_that_came_too_late_is_not_taken_away_from_who_has_just_recorded_it(
+    provider: MeddledProvider, media_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, delete = completed(provider), FileSystemStorage.delete
+    pending = [True]
+
+    def delete_late(storage: FileSystemStorage, name: str) -> None:
+        if pending and pending.pop():
+            # A person has it fetched again, and another worker finds the file, and records it.
+            assert operations.mirror_again(VideoJob.objects.get(), actor="ann")
+            assert run(job).mirror_status == "stored"
+        delete(storage, name)
+
+    with monkeypatch.context() as patch, before_the_record(take_it(mirror_status="failed"), nth=3):
+        patch.setattr(FileSystemStorage, "delete", delete_late)
+        job = run(job)
+    assert (job.mirror_status, job.mirror_attempts) == ("due", 0)
+
+    assert run(job).mirror_status == "stored"
+    assert len(files(media_root)) == 1
+
+
+def test_a_late_worker_that_has_taken_the_same_bytes_away_has_them_fetched_again(
+    provider: MeddledProvider, media_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = run(completed(provider))
-    other = SAMPLE.replace(b"ftypisom", b"ftypqt  ", 1)
-    provider.set_script("proj_1", Script(["completed"], output=other))
-    operations.mirror_again(job, actor="eve")
+    stored = files(media_root)[0]
+    stored.write_bytes(b"an older one")
+    assert operations.mirror_again(job, actor="ann")
+    delete = FileSystemStorage.delete
+
+    def delete_late(storage: FileSystemStorage, name: str) -> None:
+        # Frozen just before it replaces the old file: another worker does so meanwhile.
+        stored.write_bytes(SAMPLE)
+        record_it(job, provider.sha256("proj_1"))()
+        delete(storage, name)
+
+    def fail(*_: Any) -> str:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FileSystemStorage, "delete", delete_late)
+        patch.setattr(FileSystemStorage, "_save", fail)
+        job = run(job)
+    assert job.mirror_status == "due"
+
+    assert run(job).mirror_status == "stored"
+    assert len(files(media_root)) == 1
+
+
+def test_attempts_that_are_lost_with_their_workers_are_bounded(
+    provider: MeddledProvider,
+) -> None:
+    job = completed(provider)
+    for _ in range(10):
+        job.refresh_from_db()
+        assert VideoJob.objects.claim("mirror", job.pk, job.turn)
+        lose_the_worker()
 
     job = run(job)
 
-    assert (job.mirror_status, job.output.name) == ("stored", f"{job.output_stem}.mov")
-    assert files(media_root) == {f"{job.pk}.mov", f"{job.pk}.jpg"}
+    assert (job.status, job.mirror_status, job.due_at) == ("completed", "failed", None)
+    assert provider.downloads("proj_1") == 0
 
 
-def test_mirroring_again_without_a_poster_takes_the_old_one_away(
-    provider: SimulatedProvider, settings: Any, media_root: Path
+def test_a_job_that_is_completed_without_a_url_is_not_asked_about_again_at_once(
+    provider: MeddledProvider,
 ) -> None:
-    job = run(completed(provider))
-    provider.set_script("proj_1", Script(["completed"], output=sample("another video")))
-    settings.VIDEOJOBS = {**settings.VIDEOJOBS, "MEDIA_CHECK": False}
-    operations.mirror_again(job, actor="eve")
+    job = completed(provider, url_field=None)
 
-    job = run(job)
-
-    assert (job.poster.name, files(media_root)) == ("", {f"{job.pk}.mp4"})
+    assert job.mirror_status == MirrorStatus.DUE
+    assert job.due_at is not None
+    assert job.due_at - timezone.now() > timedelta(seconds=25)
 
 
-def test_a_download_that_fails_for_good_takes_nothing_away_that_was_stored_before(
-    provider: SimulatedProvider, media_root: Path
+def test_an_error_in_talking_to_the_provider_leaves_a_log_line(
+    provider: MeddledProvider, caplog: pytest.LogCaptureFixture
 ) -> None:
-    job = run(completed(provider))
-    provider.set_script("proj_1", Script(["completed"], output=b"<html>Not found</html>"))
-    operations.mirror_again(job, actor="eve")
+    job = run(tracked(provider, Script([Answer(401)])))
 
-    job = run(job)
-
-    assert job.mirror_status == "failed"
-    assert Path(job.output.path).read_bytes() == SAMPLE
-    assert files(media_root) == {f"{job.pk}.mp4", f"{job.pk}.jpg"}
+    assert f"job={job.pk} HTTP 401" in caplog.text

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import processes, wait_for_end_of
-from tests.servers import Redis
+from tests.support.processes import processes, wait_for_end_of
+from tests.support.servers import Redis
 from videojobs.testing import Ending, Supervisor, crashes
 
 ROOT = Path(__file__).parent.parent.parent

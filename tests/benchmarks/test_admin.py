@@ -10,14 +10,14 @@ import pytest
 from django.db import connection
 
 from benchmarks.admin import PAGE, PLANS
-from benchmarks.crowd import add_jobs, one_of
+from benchmarks.dataset import add_jobs, one_of
+from benchmarks.page_timings import Plan, Visit, main_plans, missed, slow_plans, table
 from benchmarks.pages import Page
 from benchmarks.reporting import written
-from benchmarks.visits import Plan, Visit, main_plans, missed, slow_plans, table
-from tests.servers import Postgres, obtain
+from tests.support.servers import Postgres, obtain
 from videojobs.models import VideoJob
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 LIST = Page("list", "/admin/videojobs/videojob/", has_target=True, keeps_plan=True)
 PLAN = Plan("SELECT 1", ["Seq Scan", "Execution Time: 5.1 ms"], 5.1)
 GOOD = Visit(LIST, times=[10.0, 300.0, 900.0], queries=7, plans=[PLAN])

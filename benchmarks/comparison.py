@@ -19,13 +19,13 @@ from django.conf import settings
 from django.utils import timezone
 
 from tests.faults.deployment import Deployment, deployed
-from tests.nginx import Nginx
-from tests.servers import Redis
+from tests.support.nginx import Nginx
+from tests.support.servers import Redis
 from videojobs.testing import SAMPLE, SimulatedProvider
 from videojobs.testing.script import SAMPLE_SECONDS
 
 from . import memory
-from .figures import MIB, Curl, Fetch, Measured
+from .mirror_report import MIB, Curl, Fetch, Measured
 
 #: Production's settings, which the tests' own deployment shortens.
 SETTINGS: dict[str, float] = {

@@ -13,7 +13,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from tests import jobs
+from tests.support import jobs
 from videojobs import monitor
 from videojobs.models import JobEvent, ProviderHold
 

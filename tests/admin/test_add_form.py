@@ -14,7 +14,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from tests import jobs
+from tests.support import jobs
 from videojobs.admin import add_form
 from videojobs.conf import conf
 from videojobs.models import JobEvent, VideoJob

@@ -11,12 +11,16 @@ from django.test import Client
 from django.utils import timezone
 from playwright.sync_api import Page, Route
 
-from tests import jobs
-from tests.browser import chromium
+from tests.support import jobs
+from tests.support.browser import chromium
 from videojobs.models import ProviderHold
 
 SCRIPT = (
-    Path(__file__).resolve().parent.parent / "videojobs" / "static" / "videojobs" / "countdown.js"
+    Path(__file__).resolve().parent.parent.parent
+    / "videojobs"
+    / "static"
+    / "videojobs"
+    / "countdown.js"
 )
 CELLS = "[...document.querySelectorAll('.field-next_step time')].map(time => time.textContent)"
 POLICY = {"Content-Security-Policy": "default-src 'self'"}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks import setup
-from benchmarks.evidence import Evidence, Job, Recovery, Run, Task, missed, table
+from benchmarks.findings import Evidence, Job, Recovery, Run, Task, missed, table
 from benchmarks.reporting import written
 
 EVENTS = [

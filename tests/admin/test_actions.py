@@ -18,7 +18,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from tests import jobs
+from tests.support import jobs
 from videojobs import operations
 from videojobs.admin import VideoJobAdmin
 from videojobs.admin.actions import feedback, views
@@ -165,7 +165,7 @@ def test_a_page_has_a_button_for_what_is_possible_and_for_nothing_else(
 
 
 def test_the_docs_name_each_permission_that_there_is() -> None:
-    page = Path(__file__).parent.parent / "docs" / "admin.md"
+    page = Path(__file__).parent.parent.parent / "docs" / "admin.md"
 
     named = re.findall(r"^\| `(\w+)` \|", page.read_text(), re.MULTILINE)
 

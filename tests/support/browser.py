@@ -12,7 +12,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, sync_playwright
 
-from tests.servers import missing
+from tests.support.servers import missing
 
 #: Chromium refuses to run as root in its sandbox, and would call home in the background.
 ARGUMENTS = [

@@ -7,7 +7,7 @@ from django.db.models import QuerySet
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from tests import jobs
+from tests.support import jobs
 from videojobs.admin import VideoJobAdmin
 from videojobs.admin.changelist import paginator
 from videojobs.admin.changelist.paginator import JobPaginator, counted

@@ -11,7 +11,7 @@ from django.http import HttpRequest
 from django.test import Client
 from django.urls import include, path
 
-from tests import jobs
+from tests.support import jobs
 from videojobs.admin import VideoJobAdmin
 from videojobs.models import VideoJob
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import servers
-from tests.nginx import Nginx, serving
+from tests.support import servers
+from tests.support.nginx import Nginx, serving
 
 
 def test_it_serves_what_its_configuration_says(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from django.utils.http import http_date
 from pytest_django import Settings
 from pytest_django.live_server_helper import LiveServer
 
-from tests import jobs
+from tests.support import jobs
 from videojobs import serving
 from videojobs.models import VideoJob
 from videojobs.testing import SAMPLE

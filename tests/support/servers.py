@@ -31,7 +31,7 @@ from psycopg import sql
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from tests.processes import (
+from tests.support.processes import (
     POLL_SECONDS,
     STOP_SECONDS,
     copy_of_wheel,

@@ -17,8 +17,8 @@ from django.test import Client, RequestFactory
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from benchmarks.crowd import ABSENT, Known, add_jobs, one_of
-from tests import jobs
+from benchmarks.dataset import ABSENT, Known, add_jobs, one_of
+from tests.support import jobs
 from videojobs.admin import VideoJobAdmin
 from videojobs.admin.changelist import search
 from videojobs.admin.changelist.columns import COLUMNS

@@ -17,7 +17,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from tests import jobs
+from tests.support import jobs
 from videojobs.admin import html as markup
 from videojobs.admin.detail.context import MAX_EVENTS
 from videojobs.models import JobEvent, VideoJob

@@ -10,7 +10,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from tests import jobs
+from tests.support import jobs
 from videojobs.admin.detail import context
 from videojobs.models import VideoJob
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.servers import ANSWER_SECONDS, Server, obtain
+from tests.support.servers import ANSWER_SECONDS, Server, obtain
 
 # One process, so that it reads files as the user who runs the tests. Its defaults for temporary
 # files are directories that only root may write to.

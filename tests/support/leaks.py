@@ -1,8 +1,8 @@
 """What the app lets out, and whether a secret is in it: the API key, or a signed URL's query.
 
-A secret gets out where nobody thought of it, so no list of places is looked at: `tests.listening`
-brings whatever leaves the app in any test to one `Collector`, and the last test asks it. Texts are
-judged at once and not kept; what is reported of one that holds a secret does not hold it again.
+A secret gets out where nobody thought of it, so there is no list of places:
+`tests.support.listening` brings what leaves the app in any test to one `Collector`, and the last
+test asks it. Texts are judged at once and not kept; the report of one doesn't repeat the secret.
 """
 
 import html

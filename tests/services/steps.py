@@ -1,0 +1,140 @@
+"""Jobs and their steps, with everything that can come between."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from django.core.files.storage import FileSystemStorage
+from django.db import connection, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.utils import timezone
+
+from videojobs import operations, services
+from videojobs.models import VideoJob
+from videojobs.testing import (
+    SAMPLE,
+    Answer,
+    Script,
+    SimulatedProvider,
+)
+
+HTML = Answer(200, "<html>Under maintenance</html>")
+WAITING = Script(["queued"])
+
+
+class MeddledProvider(SimulatedProvider):
+    """Lets somebody act after a request came in and before it is answered.
+
+    `meanwhile` runs in the server's thread with a connection of its own. `in_transactions` says
+    of each request whether the worker that sent it was inside a transaction.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.meanwhile: Callable[[], Any] | None = None
+        self.in_transactions: list[bool] = []
+        self.worker = connections["default"]
+
+    def receive(self, request: Any) -> Any:
+        received = super().receive(request)
+        self.in_transactions.append(self.worker.in_atomic_block)
+        if self.meanwhile is not None:
+            act, self.meanwhile = self.meanwhile, None
+            try:
+                act()
+            finally:
+                # Django itself leaves connections to a database in memory open.
+                BaseDatabaseWrapper.close(connections["default"])
+        return received
+
+
+class WatchedStorage(FileSystemStorage):
+    """Remembers whether files were written inside a transaction."""
+
+    in_transactions: list[bool] = []
+
+    def save(self, *args: Any, **kwargs: Any) -> str:
+        self.in_transactions.append(connection.in_atomic_block)
+        return super().save(*args, **kwargs)
+
+
+def submitted(**kwargs: Any) -> VideoJob:
+    return VideoJob.objects.submit(**{"prompt": "A kitten", "duration": 5, **kwargs})
+
+
+def tracked(provider: SimulatedProvider, script: Script, **kwargs: Any) -> VideoJob:
+    provider.add_task("proj_1", script)
+    return VideoJob.objects.track("proj_1", **kwargs)
+
+
+def completed(provider: SimulatedProvider, **options: Any) -> VideoJob:
+    return run(tracked(provider, Script(["completed"], **options)))
+
+
+def run(job: VideoJob, times: int = 1) -> VideoJob:
+    """Do a job's next step, as the wake-up that is valid now would."""
+    for _ in range(times):
+        job.refresh_from_db()
+        getattr(services, job.step)(str(job.pk), job.turn)
+        job = VideoJob.objects.filter(pk=job.pk).first() or job
+    return job
+
+
+def lose_the_worker() -> None:
+    """As if the worker had not come back: its lease ends, and the sweep finds out."""
+    VideoJob.objects.update(claimed_until=timezone.now() - timedelta(seconds=1))
+    operations.sweep()
+
+
+def give_it_up() -> None:
+    """As if the worker had not come back, and a person had stopped the job then."""
+    lose_the_worker()
+    assert operations.stop(VideoJob.objects.get(), actor="ann")
+
+
+def take_it(**changes: Any) -> Callable[[], Any]:
+    """Somebody else changes the job, and thereby takes it over."""
+
+    def act() -> None:
+        VideoJob.objects.transition(VideoJob.objects.get(), **{"due_at": None, **changes})
+
+    return act
+
+
+def record_it(job: VideoJob, sha256: str) -> Callable[[], Any]:
+    """Another worker takes the job over and records a file with this hash."""
+    values = {"output_size": len(SAMPLE), "output_sha256": sha256}
+    return take_it(mirror_status="stored", output=f"{job.output_stem}.mp4", **values)
+
+
+def before_the_record(act: Callable[[], Any], *, nth: int, times: int = 1) -> Any:
+    """A hook that acts just before a worker's nth UPDATE of a job: the first one is its claim."""
+    seen = 0
+
+    def hook(execute: Any, sql: str, *args: Any) -> Any:
+        nonlocal seen
+        if sql.startswith('UPDATE "videojobs_videojob"'):
+            seen += 1
+            if nth <= seen < nth + times:
+                act()
+        return execute(sql, *args)
+
+    return connection.execute_wrapper(hook)
+
+
+def seconds_until(job: VideoJob) -> float:
+    assert job.due_at is not None
+    return (job.due_at - timezone.now()).total_seconds()
+
+
+def changes(job: VideoJob, kind: str = "status") -> list[tuple[str, str]]:
+    return [(event.old, event.new) for event in job.events.filter(kind=kind)]
+
+
+def last_reason(job: VideoJob) -> str:
+    return job.events.values_list("reason", flat=True).reverse()[0]
+
+
+def files(media: Any) -> list[Path]:
+    return [path for path in Path(media).rglob("*") if path.is_file()]

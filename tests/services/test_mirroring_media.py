@@ -1,0 +1,196 @@
+"""The mirror step with the media check in it: what is found is recorded, what is made is kept."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.files.storage import FileSystemStorage
+
+from tests.support import jobs
+from videojobs import operations, services
+from videojobs.mirror import media
+from videojobs.models import VideoJob
+from videojobs.testing import SAMPLE, Script, SimulatedProvider, sample
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+class NoPictures(FileSystemStorage):
+    """A storage that has no room for posters."""
+
+    def _save(self, name: str, content: Any) -> str:
+        if name.endswith(".jpg"):
+            raise OSError(28, "No space left on device")
+        saved: str = super()._save(name, content)  # type: ignore[misc]
+        return saved
+
+
+@pytest.fixture
+def provider(settings: Any) -> Iterator[SimulatedProvider]:
+    with SimulatedProvider() as provider:
+        settings.VIDEOJOBS = {**jobs.asked_at(provider), "MEDIA_CHECK": True}
+        yield provider
+
+
+def completed(provider: SimulatedProvider, **options: Any) -> VideoJob:
+    provider.add_task("proj_1", Script(["completed"], **options))
+    return run(VideoJob.objects.track("proj_1"))
+
+
+def run(job: VideoJob) -> VideoJob:
+    getattr(services, job.step)(str(job.pk), job.turn)
+    return VideoJob.objects.filter(pk=job.pk).first() or job
+
+
+def files(media_root: Path) -> set[str]:
+    return {path.name for path in media_root.rglob("*") if path.is_file()}
+
+
+def after_the_look(act: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Something happens when a worker has looked at its download, and before it stores it."""
+    inspect = media.inspect
+
+    def looked(*args: Any) -> Any:
+        found = inspect(*args)
+        act()
+        return found
+
+    monkeypatch.setattr(media, "inspect", looked)
+
+
+def test_what_is_found_in_a_video_is_recorded(provider: SimulatedProvider) -> None:
+    job = run(completed(provider))
+
+    assert (job.mirror_status, job.output_sha256) == ("stored", provider.sha256("proj_1"))
+    found = (job.output_width, job.output_height, job.output_codec, job.output_duration)
+    assert found == (320, 180, "h264", pytest.approx(3.0, abs=0.1))
+
+
+def test_a_poster_lies_beside_its_video(provider: SimulatedProvider, media_root: Path) -> None:
+    job = run(completed(provider))
+
+    assert job.poster.name == f"{job.output_stem}.jpg"
+    assert Path(job.poster.path).read_bytes().startswith(b"\xff\xd8\xff")
+    assert files(media_root) == {f"{job.pk}.mp4", f"{job.pk}.jpg"}
+
+
+def test_a_wake_up_that_is_delivered_five_times_downloads_once(
+    provider: SimulatedProvider,
+) -> None:
+    job = completed(provider)
+
+    for _ in range(5):
+        services.mirror(str(job.pk), job.turn)
+
+    assert provider.downloads("proj_1") == 1
+
+
+def test_without_the_check_a_video_is_stored_without_what_it_tells(
+    provider: SimulatedProvider, settings: Any, media_root: Path
+) -> None:
+    settings.VIDEOJOBS = {**settings.VIDEOJOBS, "MEDIA_CHECK": False}
+
+    job = run(completed(provider))
+
+    assert (job.mirror_status, job.output_width, job.output_codec) == ("stored", None, "")
+    assert files(media_root) == {f"{job.pk}.mp4"}
+
+
+def test_a_video_that_was_cut_at_its_host_is_fetched_again(
+    provider: SimulatedProvider, media_root: Path
+) -> None:
+    job = run(completed(provider, actual_duration=5.0))
+    assert (job.status, job.mirror_status, job.error_count) == ("completed", "due", 1)
+    assert "3.0 s long" in job.events.get(kind="note").reason
+    assert files(media_root) == set()
+    provider.set_script("proj_1", Script(["completed"], actual_duration=3.0))
+
+    VideoJob.objects.filter(pk=job.pk).update(actual_duration=3.0)
+    job.refresh_from_db()
+
+    assert run(job).mirror_status == "stored"
+
+
+def test_a_poster_that_can_t_be_stored_is_no_reason_to_fetch_a_video_again(
+    provider: SimulatedProvider, settings: Any, media_root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = {"BACKEND": f"{__name__}.NoPictures"}
+    settings.STORAGES = {**settings.STORAGES, "default": backend}
+
+    job = run(completed(provider))
+
+    assert (job.mirror_status, job.poster.name, job.output_width) == ("stored", "", 320)
+    assert files(media_root) == {f"{job.pk}.mp4"}
+    assert f"job={job.pk} has no poster" in caplog.text
+
+
+def test_a_job_that_is_deleted_during_the_look_leaves_no_file(
+    provider: SimulatedProvider, media_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = completed(provider)
+    after_the_look(lambda: VideoJob.objects.all().delete(), monkeypatch)
+
+    run(job)
+
+    assert files(media_root) == set()
+
+
+def test_a_video_and_a_poster_that_come_too_late_leave_together(
+    provider: SimulatedProvider, media_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from videojobs.mirror import pipeline
+
+    job, store_poster = completed(provider), pipeline.store_poster
+
+    def deleted_meanwhile(*args: Any) -> str:
+        name = store_poster(*args)
+        assert files(media_root) == {f"{job.pk}.mp4", f"{job.pk}.jpg"}
+        VideoJob.objects.all().delete()
+        return name
+
+    monkeypatch.setattr(pipeline, "store_poster", deleted_meanwhile)
+    run(job)
+
+    assert files(media_root) == set()
+
+
+def test_mirroring_again_leaves_nothing_of_a_file_of_another_kind(
+    provider: SimulatedProvider, media_root: Path
+) -> None:
+    job = run(completed(provider))
+    other = SAMPLE.replace(b"ftypisom", b"ftypqt  ", 1)
+    provider.set_script("proj_1", Script(["completed"], output=other))
+    operations.mirror_again(job, actor="eve")
+
+    job = run(job)
+
+    assert (job.mirror_status, job.output.name) == ("stored", f"{job.output_stem}.mov")
+    assert files(media_root) == {f"{job.pk}.mov", f"{job.pk}.jpg"}
+
+
+def test_mirroring_again_without_a_poster_takes_the_old_one_away(
+    provider: SimulatedProvider, settings: Any, media_root: Path
+) -> None:
+    job = run(completed(provider))
+    provider.set_script("proj_1", Script(["completed"], output=sample("another video")))
+    settings.VIDEOJOBS = {**settings.VIDEOJOBS, "MEDIA_CHECK": False}
+    operations.mirror_again(job, actor="eve")
+
+    job = run(job)
+
+    assert (job.poster.name, files(media_root)) == ("", {f"{job.pk}.mp4"})
+
+
+def test_a_download_that_fails_for_good_takes_nothing_away_that_was_stored_before(
+    provider: SimulatedProvider, media_root: Path
+) -> None:
+    job = run(completed(provider))
+    provider.set_script("proj_1", Script(["completed"], output=b"<html>Not found</html>"))
+    operations.mirror_again(job, actor="eve")
+
+    job = run(job)
+
+    assert job.mirror_status == "failed"
+    assert Path(job.output.path).read_bytes() == SAMPLE
+    assert files(media_root) == {f"{job.pk}.mp4", f"{job.pk}.jpg"}
