@@ -3,8 +3,10 @@
 import socket
 import sqlite3
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import hypothesis
 import pytest
@@ -15,6 +17,7 @@ from django.db import connection, connections
 from django.test import Client
 from pytest_django import Settings
 
+from tests.support.record import Wakeup
 from videojobs import estimates, monitor, queue
 
 # How fast a machine is that does something else, too, is nobody's mistake.
@@ -145,3 +148,19 @@ def staff(client: Client, db: None) -> Client:
     user.user_permissions.add(Permission.objects.get(codename="view_videojob"))
     client.force_login(user)
     return client
+
+
+@pytest.fixture
+def wakeups(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Wakeup]]:
+    """The wake-ups that reach the broker. Nobody consumes them."""
+    sent: list[Wakeup] = []
+
+    def note(sender: str, body: Any, headers: dict[str, Any], **_: Any) -> None:
+        job_id, turn = body[0]
+        eta = headers["eta"] and datetime.fromisoformat(headers["eta"])
+        sent.append(Wakeup(sender.removeprefix("videojobs."), UUID(job_id), turn, eta))
+
+    monkeypatch.setattr(queue, "_quiet_until", 0.0)
+    before_task_publish.connect(note, weak=False)
+    yield sent
+    before_task_publish.disconnect(note)

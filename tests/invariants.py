@@ -41,30 +41,30 @@ _GENERATE_AGAIN = "management/commands/videojobs_generate_again.py"
 MUTANTS = [
     # One live chain.
     Mutant(
-        *("I1", "managers.py", _GUARD, _WRONG),
-        "test_managers.py::test_of_two_workers_that_read_the_same_row_one_gets_it",
+        *("I1", "fencing.py", _GUARD, _WRONG),
+        "test_fencing.py::test_of_two_workers_that_read_the_same_row_one_gets_it",
     ),
     Mutant(
-        *("I1", "managers.py", "self.filter(pk=job_id, turn=turn)", "self.filter(pk=job_id)"),
+        *("I1", "fencing.py", "self.filter(pk=job_id, turn=turn)", "self.filter(pk=job_id)"),
         "services/test_polling.py::test_a_message_that_is_delivered_five_times_checks_once",
     ),
     Mutant(
-        *("I1", "managers.py", " or job.claimed_until is not None:\n", ":\n"),
-        "test_managers.py::test_a_claimed_job_is_not_claimed_again_even_with_its_new_turn",
+        *("I1", "fencing.py", " or job.claimed_until is not None:\n", ":\n"),
+        "test_fencing.py::test_a_claimed_job_is_not_claimed_again_even_with_its_new_turn",
     ),
     Mutant(
-        *("I1", "managers.py", '"turn": job.turn + 1}', '"turn": job.turn}'),
-        "test_managers.py::test_rearming_makes_every_earlier_message_stale",
+        *("I1", "fencing.py", '"turn": job.turn + 1}', '"turn": job.turn}'),
+        "test_fencing.py::test_rearming_makes_every_earlier_message_stale",
     ),
     # Terminal statuses change only by a person's act, and that is an event with its actor.
     Mutant(
-        *("I2", "managers.py", "status in TERMINAL and not actor:", "False:"),
-        "test_managers.py::test_a_terminal_status_is_left_by_a_person_only",
+        *("I2", "fencing.py", "status in TERMINAL and not actor:", "False:"),
+        "test_fencing.py::test_a_terminal_status_is_left_by_a_person_only",
     ),
     Mutant(
         *(
             "I2",
-            "managers.py",
+            "fencing.py",
             "kind=kind, reason=reason, actor=actor)",
             "kind=kind, reason=reason)",
         ),
@@ -74,7 +74,7 @@ MUTANTS = [
     Mutant(
         *(
             "I3",
-            "managers.py",
+            "fencing.py",
             _GUARD,
             "self.filter(pk=job.pk, turn=job.turn).update(**changes)\n            if False:",
         ),
@@ -82,7 +82,7 @@ MUTANTS = [
     ),
     Mutant(
         "I3",
-        "managers.py",
+        "fencing.py",
         "transaction.on_commit(announce, using=self.db, robust=True)",
         "announce()",
         "test_signals.py::test_receivers_run_after_the_commit_and_outside_of_any_transaction",
@@ -129,8 +129,8 @@ MUTANTS = [
         "operations/test_sweeping.py::test_a_create_call_that_was_lost_with_its_worker_is_never_sent_again",
     ),
     Mutant(
-        *("I5", "managers.py", 'changes["status"] = Status.SUBMITTING', "pass"),
-        "test_managers.py::test_the_intent_to_send_the_create_call_is_recorded_with_its_claim",
+        *("I5", "fencing.py", 'changes["status"] = Status.SUBMITTING', "pass"),
+        "test_fencing.py::test_the_intent_to_send_the_create_call_is_recorded_with_its_claim",
     ),
     Mutant(
         *("I5", "providers/client.py", 'fresh=method == "POST",', "fresh=False,"),
@@ -294,11 +294,11 @@ MUTANTS = [
     Mutant(
         *(
             "I10",
-            "managers.py",
+            "fencing.py",
             "return job if self.transition(job, durable=True, **changes) else None",
             "return job if self.transition(job, **changes) else None",
         ),
-        "test_managers.py::test_a_claim_that_could_be_rolled_back_is_refused",
+        "test_fencing.py::test_a_claim_that_could_be_rolled_back_is_refused",
     ),
     Mutant(
         "I10",

@@ -1,61 +1,46 @@
-"""The verbs of the record: find work, claim it, record what came of it, ask for more.
+"""What can be asked of the record: submit a request, track a task, find what is due."""
 
-Each change of a job that exists already is one UPDATE that is guarded by its `turn` and raises it.
-Who changed no row has lost the job to somebody else, and drops what he has. No lock is ever held:
-`select_for_update` does nothing on SQLite, and a lock dies with its connection.
-"""
-
-import logging
-from collections.abc import Callable, Iterator, Mapping
-from copy import copy
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID
 
+from asgiref.sync import sync_to_async
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, models, transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from . import outbox, queue, quotas
+from . import quotas
 from .conf import conf
-from .exceptions import InvalidTransition, SpendLimitReached
+from .exceptions import SpendLimitReached
+from .fencing import MAX_DOUBLINGS, FencedQuerySet
 from .providers import validation
 from .schedule import Policy
-from .states import MIRROR_TRANSITIONS, TERMINAL, TRANSITIONS, MirrorStatus, Status
+from .states import MirrorStatus, Status
 
 if TYPE_CHECKING:
     from .models import VideoJob
 
-logger = logging.getLogger("videojobs")
 
-#: How often the patience with a job that is woken up in vain is doubled: up to 64 times the grace.
-_MAX_DOUBLINGS = 6
+class VideoJobQuerySet(FencedQuerySet):
+    """The rows of jobs, and what is done to them."""
 
-
-class VideoJobQuerySet(models.QuerySet["VideoJob"]):
-    """All that is ever done to the rows."""
-
-    def at_source(self) -> "VideoJobQuerySet":
-        """The rows where they are written: a replica may not know yet what has become of them."""
-        self._for_write = True
-        return self.using(self.db)
-
-    def due(self, now: datetime, *, grace: float) -> "VideoJobQuerySet":
+    def due(self, now: datetime, *, grace: float) -> Self:
         """Jobs that should have been worked on over `grace` seconds ago: their wake-up is lost.
 
         Each time that a job was woken up in vain doubles its grace, since most likely nobody
         works at all, or the queue is far behind: another message would only make it longer.
         """
         patience = Q()
-        for count in range(_MAX_DOUBLINGS + 1):
+        for count in range(MAX_DOUBLINGS + 1):
             late = now - timedelta(seconds=grace * 2**count)
             patience |= Q(wake_count=count, due_at__lt=late)
         late = now - timedelta(seconds=grace)  # for the index: each of the others implies it
         return self.filter(patience, due_at__lt=late, claimed_until__isnull=True)
 
-    def stuck(self, now: datetime) -> "VideoJobQuerySet":
+    def stuck(self, now: datetime) -> Self:
         """Jobs whose worker did not come back before its lease ended."""
         return self.filter(due_at__isnull=False, claimed_until__lt=now)
 
@@ -138,80 +123,6 @@ class VideoJobQuerySet(models.QuerySet["VideoJob"]):
             deadline_at=Policy.current().deadline(timezone.now()),
         )
 
-    def claim(self, step: str, job_id: UUID | str, turn: int) -> "VideoJob | None":
-        """Take a job for one step, with a lease; None if the wake-up that asked for it is stale.
-
-        The claim of a create call records the intent to send it, and the claim of a download
-        counts the attempt: both must survive the worker that makes them. So a claim is refused
-        (RuntimeError) inside a transaction that could still be rolled back.
-        """
-        self._for_write = True
-        job = self.filter(pk=job_id, turn=turn).first()
-        if job is None or job.step != step or job.claimed_until is not None:
-            return None
-        changes: dict[str, Any] = {"due_at": job.due_at, "claimed_until": _lease(), "wake_count": 0}
-        if step == "mirror":
-            changes |= {"mirror_attempts": job.mirror_attempts + 1, "received_bytes": None}
-        elif step == "submit":
-            changes["status"] = Status.SUBMITTING
-        return job if self.transition(job, durable=True, **changes) else None
-
-    def renew(
-        self, job: "VideoJob", received: int | None = None, announced: int | None = None
-    ) -> bool:
-        """Extend the lease of a claimed job; False if it was lost meanwhile.
-
-        With `received`, it is also noted how many bytes of its output are there, of how many that
-        were `announced`.
-        """
-        changes: dict[str, Any] = {"claimed_until": _lease()}
-        if received is not None:
-            changes |= {"received_bytes": received, "announced_bytes": announced}
-        return bool(self.filter(pk=job.pk, turn=job.turn).update(**changes))
-
-    def transition(
-        self,
-        job: "VideoJob",
-        *,
-        due_at: datetime | None,
-        reason: str = "",
-        actor: str = "",
-        noteworthy: bool = False,
-        became_overdue: bool = False,
-        durable: bool = False,
-        **changes: Any,
-    ) -> bool:
-        """Record a step: the change, its event and its follow-up, or nothing at all.
-
-        False if the job was changed by somebody else since `job` was read. Otherwise `job` is
-        brought up to date, and once the transaction commits, the signals and the wake-up for
-        `due_at` are sent. A change of a status writes an event; so does a `noteworthy` record.
-        Raises `InvalidTransition`, also for leaving a terminal status without an `actor`.
-        """
-        self._for_write = True
-        changes = {"claimed_until": None, **changes, "due_at": due_at, "turn": job.turn + 1}
-        _check_transition(job, changes, actor)
-        # Receivers get an object of their own, that shows the job as of this very change.
-        was, now = (job.status, job.mirror_status), copy(job)
-        for name, value in changes.items():
-            setattr(now, name, value)
-        with transaction.atomic(using=self.db, durable=durable):
-            if not self.filter(pk=job.pk, turn=job.turn).update(**changes):
-                return False
-            # Signals first, so that "stored" never overtakes "completed".
-            for kind in _kinds(was, now, actor, noteworthy, became_overdue):
-                self._tell(now, kind, was, reason=reason, actor=actor)
-            self._wake(now)
-        for name, value in changes.items():
-            setattr(job, name, value)
-        return True
-
-    def rearm(self, job: "VideoJob", *, delay: float = 0.0) -> bool:
-        """Send the wake-up of a job again, in `delay` seconds, and make all earlier ones stale."""
-        due_at = timezone.now() + timedelta(seconds=delay)
-        wakes = min(job.wake_count + 1, _MAX_DOUBLINGS)
-        return self.transition(job, due_at=due_at, wake_count=wakes)
-
     def doubt(self, pk: UUID, why: Callable[["VideoJob"], str]) -> None:
         """Have a job's output fetched again if storage may not have what its row says.
 
@@ -234,37 +145,6 @@ class VideoJobQuerySet(models.QuerySet["VideoJob"]):
                 )
             else:
                 done = True
-
-    def _tell(
-        self, job: "VideoJob", kind: str, was: tuple[str, str], *, reason: str, actor: str
-    ) -> None:
-        """Write an event of a change; its signals are sent once the transaction commits."""
-        event = job.events.model(job=job, kind=kind, reason=reason, actor=actor)
-        event.old, event.new = was[0], job.status
-        if kind == "mirror":
-            event.old, event.new = was[1], job.mirror_status
-        event.signal_due_at = outbox.due_at(event)
-        event.save(using=self.db, force_insert=True)
-
-        def announce() -> None:  # no partial: Django fails to log the error of one
-            told = f"{event} {reason}" if event.old != event.new else reason
-            level = (
-                logging.INFO
-                if actor or kind in ("status", "mirror", "regenerated")
-                else logging.WARNING
-            )
-            logger.log(level, "job=%s %s", job.pk, told)
-            outbox.deliver(job, event)
-
-        transaction.on_commit(announce, using=self.db, robust=True)
-
-    def _wake(self, job: "VideoJob") -> None:
-        """Send the wake-up for a job's next step once the transaction commits."""
-        if job.step and job.due_at and job.claimed_until is None:
-            # It need not outlive the sweep that takes it for lost and sends another one.
-            lifetime = conf.SWEEP_GRACE * (2**job.wake_count + 1)
-            wake_up = queue.WakeUp(job.step, str(job.pk), job.turn, job.due_at, lifetime)
-            queue.wake(wake_up, using=self.db)
 
     def _find_by_key(self, key: str | None) -> "VideoJob | None":
         return None if key is None else self.filter(key=key).first()
@@ -308,30 +188,86 @@ class VideoJobQuerySet(models.QuerySet["VideoJob"]):
         return job
 
 
-def _lease() -> datetime:
-    return timezone.now() + timedelta(seconds=conf.lease)
+class VideoJobManager(models.Manager["VideoJob"]):
+    """`VideoJob.objects`: each method of `VideoJobQuerySet` by name.
 
+    Written out, since editors and type checkers see nothing of what `from_queryset` copies.
+    """
 
-def _check_transition(job: "VideoJob", changes: Mapping[str, Any], actor: str) -> None:
-    status, mirror = Status(job.status), MirrorStatus(job.mirror_status)
-    new, new_mirror = changes.get("status", status), changes.get("mirror_status", mirror)
-    if new != status and new not in TRANSITIONS[status]:
-        raise InvalidTransition(f"{status} → {new}")
-    if new != status and status in TERMINAL and not actor:
-        raise InvalidTransition(f"{status} → {new} without a person who wants it")
-    if new_mirror != mirror and new_mirror not in MIRROR_TRANSITIONS[mirror]:
-        raise InvalidTransition(f"mirror {mirror} → {new_mirror}")
+    def get_queryset(self) -> VideoJobQuerySet:
+        hints = self._hints  # type: ignore[attr-defined]
+        return VideoJobQuerySet(self.model, using=self._db, hints=hints)
 
+    def submit(
+        self,
+        prompt: str = "",
+        *,
+        duration: int | None = None,
+        model: str | None = None,
+        key: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        mirror: bool = True,
+        actor: str = "",
+        generated_from: "VideoJob | None" = None,
+        **params: Any,
+    ) -> "VideoJob":
+        """See `VideoJobQuerySet.submit`."""
+        return self.get_queryset().submit(
+            prompt,
+            duration=duration,
+            model=model,
+            key=key,
+            metadata=metadata,
+            mirror=mirror,
+            actor=actor,
+            generated_from=generated_from,
+            **params,
+        )
 
-def _kinds(
-    was: tuple[str, str], job: "VideoJob", actor: str, noteworthy: bool, became_overdue: bool
-) -> Iterator[str]:
-    """The events of a record. A verdict that makes the download due is one: the verdict."""
-    if was[0] != job.status:
-        yield "status"
-    elif was[1] != job.mirror_status:
-        yield "mirror"
-    elif noteworthy and not became_overdue:
-        yield "download" if job.step == "mirror" and not actor else "note"
-    if became_overdue:
-        yield "overdue"
+    def track(
+        self,
+        task_id: str,
+        *,
+        key: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        mirror: bool = True,
+        actor: str = "",
+    ) -> "VideoJob":
+        """See `VideoJobQuerySet.track`."""
+        return self.get_queryset().track(
+            task_id, key=key, metadata=metadata, mirror=mirror, actor=actor
+        )
+
+    async def asubmit(self, prompt: str = "", **options: Any) -> "VideoJob":
+        """`submit` from async code."""
+        return await sync_to_async(self.submit)(prompt, **options)
+
+    async def atrack(self, task_id: str, **options: Any) -> "VideoJob":
+        """`track` from async code."""
+        return await sync_to_async(self.track)(task_id, **options)
+
+    def at_source(self) -> VideoJobQuerySet:
+        return self.get_queryset().at_source()
+
+    def due(self, now: datetime, *, grace: float) -> VideoJobQuerySet:
+        return self.get_queryset().due(now, grace=grace)
+
+    def stuck(self, now: datetime) -> VideoJobQuerySet:
+        return self.get_queryset().stuck(now)
+
+    def claim(self, step: str, job_id: UUID | str, turn: int) -> "VideoJob | None":
+        return self.get_queryset().claim(step, job_id, turn)
+
+    def renew(
+        self, job: "VideoJob", received: int | None = None, announced: int | None = None
+    ) -> bool:
+        return self.get_queryset().renew(job, received, announced)
+
+    def transition(self, job: "VideoJob", **changes: Any) -> bool:
+        return self.get_queryset().transition(job, **changes)
+
+    def rearm(self, job: "VideoJob", *, delay: float = 0.0) -> bool:
+        return self.get_queryset().rearm(job, delay=delay)
+
+    def doubt(self, pk: UUID, why: Callable[["VideoJob"], str]) -> None:
+        self.get_queryset().doubt(pk, why)

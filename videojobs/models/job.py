@@ -1,7 +1,7 @@
 """A job: the request, what the provider said of it, and what was stored."""
 
 import uuid
-from typing import Any
+from typing import Any, ClassVar
 
 from django.db import models
 from django.db.models import Q
@@ -9,7 +9,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from ..conf import conf
-from ..managers import VideoJobQuerySet
+from ..managers import VideoJobManager
 from ..mirror.destination import output_storage
 from ..states import POLLED, TERMINAL, MirrorStatus, Status
 
@@ -89,7 +89,7 @@ class VideoJob(models.Model):
     finished_at = models.DateTimeField(null=True, blank=True)
     mirrored_at = models.DateTimeField(null=True, blank=True)
 
-    objects = VideoJobQuerySet.as_manager()
+    objects: ClassVar[VideoJobManager] = VideoJobManager()
 
     class Meta:
         verbose_name = _("video job")

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator
 from datetime import timedelta
 
 from django.db import IntegrityError, transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from ..conf import conf
-from ..managers import VideoJobQuerySet
 from ..models import VideoJob
 from ..states import TERMINAL, MirrorStatus
 
@@ -37,7 +37,7 @@ def purge(
     return jobs.count() if dry_run else sum(_delete(job) for job in _in_batches(jobs))
 
 
-def _in_batches(jobs: VideoJobQuerySet) -> Iterator[VideoJob]:
+def _in_batches(jobs: QuerySet[VideoJob]) -> Iterator[VideoJob]:
     """The jobs without an open cursor, which SQLite can't write beside."""
     jobs, seen = jobs.only("turn", "output", "poster").order_by("pk"), None
     while batch := list((jobs.filter(pk__gt=seen) if seen else jobs)[: conf.SWEEP_BATCH]):

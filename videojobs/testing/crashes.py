@@ -66,8 +66,8 @@ class Point:
     creates: int = 1
 
 
-_CLAIM = "videojobs.managers:VideoJobQuerySet.claim"
-_REARM = "videojobs.managers:VideoJobQuerySet.rearm"
+_CLAIM = "videojobs.fencing:FencedQuerySet.claim"
+_REARM = "videojobs.fencing:FencedQuerySet.rearm"
 _CREATE = "videojobs.providers.client:submit"
 _FETCH = "videojobs.providers.client:fetch"
 _SEND = "videojobs.queue:_send"
