@@ -9,7 +9,6 @@ import signal
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import django
@@ -21,10 +20,7 @@ from django.db import connection, connections
 
 from tests.support.servers import NotFound, Postgres
 
-from .reporting import say, written
-
-DOCS = Path(__file__).resolve().parent.parent / "docs"
-PAGE, PLANS = DOCS / "benchmarks.md", DOCS / "query-plans.md"
+from .reporting import save, say
 
 #: A small server's memory, and what makes the load quick. Autovacuum would come in between; the
 #: tables are vacuumed and analyzed once instead.
@@ -62,8 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for miss in page_timings.missed(seen):
         say(miss)
     if options.write:
-        PAGE.write_text(written(PAGE.read_text(), "admin", text))
-        PLANS.write_text(written(PLANS.read_text(), "plans", page_timings.main_plans(seen)))
+        save("admin", "The admin with a million jobs", text)
+        save("admin-plans", "Query plans of the admin", page_timings.main_plans(seen))
     return 1 if page_timings.missed(seen) else 0
 
 
@@ -112,8 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--jobs", type=int, default=1_000_000, help="to be loaded (1000000)")
     parser.add_argument("--rounds", type=int, default=15, help="requests of each page (15)")
-    where = f"the table into {PAGE.name}, the plans into {PLANS.name}"
-    parser.add_argument("--write", action="store_true", help=where)
+    parser.add_argument("--write", action="store_true", help="table and plans into results/")
     return parser
 
 

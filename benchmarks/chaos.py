@@ -21,9 +21,7 @@ from kombu import Connection
 from tests.support.servers import NotFound, RabbitMQ, Redis, Server
 
 from .findings import Evidence, Run, missed, table
-from .reporting import say, written
-
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "reliability.md"
+from .reporting import save, say
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = f"{facts(runs[0])}\n\n{table(runs)}"
     print(text)
     if options.write:
-        PAGE.write_text(written(PAGE.read_text(), options.broker, text))
+        save(f"chaos-{options.broker}", f"Chaos with {broker.split()[0]}", text)
     return 1 if any(missed(run) for run in runs) else 0
 
 
@@ -107,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
         help="redis or rabbitmq: one of its own (redis). Or the address of one that is only used: "
         "a database or vhost that nobody else uses, since the workers take whatever is there",
     )
-    parser.add_argument("--write", action="store_true", help=f"the table into {PAGE.name}")
+    parser.add_argument("--write", action="store_true", help="the table into results/")
     parser.add_argument("--keep", action="store_true", help="the logs of workers and beat")
     return parser
 

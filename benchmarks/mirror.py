@@ -26,9 +26,7 @@ from tests.support.nginx import Nginx
 from tests.support.servers import NotFound
 
 from .mirror_report import MIB, Measured, missed, table
-from .reporting import say, written
-
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
+from .reporting import save, say
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for miss in missed(seen):
         say(miss)
     if options.write:
-        PAGE.write_text(written(PAGE.read_text(), "mirror", text))
+        save("mirror", "The mirror step", text)
     return 1 if missed(seen) else 0
 
 
@@ -115,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--large", type=int, default=4096, help="MiB of a large one (4096)")
     parser.add_argument("--many", type=int, default=20, help="downloads at once (20)")
     parser.add_argument("--each", type=int, default=256, help="MiB of each of those (256)")
-    parser.add_argument("--write", action="store_true", help=f"the table into {PAGE.name}")
+    parser.add_argument("--write", action="store_true", help="the table into results/")
     return parser
 
 

@@ -1,10 +1,12 @@
-"""What a benchmark tells: to whoever waits for it, and to the pages of the documentation."""
+"""What a benchmark reports: to the terminal, and into `results`."""
 
 from __future__ import annotations
 
-import re
 import sys
 import time
+from pathlib import Path
+
+RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def say(text: str) -> None:
@@ -12,10 +14,7 @@ def say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
-def written(page: str, mark: str, text: str) -> str:
-    """The page with the text between the two marks of this name. ValueError without them."""
-    begin, end = f"<!-- {mark} -->\n", f"\n<!-- end of {mark} -->"
-    found = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-    if not found.search(page):
-        raise ValueError(f"the page has no marks for {mark}")
-    return found.sub(lambda _: f"{begin}\n{text}\n{end}", page)
+def save(name: str, title: str, text: str) -> None:
+    """Keep a report as `results/<name>.md`."""
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.md").write_text(f"# {title}\n\n{text}\n")

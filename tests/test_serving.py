@@ -28,6 +28,7 @@ from time_machine import travel
 from tests.support.jobs import make
 from tests.support.nginx import Nginx, serving
 from videojobs.mirror import pipeline
+from videojobs.mirror.destination import Destination
 from videojobs.models import VideoJob
 from videojobs.testing import SAMPLE
 
@@ -315,7 +316,7 @@ def s3_job(s3: Any, s3_endpoint: str, settings: Settings, tmp_path: Path) -> Vid
     local.write_bytes(SAMPLE)
     sha256 = hashlib.sha256(SAMPLE).hexdigest()
     done = pipeline.Download(local, len(SAMPLE), sha256, "video/mp4", ".mp4")
-    pipeline.store(done, storages["videos"], NAME)
+    pipeline.store(done, Destination.of(storages["videos"]), NAME)
     return VideoJob(output=NAME)
 
 

@@ -21,6 +21,7 @@ from django.core.files.storage import FileSystemStorage
 
 from videojobs.exceptions import VideoJobsError
 from videojobs.mirror import pipeline
+from videojobs.mirror.destination import Destination
 
 from .name_server import NameServer, Zone
 from .network import NAME_SERVER
@@ -112,7 +113,9 @@ class Laboratory:
     def _download(self, url: str) -> Outcome:
         storage = FileSystemStorage(self._directory / "outputs")
         try:
-            with pipeline.download(url, storage, "v", progress=lambda *_: None) as done:
+            with pipeline.download(
+                url, Destination.of(storage), "v", progress=lambda *_: None
+            ) as done:
                 assert done.sha256 == hashlib.sha256(done.path.read_bytes()).hexdigest()
             outcome = Outcome(sha256=done.sha256)
         except VideoJobsError as error:

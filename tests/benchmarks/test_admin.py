@@ -9,11 +9,9 @@ from pathlib import Path
 import pytest
 from django.db import connection
 
-from benchmarks.admin import PAGE, PLANS
 from benchmarks.dataset import add_jobs, one_of
 from benchmarks.page_timings import Plan, Visit, main_plans, missed, slow_plans, table
 from benchmarks.pages import Page
-from benchmarks.reporting import written
 from tests.support.servers import Postgres, obtain
 from videojobs.models import VideoJob
 
@@ -64,11 +62,6 @@ def test_a_long_plan_is_cut() -> None:
     long = Plan("SELECT " + "x" * 9000, ["y" * 900] * 900, 1.0)
 
     assert len(main_plans([replace(GOOD, plans=[long])])) < 10_000
-
-
-def test_the_pages_have_places_for_table_and_plans() -> None:
-    assert "\nfresh\n" in written(PAGE.read_text(), "admin", "fresh")
-    assert "\nfresh\n" in written(PLANS.read_text(), "plans", "fresh")
 
 
 @pytest.mark.django_db

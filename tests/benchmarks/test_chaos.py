@@ -8,7 +8,6 @@ import pytest
 
 from benchmarks import setup
 from benchmarks.findings import Evidence, Job, Recovery, Run, Task, missed, table
-from benchmarks.reporting import written
 
 EVENTS = [
     ("status", "", "pending"),
@@ -107,15 +106,3 @@ def test_the_table_shows_the_verdict_of_each_run() -> None:
     verdict = table([RUN, rough(kills=0)]).splitlines()[-1]
 
     assert verdict == "| **all targets** | met | met | **missed** |"
-
-
-def test_only_the_table_of_this_broker_is_written() -> None:
-    other = "b\n<!-- rabbitmq -->\nkept\n<!-- end of rabbitmq -->\n"
-    page = f"a\n<!-- redis -->\nold\n<!-- end of redis -->\n{other}"
-
-    assert written(page, "redis", r"new \1") == page.replace("old", "\nnew \\1\n")
-
-
-def test_a_page_without_the_marks_is_refused() -> None:
-    with pytest.raises(ValueError, match="no marks"):
-        written("a page", "redis", "new")

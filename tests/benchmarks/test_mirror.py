@@ -12,9 +12,7 @@ import pytest
 
 from benchmarks import memory
 from benchmarks.comparison import box_header, write_video
-from benchmarks.mirror import PAGE
 from benchmarks.mirror_report import MIB, Curl, Fetch, Measured, missed, table
-from benchmarks.reporting import written
 from tests.support.nginx import Nginx
 from tests.support.servers import Redis, missing, obtain
 from videojobs.mirror.media import is_whole
@@ -63,10 +61,6 @@ def test_the_table_shows_the_verdict() -> None:
     verdict = table(replace(GOOD, large=replace(FETCH, memory=33 * MIB))).splitlines()[-1]
 
     assert verdict == "| **all targets** | met | **missed** |"
-
-
-def test_the_page_has_a_place_for_the_table() -> None:
-    assert "\nfresh\n" in written(PAGE.read_text(), "mirror", "fresh")
 
 
 @pytest.mark.parametrize("size", [MIB, 3 * MIB + 1])

@@ -30,6 +30,7 @@ from videojobs.exceptions import (
     VideoJobsError,
 )
 from videojobs.mirror import pipeline
+from videojobs.mirror.destination import Destination
 from videojobs.mirror.pipeline import Download
 from videojobs.providers import client
 from videojobs.testing import SAMPLE, Script, SimulatedProvider, Slow, Truncate, sample
@@ -61,9 +62,9 @@ def quiet(*_: int | None) -> None:
 
 
 def kept(url: str, storage: Storage, name: str = NAME) -> tuple[Download, str]:
-    with pipeline.download(url, storage, STEM, progress=quiet) as done:
+    with pipeline.download(url, Destination.of(storage), STEM, progress=quiet) as done:
         pipeline.verify(done)
-        return done, pipeline.store(done, storage, name)
+        return done, pipeline.store(done, Destination.of(storage), name)
 
 
 def refused_by(storage: Storage, reply: Any, kind: type[VideoJobsError]) -> VideoJobsError:
@@ -121,7 +122,9 @@ def test_progress_is_told_the_bytes_so_far(storage: FileSystemStorage, settings:
     seen: list[tuple[int, int | None]] = []
     with (
         RawServer(answer(body)) as server,
-        pipeline.download(server.url, storage, STEM, progress=lambda *so_far: seen.append(so_far)),
+        pipeline.download(
+            server.url, Destination.of(storage), STEM, progress=lambda *so_far: seen.append(so_far)
+        ),
     ):
         pass
     assert seen == [(size, len(body)) for size in (262_144, 524_288, len(body))]
@@ -378,12 +381,13 @@ settings.configure(VIDEOJOBS={"BASE_URL": "http://x", "ALLOWED_PRIVATE_NETWORKS"
 django.setup()
 from django.core.files.storage import FileSystemStorage
 from videojobs.mirror import pipeline
+from videojobs.mirror.destination import Destination
 from videojobs.providers import client
 import tracemalloc
 tracemalloc.start()
 storage = FileSystemStorage(sys.argv[2])
-with pipeline.download(sys.argv[1], storage, "v", progress=lambda *_: None) as done:
-    pipeline.store(done, storage, "v.mp4")
+with pipeline.download(sys.argv[1], Destination.of(storage), "v", progress=lambda *_: None) as done:
+    pipeline.store(done, Destination.of(storage), "v.mp4")
 print(done.size, tracemalloc.get_traced_memory()[1])
 """
 
@@ -460,7 +464,7 @@ def test_a_file_that_is_there_already_is_not_written_again(
 ) -> None:
     storage.save(NAME, ContentFile(SAMPLE))
     before = os.stat(storage.path(NAME)).st_ino
-    assert pipeline.store(done, storage, NAME) == NAME
+    assert pipeline.store(done, Destination.of(storage), NAME) == NAME
     assert os.stat(storage.path(NAME)).st_ino == before
 
 
@@ -469,7 +473,7 @@ def test_other_content_under_the_name_is_replaced(
     storage: FileSystemStorage, done: Download, other: bytes
 ) -> None:
     storage.save(NAME, ContentFile(other))
-    assert pipeline.store(done, storage, NAME) == NAME
+    assert pipeline.store(done, Destination.of(storage), NAME) == NAME
     assert Path(storage.path(NAME)).read_bytes() == SAMPLE
     assert files(storage) == [NAME]
 
@@ -512,7 +516,7 @@ def test_two_workers_that_store_at_once_leave_one_whole_file(
         mine = Download(path, len(body), hashlib.sha256(body).hexdigest(), "video/mp4", ".mp4")
         both_are_here.wait(5)
         try:
-            return pipeline.store(mine, storage, NAME)
+            return pipeline.store(mine, Destination.of(storage), NAME)
         except (StorageError, OSError):  # the other one was quicker; there are more attempts
             return "too late"
 
@@ -552,7 +556,7 @@ def test_a_storage_that_changes_what_it_gets_is_an_error_and_keeps_nothing(
 ) -> None:
     storage = kind()
     with pytest.raises(StorageError, match="did not keep") as caught:
-        pipeline.store(done, storage, NAME)
+        pipeline.store(done, Destination.of(storage), NAME)
     assert caught.value.transient
     assert not storage.exists(name)
 
@@ -560,7 +564,7 @@ def test_a_storage_that_changes_what_it_gets_is_an_error_and_keeps_nothing(
 def test_a_storage_that_fails_midway_keeps_no_part(done: Download) -> None:
     storage = Breaking()
     with pytest.raises(OSError, match="No space left"):
-        pipeline.store(done, storage, NAME)
+        pipeline.store(done, Destination.of(storage), NAME)
     assert not storage.exists(NAME)
 
 
@@ -572,7 +576,7 @@ def test_a_late_failure_takes_away_nothing_that_another_worker_has_finished(done
 
     storage = Overtaken()
     with pytest.raises(OSError, match="broke off"):
-        pipeline.store(done, storage, NAME)
+        pipeline.store(done, Destination.of(storage), NAME)
     assert storage.size(NAME) == len(SAMPLE)
 
 
@@ -588,7 +592,7 @@ def test_a_file_that_another_worker_put_in_place_of_ours_stays(
             return saved
 
     with pytest.raises(StorageError, match="did not keep"):
-        pipeline.store(done, Overtaken(storage.location), NAME)
+        pipeline.store(done, Destination.of(Overtaken(storage.location)), NAME)
     assert Path(storage.path(NAME)).read_bytes() == other
 
 
@@ -603,7 +607,7 @@ def test_no_part_is_left_when_progress_raises(storage: FileSystemStorage) -> Non
     with (
         RawServer(VIDEO) as server,
         pytest.raises(Stop),
-        pipeline.download(server.url, storage, STEM, progress=stop),
+        pipeline.download(server.url, Destination.of(storage), STEM, progress=stop),
     ):
         pass
     assert files(storage) == []
@@ -611,7 +615,7 @@ def test_no_part_is_left_when_progress_raises(storage: FileSystemStorage) -> Non
 
 def test_no_part_is_left_of_a_download_that_is_not_stored(storage: FileSystemStorage) -> None:
     with RawServer(VIDEO) as server:
-        with pipeline.download(server.url, storage, STEM, progress=quiet) as done:
+        with pipeline.download(server.url, Destination.of(storage), STEM, progress=quiet) as done:
             assert done.path.read_bytes() == SAMPLE
         assert not done.path.exists()
     assert files(storage) == []
@@ -622,11 +626,11 @@ def test_the_part_lies_beside_its_target_so_that_storing_is_a_rename(
 ) -> None:
     with (
         RawServer(VIDEO) as server,
-        pipeline.download(server.url, storage, STEM, progress=quiet) as done,
+        pipeline.download(server.url, Destination.of(storage), STEM, progress=quiet) as done,
     ):
         inode = done.path.stat().st_ino
         assert done.path.parent == Path(storage.path(NAME)).parent
-        pipeline.store(done, storage, NAME)
+        pipeline.store(done, Destination.of(storage), NAME)
     assert os.stat(storage.path(NAME)).st_ino == inode
 
 
@@ -657,7 +661,8 @@ settings.configure(VIDEOJOBS={"BASE_URL": "http://x", "ALLOWED_PRIVATE_NETWORKS"
 django.setup()
 from django.core.files.storage import FileSystemStorage
 from videojobs.mirror import pipeline
-with pipeline.download(sys.argv[1], FileSystemStorage(sys.argv[2]), sys.argv[3],
+from videojobs.mirror.destination import Destination
+with pipeline.download(sys.argv[1], Destination.of(FileSystemStorage(sys.argv[2])), sys.argv[3],
                        progress=lambda *_: os.kill(os.getpid(), signal.SIGKILL)):
     pass
 """

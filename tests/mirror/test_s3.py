@@ -15,6 +15,7 @@ from tests.support import jobs
 from tests.support.object_store import Bucket, ObjectStore
 from tests.support.raw_server import RawServer, answer
 from videojobs.mirror import partial_files, pipeline, s3
+from videojobs.mirror.destination import Destination
 from videojobs.mirror.pipeline import Download
 from videojobs.testing import SAMPLE, sample
 
@@ -44,10 +45,12 @@ def finished(path: Path, body: bytes = SAMPLE) -> Download:
 def kept(bucket: Bucket, body: bytes) -> Download:
     with (
         RawServer(answer(body)) as server,
-        pipeline.download(server.url, bucket.storage, STEM, progress=lambda *_: None) as done,
+        pipeline.download(
+            server.url, Destination.of(bucket.storage), STEM, progress=lambda *_: None
+        ) as done,
     ):
         pipeline.verify(done)
-        assert pipeline.store(done, bucket.storage, NAME) == NAME
+        assert pipeline.store(done, Destination.of(bucket.storage), NAME) == NAME
         return done
 
 
@@ -72,9 +75,11 @@ def test_the_type_is_the_sniffed_one(bucket: Bucket) -> None:
     body = b"\0\0\0\x14ftypqt  \0\0\0\0qt  \0\0\0\x08moov"
     with (
         RawServer(answer(body, "Content-Type: text/html")) as server,
-        pipeline.download(server.url, bucket.storage, STEM, progress=lambda *_: None) as done,
+        pipeline.download(
+            server.url, Destination.of(bucket.storage), STEM, progress=lambda *_: None
+        ) as done,
     ):
-        pipeline.store(done, bucket.storage, STEM + done.extension)
+        pipeline.store(done, Destination.of(bucket.storage), STEM + done.extension)
 
     assert bucket.storage.bucket.Object(STEM + ".mov").content_type == "video/quicktime"
 
@@ -89,10 +94,10 @@ def test_the_download_is_a_local_file_that_is_gone_afterwards(
 
 def test_an_identical_object_is_used_and_not_sent_again(bucket: Bucket, tmp_path: Path) -> None:
     done = finished(tmp_path / "done.part")
-    pipeline.store(done, bucket.storage, NAME)
+    pipeline.store(done, Destination.of(bucket.storage), NAME)
     bucket.store.requests.clear()
 
-    pipeline.store(done, bucket.storage, NAME)
+    pipeline.store(done, Destination.of(bucket.storage), NAME)
 
     assert {method for method, _ in bucket.store.requests} == {"HEAD", "GET"}
 
@@ -101,7 +106,7 @@ def test_an_object_of_another_size_is_not_even_read(bucket: Bucket, tmp_path: Pa
     bucket.storage.save(NAME, ContentFile(b"half"))
     bucket.store.requests.clear()
 
-    pipeline.store(finished(tmp_path / "done.part"), bucket.storage, NAME)
+    pipeline.store(finished(tmp_path / "done.part"), Destination.of(bucket.storage), NAME)
 
     assert f"/{bucket.name}/{NAME}?" not in [p for m, p in bucket.store.requests if m == "GET"]
     assert bucket.body(NAME) == SAMPLE
@@ -110,7 +115,7 @@ def test_an_object_of_another_size_is_not_even_read(bucket: Bucket, tmp_path: Pa
 def test_an_object_is_replaced_at_once_and_never_missing(bucket: Bucket, tmp_path: Path) -> None:
     bucket.storage.save(NAME, ContentFile(b"what was there before"))
 
-    pipeline.store(finished(tmp_path / "done.part"), bucket.storage, NAME)
+    pipeline.store(finished(tmp_path / "done.part"), Destination.of(bucket.storage), NAME)
 
     assert "DELETE" not in {method for method, _ in bucket.store.requests}
 
@@ -121,7 +126,7 @@ def test_a_storage_that_overwrites_nothing_keeps_one_object_too(
     bucket = Bucket(object_store, file_overwrite=False)
     for body in (SAMPLE, sample("other"), sample("other")):
         done = finished(tmp_path / "done.part", body)
-        assert pipeline.store(done, bucket.storage, NAME) == NAME
+        assert pipeline.store(done, Destination.of(bucket.storage), NAME) == NAME
 
     assert (bucket.keys(), bucket.body(NAME)) == ([NAME], sample("other"))
 
@@ -131,7 +136,7 @@ def test_a_location_inside_the_bucket_is_kept_to(object_store: ObjectStore, tmp_
     bucket.begin_upload(f"site/media/{NAME}", b"half")
     done = finished(tmp_path / "done.part")
     for _ in range(2):
-        assert pipeline.store(done, bucket.storage, NAME) == NAME
+        assert pipeline.store(done, Destination.of(bucket.storage), NAME) == NAME
 
     assert bucket.keys() == [f"site/media/{NAME}"]
     assert bucket.pending() == []
@@ -166,11 +171,11 @@ def test_an_upload_that_fails_leaves_nothing_and_a_retry_makes_it_whole(
     done = finished(tmp_path / "done.part", body)
     bucket.store.fails = fails
     with pytest.raises((ClientError, BotoCoreError)):
-        pipeline.store(done, bucket.storage, NAME)
+        pipeline.store(done, Destination.of(bucket.storage), NAME)
     bucket.store.fails = lambda *_: False
     assert (bucket.keys(), bucket.pending()) == ([], [])
 
-    pipeline.store(done, bucket.storage, NAME)
+    pipeline.store(done, Destination.of(bucket.storage), NAME)
 
     assert (bucket.keys(), bucket.sha256(NAME)) == ([NAME], done.sha256)
 
@@ -181,7 +186,7 @@ def test_an_upload_that_fails_leaves_the_object_that_was_there(
     bucket.storage.save(NAME, ContentFile(SAMPLE))
     bucket.store.fails = is_part(2)
     with pytest.raises((ClientError, BotoCoreError)):
-        pipeline.store(finished(tmp_path / "done.part", LONG), bucket.storage, NAME)
+        pipeline.store(finished(tmp_path / "done.part", LONG), Destination.of(bucket.storage), NAME)
     bucket.store.fails = lambda *_: False
 
     assert bucket.body(NAME) == SAMPLE
@@ -193,7 +198,7 @@ def test_what_a_killed_worker_has_uploaded_is_removed_by_the_next_one(
     bucket.begin_upload(NAME, b"half a video")
     bucket.begin_upload(STEM.replace("6f", "7a") + ".mp4", b"another one's")
 
-    pipeline.store(finished(tmp_path / "done.part"), bucket.storage, NAME)
+    pipeline.store(finished(tmp_path / "done.part"), Destination.of(bucket.storage), NAME)
 
     assert bucket.pending() == [STEM.replace("6f", "7a") + ".mp4"]
 
@@ -202,10 +207,10 @@ def test_what_a_killed_worker_has_uploaded_is_removed_though_the_object_is_there
     bucket: Bucket, tmp_path: Path
 ) -> None:
     done = finished(tmp_path / "done.part")
-    pipeline.store(done, bucket.storage, NAME)
+    pipeline.store(done, Destination.of(bucket.storage), NAME)
     bucket.begin_upload(NAME, b"half of what its host sent in between")
 
-    pipeline.store(done, bucket.storage, NAME)
+    pipeline.store(done, Destination.of(bucket.storage), NAME)
 
     assert (bucket.keys(), bucket.pending()) == ([NAME], [])
 
@@ -215,7 +220,7 @@ def test_uploads_that_nobody_may_see_keep_no_video_from_being_stored(
 ) -> None:
     bucket.store.fails = lambda method, path: method == "GET" and "uploads" in path
 
-    pipeline.store(finished(tmp_path / "done.part"), bucket.storage, NAME)
+    pipeline.store(finished(tmp_path / "done.part"), Destination.of(bucket.storage), NAME)
 
     assert bucket.keys() == [NAME]
     assert "unfinished uploads" in caplog.text
@@ -227,13 +232,13 @@ def test_a_storage_without_buckets_has_no_uploads(tmp_path: Path) -> None:
     storage = FileSystemStorage(tmp_path)
 
     assert not s3.is_s3(storage)
-    partial_files.remove_uploads(storage, NAME)
+    partial_files.remove_uploads(Destination.of(storage), NAME)
 
 
 def test_a_poster_lies_beside_its_video(bucket: Bucket) -> None:
     picture = b"\xff\xd8\xff\xe0 a picture"
 
-    assert pipeline.store_poster(picture, bucket.storage, STEM) == STEM + ".jpg"
+    assert pipeline.store_poster(picture, Destination.of(bucket.storage), STEM) == STEM + ".jpg"
 
     assert bucket.body(STEM + ".jpg") == picture
     assert bucket.storage.bucket.Object(STEM + ".jpg").content_type == "image/jpeg"
@@ -247,12 +252,13 @@ django.setup()
 from pathlib import Path
 from django.core.files.storage import storages
 from videojobs.mirror import pipeline, s3
+from videojobs.mirror.destination import Destination
 options, name, size = json.loads(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 storage = storages.create_storage({"BACKEND": "storages.backends.s3.S3Storage", "OPTIONS": options})
 storage.size("small")
 for _ in s3.pieces(storage, "small", 1024): pass
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-pipeline._sha256(storage, name)
+pipeline._sha256(Destination.of(storage), name)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 

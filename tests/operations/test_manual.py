@@ -383,7 +383,7 @@ def test_both_histories_tell_who_generated_what_again() -> None:
     new = again(job)
 
     assert told(new) == [("status", "pending", f"generated again from {job.pk}", "ann")]
-    assert told(job) == [("note", "failed", f"generated again as {new.pk}", "ann")]
+    assert told(job) == [("regenerated", "failed", f"generated again as {new.pk}", "ann")]
 
 
 def test_who_clicks_twice_pays_once() -> None:

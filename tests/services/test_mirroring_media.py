@@ -102,7 +102,7 @@ def test_a_video_that_was_cut_at_its_host_is_fetched_again(
 ) -> None:
     job = run(completed(provider, actual_duration=5.0))
     assert (job.status, job.mirror_status, job.error_count) == ("completed", "due", 1)
-    assert "3.0 s long" in job.events.get(kind="note").reason
+    assert "3.0 s long" in job.events.get(kind="download").reason
     assert files(media_root) == set()
     provider.set_script("proj_1", Script(["completed"], actual_duration=3.0))
 

@@ -1,10 +1,12 @@
 """Where outputs go: a directory of this machine, a bucket, or any other storage."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from django.core.files.storage import Storage, storages
 
 from ..conf import conf
+from . import s3
 
 
 class _OutputStorage(Storage):
@@ -23,3 +25,26 @@ class _OutputStorage(Storage):
 def output_storage() -> Storage:
     """The storage of outputs and posters. Named in migrations, so that they hold no storage."""
     return _OutputStorage()
+
+
+@dataclass(frozen=True)
+class Destination:
+    """A storage and what it is, which is asked once in a mirror step."""
+
+    storage: Storage
+    #: Its files lie on this machine. Partial files lie beside them, and storing is a rename.
+    is_local: bool
+    #: It is a bucket as django-storages has it. Nothing in it is seen before it is whole.
+    is_bucket: bool
+
+    @classmethod
+    def of(cls, storage: Storage) -> "Destination":
+        return cls(storage, _has_paths(storage), s3.is_s3(storage))
+
+
+def _has_paths(storage: Storage) -> bool:
+    try:
+        storage.path("any")
+    except NotImplementedError:
+        return False
+    return True

@@ -1,7 +1,7 @@
-"""What is not finished yet, and what an attempt leaves behind that never was: parts.
+"""Partial files: downloads under way, and what a killed worker has left of one.
 
-A part is a local file beside its target, with a name that tells whose it is, or an upload that an
-S3 storage has begun and not ended. Nothing unfinished ever stands under a final name.
+A partial file lies beside its target, with a name that shows whose it is; in S3 it is a multipart
+upload that was not completed. Nothing unfinished ever stands under a final name.
 """
 
 import contextlib
@@ -13,9 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from django.core.files.storage import Storage
-
 from . import s3
+from .destination import Destination
 
 logger = logging.getLogger("videojobs")
 
@@ -28,34 +27,25 @@ def owner(name: str) -> str | None:
     return match[1] if match else None
 
 
-def directory(storage: Storage, stem: str) -> Path:
+def directory(destination: Destination, stem: str) -> Path:
     """Where the parts of an output are: beside it, or where the storage has no files, anywhere.
 
     Beside it, storing is an atomic rename. One onto another file system would be a copy, and one
     onto a full disk is cut silently.
     """
-    if are_beside(storage):
-        return Path(storage.path(stem)).parent
+    if destination.is_local:
+        return Path(destination.storage.path(stem)).parent
     return Path(tempfile.gettempdir())
 
 
-def are_beside(storage: Storage) -> bool:
-    """Whether the storage has its files on this machine, and parts lie beside them."""
-    try:
-        storage.path("any")
-    except NotImplementedError:
-        return False
-    return True
-
-
 @contextlib.contextmanager
-def new(storage: Storage, stem: str) -> Iterator[tuple[Path, BinaryIO]]:
+def new(destination: Destination, stem: str) -> Iterator[tuple[Path, BinaryIO]]:
     """An empty part of the output with this name (without extension); gone when the context ends.
 
     Unless it was moved away by then, which is how it is stored.
     """
-    home = directory(storage, stem)
-    _make(home, getattr(storage, "directory_permissions_mode", None))
+    home = directory(destination, stem)
+    _make(home, getattr(destination.storage, "directory_permissions_mode", None))
     descriptor, name = tempfile.mkstemp(".part", f".{Path(stem).name}.", home)
     path = Path(name)
     try:
@@ -74,22 +64,22 @@ def _make(home: Path, mode: int | None) -> None:
                 path.chmod(mode)
 
 
-def remove_files(storage: Storage, stem: str) -> None:
+def remove_files(destination: Destination, stem: str) -> None:
     """Remove the files that a killed worker has left of an output."""
     pattern = f".{glob.escape(Path(stem).name)}.*.part"
-    for left in directory(storage, stem).glob(pattern):
+    for left in directory(destination, stem).glob(pattern):
         left.unlink(missing_ok=True)
 
 
-def remove_uploads(storage: Storage, name: str) -> None:
+def remove_uploads(destination: Destination, name: str) -> None:
     """Abort the uploads that a killed worker has left of an output: they would be paid for.
 
     Not being allowed to see them is no reason to keep no video.
     """
-    if not s3.is_s3(storage):
+    if not destination.is_bucket:
         return
     try:
-        for upload in s3.uploads(storage, name):
+        for upload in s3.uploads(destination.storage, name):
             upload.abort()
     except Exception as error:  # boto3's, which is not there to be named
         logger.warning("unfinished uploads of %s are not removed: %s", name, type(error).__name__)

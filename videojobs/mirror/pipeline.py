@@ -17,6 +17,7 @@ from django.core.files.storage import Storage
 
 from ..exceptions import DownloadError, StorageError
 from . import disk, media, partial_files, s3
+from .destination import Destination
 from .download import fetch
 
 _PIECE = 256 * 1024
@@ -37,17 +38,17 @@ class Download:
 
 @contextlib.contextmanager
 def download(
-    url: str, storage: Storage, stem: str, *, progress: Callable[[int, int | None], None]
+    url: str, destination: Destination, stem: str, *, progress: Callable[[int, int | None], None]
 ) -> Iterator[Download]:
-    """Fetch `url` into a part of the output `stem` (a name without extension) in `storage`.
+    """Fetch `url` into a part of the output `stem` (a name without extension).
 
     `progress` is called after each piece with the bytes so far and those announced, if they were;
     what it raises ends the download. The file is gone when the context ends, unless `store` has
     moved it. Raises `DownloadError`, `TransportError` or the disk's own `OSError` where another
     attempt may help, `OutputRefused` where it won't.
     """
-    partial_files.remove_files(storage, stem)
-    with partial_files.new(storage, stem) as (path, file):
+    partial_files.remove_files(destination, stem)
+    with partial_files.new(destination, stem) as (path, file):
         fetched = fetch(url, file, progress=progress)
         disk.flush(file)
         yield Download(path, fetched.size, fetched.sha256, fetched.content_type, fetched.extension)
@@ -71,23 +72,25 @@ def verify(done: Download, *, seconds: float | None = None) -> media.Media | Non
     return found
 
 
-def store(done: Download, storage: Storage, name: str) -> str:
+def store(done: Download, destination: Destination, name: str) -> str:
     """Put a finished file under `name` and return the name.
 
     A file that an earlier, lost attempt left there is used if its bytes are the same, and replaced
     if not: a retry leaves no second file.
     """
-    partial_files.remove_uploads(storage, name)
+    partial_files.remove_uploads(destination, name)
+    storage = destination.storage
     before = storage.size(name) if storage.exists(name) else None
-    if before != done.size or _sha256(storage, name) != done.sha256:
-        _save(done, storage, name, before=before)
-    if partial_files.are_beside(storage):
+    if before != done.size or _sha256(destination, name) != done.sha256:
+        _save(done, destination, name, before=before)
+    if destination.is_local:
         disk.flush_directory(Path(storage.path(name)).parent)
     return name
 
 
-def _save(done: Download, storage: Storage, name: str, *, before: int | None) -> None:
+def _save(done: Download, destination: Destination, name: str, *, before: int | None) -> None:
     """Give a file to the storage, in place of what has its name, if anything: `before` bytes."""
+    storage = destination.storage
     if before is not None and storage.get_available_name(name) != name:
         storage.delete(name)  # else saving replaces it at once
         before = None
@@ -96,22 +99,22 @@ def _save(done: Download, storage: Storage, name: str, *, before: int | None) ->
         with _Finished(done) as content:
             saved = storage.save(name, content)
     except BaseException:
-        _remove_part(storage, name, whole={before, done.size})
+        _remove_part(destination, name, whole={before, done.size})
         raise
     if saved != name or storage.size(saved) != done.size:
-        if saved != name or not _loses_nothing(storage):
+        if saved != name or not _loses_nothing(destination):
             storage.delete(saved)
         raise StorageError(f"storage did not keep the file as it was under {name}")
 
 
-def store_poster(picture: bytes, storage: Storage, stem: str) -> str:
+def store_poster(picture: bytes, destination: Destination, stem: str) -> str:
     """Put a JPEG beside the output `stem` and return its name; like `store`, on the same terms."""
-    with partial_files.new(storage, stem) as (path, file):
+    with partial_files.new(destination, stem) as (path, file):
         file.write(picture)
         disk.flush(file)
         digest = hashlib.sha256(picture).hexdigest()
         poster = Download(path, len(picture), digest, "image/jpeg", ".jpg")
-        return store(poster, storage, stem + poster.extension)
+        return store(poster, destination, stem + poster.extension)
 
 
 def _give_mode(path: Path, storage: Storage) -> None:
@@ -124,38 +127,39 @@ def _give_mode(path: Path, storage: Storage) -> None:
         path.chmod(mode)
 
 
-def _remove_part(storage: Storage, name: str, *, whole: Collection[int | None]) -> None:
+def _remove_part(destination: Destination, name: str, *, whole: Collection[int | None]) -> None:
     """Remove what a failed save left; not what was there before, or what another worker finished.
 
     Both are told by their sizes. S3 shows nothing that is not whole.
     """
-    if s3.is_s3(storage):
+    if destination.is_bucket:
         return
+    storage = destination.storage
     with contextlib.suppress(Exception):
         if storage.exists(name) and storage.size(name) not in whole:
             storage.delete(name)
 
 
-def _loses_nothing(storage: Storage) -> bool:
+def _loses_nothing(destination: Destination) -> bool:
     """Whether a file of another size than the one just saved must be another worker's.
 
     A rename changes no file, and S3 refuses one that is shorter than was announced.
     """
-    return partial_files.are_beside(storage) or s3.is_s3(storage)
+    return destination.is_local or destination.is_bucket
 
 
-def _sha256(storage: Storage, name: str) -> str:
+def _sha256(destination: Destination, name: str) -> str:
     digest = hashlib.sha256()
-    for piece in _pieces(storage, name):
+    for piece in _pieces(destination, name):
         digest.update(piece)
     return digest.hexdigest()
 
 
-def _pieces(storage: Storage, name: str) -> Iterator[bytes]:
-    if s3.is_s3(storage):
-        yield from s3.pieces(storage, name, _PIECE)
+def _pieces(destination: Destination, name: str) -> Iterator[bytes]:
+    if destination.is_bucket:
+        yield from s3.pieces(destination.storage, name, _PIECE)
         return
-    with storage.open(name, "rb") as file:
+    with destination.storage.open(name, "rb") as file:
         yield from file.chunks(_PIECE)
 
 

@@ -16,12 +16,11 @@ from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from uuid import UUID
 
-from django.core.files.storage import Storage
 from django.utils import timezone
 
 from ..conf import conf
 from ..mirror import partial_files, s3
-from ..mirror.destination import output_storage
+from ..mirror.destination import Destination, output_storage
 from ..models import VideoJob
 from ..states import TERMINAL, MirrorStatus
 
@@ -85,13 +84,13 @@ def search(*, older_than: timedelta = GRACE) -> Search:
 
     Raises `NotImplementedError` for a storage that can't be listed.
     """
-    storage = output_storage()
+    destination = Destination.of(output_storage())
     latest = timezone.now() - max(older_than, timedelta(seconds=conf.longest_mirror))
     orphans: list[Orphan] = []
     known = 0
     # One for all orphans of a job: removing the first raises its turn.
     of_orphans: dict[UUID, VideoJob] = {}
-    for batch in _in_batches(_everything(storage)):
+    for batch in _in_batches(_everything(destination)):
         jobs = VideoJob.objects.only("turn", "status", "mirror_status", "output", "poster")
         rows = jobs.in_bulk([found.job_id for found in batch])
         for found in batch:
@@ -137,12 +136,13 @@ def _why_missing(name: str, job: VideoJob) -> str:
     return "removed as an orphan while it was stored" if is_named else ""
 
 
-def _everything(storage: Storage) -> Iterator[_Found]:
+def _everything(destination: Destination) -> Iterator[_Found]:
     root, is_ours = _root(), re.compile(_pattern()).fullmatch
-    yield from (found for found in _stored(storage, root) if is_ours(_directory(found.name)))
-    if not partial_files.are_beside(storage):
+    yield from (found for found in _stored(destination, root) if is_ours(_directory(found.name)))
+    if not destination.is_local:
         yield from _local_parts()
-    if s3.is_s3(storage):
+    if destination.is_bucket:
+        storage = destination.storage
         for upload in s3.uploads(storage, root):
             name = s3.name_of(storage, upload.object_key)
             job_id = _job_id(PurePosixPath(name).stem)
@@ -151,7 +151,8 @@ def _everything(storage: Storage) -> Iterator[_Found]:
                 yield _Found(name, "upload", job_id, changed_at, upload.abort)
 
 
-def _stored(storage: Storage, directory: str) -> Iterator[_Found]:
+def _stored(destination: Destination, directory: str) -> Iterator[_Found]:
+    storage = destination.storage
     try:
         directories, names = storage.listdir(directory)
     except FileNotFoundError:
@@ -171,8 +172,8 @@ def _stored(storage: Storage, directory: str) -> Iterator[_Found]:
     for name in directories:
         path = PurePosixPath(directory, name)
         # Behind a link, files have another name than their rows say.
-        if not (partial_files.are_beside(storage) and Path(storage.path(str(path))).is_symlink()):
-            yield from _stored(storage, str(path))
+        if not (destination.is_local and Path(storage.path(str(path))).is_symlink()):
+            yield from _stored(destination, str(path))
 
 
 def _local_parts() -> Iterator[_Found]:

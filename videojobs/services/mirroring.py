@@ -9,6 +9,7 @@ from django.utils import timezone
 from ..conf import conf
 from ..exceptions import ClaimLost, OutputExpired, OutputRefused
 from ..mirror import pipeline
+from ..mirror.destination import Destination
 from ..models import ProviderHold, VideoJob
 from ..providers import client
 from ..sanitize import clean
@@ -51,10 +52,12 @@ def _keep(job: VideoJob, probed: list[ProviderHold], stored: dict[str, Any]) -> 
 
     What is in it if this raises is what may stand in storage all the same, or is gone from it.
     """
-    storage, stem = job.output.storage, job.output_stem
+    destination, stem = Destination.of(job.output.storage), job.output_stem
     with (
         KeptClaim(job, seconds=conf.longest_mirror) as claim,
-        pipeline.download(_output_url(job, probed), storage, stem, progress=claim.progress) as done,
+        pipeline.download(
+            _output_url(job, probed), destination, stem, progress=claim.progress
+        ) as done,
     ):
         found = pipeline.verify(done, seconds=job.actual_duration)
         if not still_ours(job):
@@ -70,15 +73,15 @@ def _keep(job: VideoJob, probed: list[ProviderHold], stored: dict[str, Any]) -> 
             "output_duration": found and found.duration,
             "poster": "",
         }
-        pipeline.store(done, storage, stored["output"])
+        pipeline.store(done, destination, stored["output"])
         if found and found.poster:
-            stored["poster"] = _keep_poster(job, found.poster)
+            stored["poster"] = _keep_poster(job, found.poster, destination)
 
 
-def _keep_poster(job: VideoJob, picture: bytes) -> str:
+def _keep_poster(job: VideoJob, picture: bytes, destination: Destination) -> str:
     """Store a poster; its name, or "" if that fails: no reason to fetch a video again."""
     try:
-        return pipeline.store_poster(picture, job.output.storage, job.output_stem)
+        return pipeline.store_poster(picture, destination, job.output_stem)
     except Exception as error:
         logger.warning("job=%s has no poster: %s", job.pk, describe(job, error))
         return ""
