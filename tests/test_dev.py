@@ -13,8 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 # The tools that the script uses, and no Python: each test says which Pythons there are.
 TOOLS = [
-    *("sh", "cat", "cksum", "dirname", "env", "mkdir", "mktemp", "nice", "readlink", "rm", "sed"),
-    *("tee", "uname"),
+    *("sh", "cat", "cksum", "dirname", "env", "mkdir", "nice", "readlink", "rm", "sed", "uname"),
 ]
 MANAGE = """
 import os, sys
@@ -33,6 +32,8 @@ class Copy:
         self.root.mkdir()
         self.programs.mkdir()
         shutil.copy2(ROOT / "dev", self.root)
+        (self.root / "tests").mkdir()
+        shutil.copy2(ROOT / "tests" / "run.py", self.root / "tests")
         (self.root / "manage.py").write_text(MANAGE)
         self.require("")
         for tool in TOOLS:

@@ -31,12 +31,6 @@ class Seconds(Func):
         # EXTRACT would calculate with decimals, which takes four times as long.
         return super().as_sql(compiler, connection, template="DATE_PART('epoch', %(expressions)s)")
 
-    def as_oracle(self, compiler: Any, connection: Any) -> Any:
-        units = {"DAY": 86400, "HOUR": 3600, "MINUTE": 60, "SECOND": 1}
-        sql, params = compiler.compile(self.source_expressions[0])
-        parts = [f"EXTRACT({unit} FROM {sql}) * {length}" for unit, length in units.items()]
-        return f"({' + '.join(parts)})", [*params] * len(units)
-
 
 def since(moment: datetime, column: str) -> Seconds:
     """Seconds from a moment to the time in a column."""

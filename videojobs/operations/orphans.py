@@ -22,7 +22,6 @@ from ..conf import conf
 from ..mirror import partial_files, s3
 from ..mirror.destination import Destination, output_storage
 from ..models import VideoJob
-from ..states import TERMINAL, MirrorStatus
 
 #: What is younger may be in use, or is about to be recorded.
 GRACE = timedelta(days=1)
@@ -97,7 +96,7 @@ def search(*, older_than: timedelta = GRACE) -> Search:
             job = rows.get(found.job_id)
             if job and found.name in (job.output.name, job.poster.name):
                 known += 1
-            elif not (job and _is_in_use(job)) and _is_older(found, latest):
+            elif (job is None or job.is_finished) and _is_older(found, latest):
                 job = job and of_orphans.setdefault(job.pk, job)
                 remove = partial(_remove, found, job)
                 orphans.append(Orphan(found.name, found.kind, job is None, remove))
@@ -109,11 +108,6 @@ def _is_older(found: _Found, latest: datetime) -> bool:
         return found.changed_at() < latest
     except FileNotFoundError:  # stored, or removed by its worker, in this moment
         return False
-
-
-def _is_in_use(job: VideoJob) -> bool:
-    """Whether a worker is at the job's file, or the next one will find what is there."""
-    return job.status not in TERMINAL or job.mirror_status == MirrorStatus.DUE
 
 
 def _remove(found: _Found, job: VideoJob | None) -> bool:

@@ -10,13 +10,10 @@ import threading
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .script import Answer, Hang, Reset, Slow, Truncate
-from .wire import Paced, Request, refusal
-
-if TYPE_CHECKING:
-    from .provider import SimulatedProvider
+from .wire import Paced, Provider, Request, refusal
 
 MAX_BODY_BYTES = 1024 * 1024
 BODY_TIMEOUT = 10.0
@@ -27,7 +24,7 @@ class Server(ThreadingHTTPServer):
     # With the default of 5, a burst of workers waits a second for its second SYN.
     request_queue_size = 128
 
-    def __init__(self, address: tuple[str, int], provider: SimulatedProvider) -> None:
+    def __init__(self, address: tuple[str, int], provider: Provider) -> None:
         self.provider = provider
         self.stopping = threading.Event()
         self._connections: set[socket.socket] = set()

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 from urllib.parse import unquote
 
 from .script import Answer, Fault, Script, Slow, Truncate
@@ -42,6 +42,16 @@ class Paced:
 
 
 Reply: TypeAlias = Fault | Paced
+
+
+class Provider(Protocol):
+    """What the HTTP server needs of a provider."""
+
+    def receive(self, request: Request) -> tuple[int, Reply]:
+        """Note a request; return its number and what happens to it."""
+
+    def answered(self, number: int, status: int) -> None:
+        """Note with which status a request was answered."""
 
 
 def route(request: Request) -> tuple[Literal["create", "check", "download", "other"], str | None]:
