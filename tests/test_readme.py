@@ -194,7 +194,10 @@ def test_every_dev_command_exists() -> None:
         assert re.search(rf"^  {command} ", listed, flags=re.MULTILINE), command
 
 
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "benchmarks/README.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 
 
 def targets(page: Path) -> list[str]:

@@ -74,6 +74,9 @@ _SEND = "videojobs.queue:_send"
 _TELL = "videojobs.outbox:send"
 _TICK = "videojobs.outbox:tick_off"
 _STORE = "videojobs.mirror.pipeline:store"
+_PROGRESS = "videojobs.services.heartbeat:KeptClaim.progress"
+_DOWNLOAD = "videojobs.mirror.pipeline:download"
+_VERIFY = "videojobs.mirror.pipeline:verify"
 _STORED = "videojobs.services.mirroring:_mirror_stored"
 
 POINTS: Mapping[str, Point] = MappingProxyType(
@@ -97,15 +100,9 @@ POINTS: Mapping[str, Point] = MappingProxyType(
         "poll: verdict recorded, signals not sent": Point("poll", "before", _TELL, "completed"),
         "poll: verdict recorded, wake-up not sent": Point("poll", "before", _SEND, "mirror"),
         "mirror: before the claim": Point("mirror", "before", _CLAIM),
-        "mirror: claimed, nothing fetched": Point(
-            "mirror", "before", "videojobs.mirror.pipeline:download"
-        ),
-        "mirror: in the middle of the download": Point(
-            "mirror", "after", "videojobs.services.heartbeat:KeptClaim.progress"
-        ),
-        "mirror: downloaded, not looked at": Point(
-            "mirror", "before", "videojobs.mirror.pipeline:verify"
-        ),
+        "mirror: claimed, nothing fetched": Point("mirror", "before", _DOWNLOAD),
+        "mirror: in the middle of the download": Point("mirror", "after", _PROGRESS),
+        "mirror: downloaded, not looked at": Point("mirror", "before", _VERIFY),
         # A poster is stored by the same function, after the video; a point kills once.
         "mirror: looked at, not stored": Point("mirror", "before", _STORE),
         "mirror: video stored, poster not": Point("mirror", "after", _STORE),
@@ -141,10 +138,7 @@ def deaths(marks: Path) -> dict[str, int]:
 
 
 def is_over(marks: Path, *, using: str = "default") -> bool:
-    """Whether a worker has died at each point, and no job or signal has anything left to do.
-
-    `using` is the alias of the database that the workers work on.
-    """
+    """Whether each point has killed a worker, and the database `using` has nothing left to do."""
     from django.apps import apps
 
     jobs = apps.get_model("videojobs", "VideoJob")._default_manager.using(using)

@@ -45,7 +45,7 @@ def ask(
         "opts": model_admin.opts,
         "media": model_admin.media,
         "warnings": act.warns(jobs) if act.warns else [],
-        **(html.notice_context() if act.sends else {}),
+        **(html.notice_context() if act.is_order else {}),
         "rows": [_row(model_admin, job) for job in jobs[:_SHOWN]],
         "more": max(0, len(jobs) - _SHOWN),
         "skipped": act.skipped % {"count": skipped} if skipped else "",

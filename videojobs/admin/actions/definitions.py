@@ -1,7 +1,6 @@
-"""What a person may do to jobs: the one table that the job page, the list and the URLs are made of.
+"""What an operator may do to jobs: the table that the job page, the list and the URLs are made of.
 
-Whether it is possible is said by `options`, and done by `operations`; here are who may, and the
-words.
+`conditions` has what is possible, and `operations` does it; here are the permissions and the words.
 """
 
 from collections import Counter
@@ -67,11 +66,6 @@ class Act:
     def is_acknowledged(self, request: HttpRequest) -> bool:
         """Whether the box is ticked, where there is one. Not every browser insists on it."""
         return not self.acknowledged or bool(request.POST.get("acknowledged"))
-
-    @property
-    def sends(self) -> bool:
-        """Whether a request goes out for it, which is billed."""
-        return self.is_order or bool(self.acknowledged)
 
     def refusal(self, job: VideoJob) -> Any:
         """Why it is not done to a job that it doesn't apply to."""
