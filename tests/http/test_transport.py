@@ -37,7 +37,7 @@ from tests.support.raw_server import (
 from videojobs.exceptions import ForbiddenAddress, NotSent, TransportError, VideoJobsError
 from videojobs.http import addresses, transport
 
-LOCAL = addresses.networks(["127.0.0.1/32"])
+LOCAL = ["127.0.0.1/32"]
 
 
 def get(url: str, **kwargs: Any) -> transport.Reply:

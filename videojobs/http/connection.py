@@ -10,7 +10,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
@@ -46,6 +46,24 @@ class Exchange:
         self._socket: socket.socket | None = None
         self._timer = threading.Timer(max(0.0, timeout), self._expire)
         self._timer.daemon = True
+
+    @classmethod
+    def with_stranger(
+        cls,
+        url: str,
+        *,
+        timeout: float,
+        allowed: Iterable[str],
+        hosts: Collection[str],
+        insecure: bool,
+    ) -> "Exchange":
+        """An exchange with the host of a URL that the operator didn't choose.
+
+        `allowed` are private networks in CIDR notation. Raises `ForbiddenAddress`, as connecting
+        does, before anything is sent.
+        """
+        host = addresses.check_url(url, insecure=insecure, hosts=hosts)
+        return cls(host, timeout=timeout, allowed=addresses.networks(allowed))
 
     def __enter__(self) -> "Exchange":
         self._timer.start()

@@ -14,7 +14,7 @@ What requests does not give, and what is promised here:
 
 import contextlib
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -24,7 +24,6 @@ from urllib.parse import urljoin, urlsplit
 import requests
 
 from ..exceptions import ForbiddenAddress, TransportError
-from . import addresses
 from .connection import Exchange, new_session, pooled_session
 
 _MAX_REDIRECTS = 3
@@ -134,7 +133,7 @@ def stream(
     connect_timeout: float,
     read_timeout: float,
     timeout: float,
-    allowed: Sequence[addresses.Network] = (),
+    allowed: Collection[str] = (),
     hosts: Collection[str] = (),
     insecure: bool = False,
 ) -> Iterator[Stream]:
@@ -148,8 +147,13 @@ def stream(
     ends_at = time.monotonic() + timeout
     with new_session() as session:
         for _hop in range(_MAX_REDIRECTS + 1):
-            host = addresses.check_url(url, insecure=insecure, hosts=hosts)
-            exchange = Exchange(host, timeout=ends_at - time.monotonic(), allowed=allowed)
+            exchange = Exchange.with_stranger(
+                url,
+                timeout=ends_at - time.monotonic(),
+                allowed=allowed,
+                hosts=hosts,
+                insecure=insecure,
+            )
             with exchange:
                 with exchange.errors():
                     response = session.get(
@@ -167,7 +171,7 @@ def stream(
                         return
             insecure = insecure and urlsplit(url).scheme == "http"
             url = _join(url, location)
-        raise ForbiddenAddress(f"{host}: more than {_MAX_REDIRECTS} redirects")
+        raise ForbiddenAddress(f"{exchange.host}: more than {_MAX_REDIRECTS} redirects")
 
 
 def _join(url: str, location: str) -> str:

@@ -22,7 +22,7 @@ from ..exceptions import (
     OutputRefused,
     TransportError,
 )
-from ..http import addresses, transport
+from ..http import transport
 from . import media
 from .disk import Sha256, WriteBack
 
@@ -74,7 +74,7 @@ def _fetch(url: str, body: "_Body") -> Fetched:
                 connect_timeout=conf.CONNECT_TIMEOUT,
                 read_timeout=conf.READ_TIMEOUT,
                 timeout=ends_at - time.monotonic(),
-                allowed=addresses.networks(conf.ALLOWED_PRIVATE_NETWORKS),
+                allowed=conf.ALLOWED_PRIVATE_NETWORKS,
                 hosts=conf.ALLOWED_OUTPUT_HOSTS,
                 insecure=conf.BASE_URL.startswith("http://"),
             ) as stream:
