@@ -36,7 +36,7 @@ class Mutant:
 
 _GUARD = "if not self.filter(pk=job.pk, turn=job.turn).update(**changes):"
 _WRONG = "if not self.filter(pk=job.pk).update(**changes):"
-_GENERATE_AGAIN = "management/commands/videojobs_generate_again.py"
+_GENERATE_AGAIN = "management/commands/videojobs_regenerate.py"
 
 MUTANTS = [
     # One live chain.
@@ -95,7 +95,7 @@ MUTANTS = [
         "test_signals.py::test_a_raising_receiver_changes_nothing_for_anybody_else",
     ),
     Mutant(
-        *("I3", "outbox.py", "    tick_off(event)\n", ""),
+        *("I3", "outbox.py", "    mark_sent(event)\n", ""),
         "test_signals.py::test_what_is_sent_is_ticked_off",
     ),
     Mutant(
@@ -150,7 +150,7 @@ MUTANTS = [
     ),
     Mutant(
         *("I5", _GENERATE_AGAIN, "if latest and not", "if False and not"),
-        "management/test_acts.py::test_a_request_is_not_paid_twice_by_a_command_that_is_run_twice",
+        "management/test_actions.py::test_a_request_is_not_paid_twice_by_a_command_that_is_run_twice",
     ),
     # No error of transport, of HTTP or of ours sets `failed`.
     Mutant(
@@ -254,7 +254,7 @@ MUTANTS = [
         *(
             "I9",
             "providers/client.py",
-            "if not is_present(url):",
+            "if not is_current_endpoint(url):",
             "if False:",
         ),
         "services/test_polling.py::test_the_key_never_goes_to_another_provider",

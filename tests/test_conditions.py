@@ -15,7 +15,7 @@ def test_conditions_and_functions_agree_in_every_state() -> None:
 
     for state, job in made.items():
         row = VideoJob.objects.filter(pk=job.pk)
-        assert row.filter(conditions.NEEDS_A_PERSON).exists() == conditions.needs_a_person(job), (
+        assert row.filter(conditions.NEEDS_ATTENTION).exists() == conditions.needs_attention(job), (
             state
         )
         assert row.filter(conditions.overdue(timezone.now())).exists() == job.is_overdue, state
@@ -25,13 +25,13 @@ def test_conditions_and_functions_agree_in_every_state() -> None:
 def test_what_needs_a_person_succeeds_and_rests() -> None:
     made = {state: jobs.make(state) for state in jobs.STATES}
 
-    assert {s for s, job in made.items() if conditions.needs_a_person(job)} == {
+    assert {s for s, job in made.items() if conditions.needs_attention(job)} == {
         "unconfirmed",
         "expired",
         "mirror-failed",
     }
     assert {s for s, job in made.items() if conditions.succeeded(job)} == {"stored", "skipped"}
-    assert {s for s, job in made.items() if not conditions.at_rest(job)} == {
+    assert {s for s, job in made.items() if not conditions.is_settled(job)} == {
         "pending",
         "submitting",
         "queued",

@@ -152,4 +152,4 @@ def test_a_job_that_the_replica_does_not_know_yet_waits_for_a_hold(
 
     job = job_of(router)
     assert (job.status, job.turn) == ("pending", 1)
-    assert ProviderHold.objects.using("videos").filter(lifted_at=None).exists()
+    assert ProviderHold.objects.using("videos").filter(reset_at=None).exists()

@@ -70,7 +70,7 @@ def test_it_is_not_expected_before_the_end_of_a_hold_of_the_provider() -> None:
     assert estimates.expected_at(job, now) == hold.until
 
 
-@pytest.mark.parametrize("change", [{"until": 1}, {"lifted_at": 0}, {"scope": "creates"}])
+@pytest.mark.parametrize("change", [{"until": 1}, {"reset_at": 0}, {"scope": "creates"}])
 def test_a_hold_that_holds_no_check_delays_nothing(change: dict[str, Any]) -> None:
     completed([100, 110, 120, 130, 140])
     jobs.make_hold("limited")

@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from tests.support import jobs
 from videojobs.exceptions import SpendLimitReached
-from videojobs.models import JobEvent, SpendGuard, VideoJob
+from videojobs.models import JobEvent, QuotaLock, VideoJob
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -36,7 +36,7 @@ def test_one_job_too_many_is_refused_before_anything_is_written(settings: Any) -
     assert caught.value.code == "max_active_jobs"
     assert caught.value.messages == ["2 jobs are under way, which is the most that is allowed."]
     assert (VideoJob.objects.count(), JobEvent.objects.count()) == (2, 2)
-    assert SpendGuard.objects.get().passed == 2
+    assert QuotaLock.objects.get().passed == 2
 
 
 @pytest.mark.parametrize("state", ["pending", "submitting", "unconfirmed", "queued", "processing"])

@@ -35,12 +35,12 @@ UNCONFIRMED = Q(status=Status.UNCONFIRMED)
 #: Not while the create call may be under way: its answer, with the provider's id, would be lost.
 CAN_BE_STOPPED = Q(status__in=sorted(_STOPPABLE))
 
-CAN_BE_TAKEN_UP = Q(status__in=sorted(_RESUMABLE), provider_task_id__isnull=False)
+CAN_BE_RESUMED = Q(status__in=sorted(_RESUMABLE), provider_task_id__isnull=False)
 
-CAN_BE_MIRRORED_AGAIN = Q(status=Status.COMPLETED) & ~Q(mirror_status=MirrorStatus.DUE)
+CAN_BE_REMIRRORED = Q(status=Status.COMPLETED) & ~Q(mirror_status=MirrorStatus.DUE)
 
 #: A tracked job has no model: its request is not known.
-CAN_BE_GENERATED_AGAIN = Q(status__in=sorted(TERMINAL)) & ~Q(model="")
+CAN_BE_REGENERATED = Q(status__in=sorted(TERMINAL)) & ~Q(model="")
 
 
 def is_unconfirmed(job: VideoJob) -> bool:
@@ -51,15 +51,15 @@ def can_be_stopped(job: VideoJob) -> bool:
     return job.status in _STOPPABLE
 
 
-def can_be_taken_up(job: VideoJob) -> bool:
+def can_be_resumed(job: VideoJob) -> bool:
     return job.status in _RESUMABLE and job.provider_task_id is not None
 
 
-def can_be_mirrored_again(job: VideoJob) -> bool:
+def can_be_remirrored(job: VideoJob) -> bool:
     return job.status == Status.COMPLETED and job.mirror_status != MirrorStatus.DUE
 
 
-def can_be_generated_again(job: VideoJob) -> bool:
+def can_be_regenerated(job: VideoJob) -> bool:
     return job.status in TERMINAL and job.model != ""
 
 
@@ -87,7 +87,7 @@ def can_be_checked(job: VideoJob) -> bool:
 # Where a job is.
 
 #: The jobs that go on only if an operator decides something.
-NEEDS_A_PERSON = Q(status__in=_UNSETTLED) | Q(mirror_status=MirrorStatus.FAILED)
+NEEDS_ATTENTION = Q(status__in=_UNSETTLED) | Q(mirror_status=MirrorStatus.FAILED)
 
 #: The jobs that are under way, or wait for an operator before they can be.
 UNFINISHED = ~Q(status__in=sorted(TERMINAL)) | Q(mirror_status=MirrorStatus.DUE)
@@ -96,7 +96,7 @@ UNFINISHED = ~Q(status__in=sorted(TERMINAL)) | Q(mirror_status=MirrorStatus.DUE)
 CHECK_FAILED = Q(status__in=sorted(POLLED), error_count__gt=0, due_at__isnull=False)
 
 
-def needs_a_person(job: VideoJob) -> bool:
+def needs_attention(job: VideoJob) -> bool:
     return job.status in _UNSETTLED or job.mirror_status == MirrorStatus.FAILED
 
 
@@ -106,7 +106,7 @@ def succeeded(job: VideoJob) -> bool:
     return job.status == Status.COMPLETED and kept
 
 
-def at_rest(job: VideoJob) -> bool:
+def is_settled(job: VideoJob) -> bool:
     """Whether no worker has anything left to do: finished, or waiting for an operator."""
     return job.is_finished or job.status == Status.UNCONFIRMED
 

@@ -31,7 +31,7 @@ MAX_DOUBLINGS = 6
 class FencedQuerySet(models.QuerySet["VideoJob"]):
     """Claim a job, renew the claim, record what came of it."""
 
-    def at_source(self) -> Self:
+    def on_primary(self) -> Self:
         """The rows where they are written: a replica may not know yet what has become of them."""
         self._for_write = True
         return self.using(self.db)

@@ -29,7 +29,7 @@ from .sanitize import clean
 from .schedule import Policy
 
 _EVERYTHING, _CREATES = ProviderHold.Scope.EVERYTHING, ProviderHold.Scope.CREATES
-_DOUBTED, _FAILING = ProviderHold.Kind.DOUBTED, ProviderHold.Kind.FAILING
+_SUSPECT, _FAILING = ProviderHold.Kind.SUSPECT, ProviderHold.Kind.FAILING
 #: The first that fits.
 KINDS: dict[type[VideoJobsError], ProviderHold.Kind] = {
     RateLimited: ProviderHold.Kind.LIMITED,
@@ -44,7 +44,7 @@ def active(step: str) -> list[ProviderHold]:
     """The holds, over or not, that the present key has at the present provider for a step."""
     scopes = [_EVERYTHING, _CREATES] if step == "submit" else [_EVERYTHING]
     rows = ProviderHold.objects.filter(
-        key_digest=_key_digest(), scope__in=scopes, lifted_at__isnull=True
+        key_digest=_key_digest(), scope__in=scopes, reset_at__isnull=True
     )
     return list(rows.order_by("until"))
 
@@ -55,7 +55,7 @@ def held_until(step: str) -> datetime | None:
     return max((hold.until for hold in active(step) if hold.until > now), default=None)
 
 
-def take_probe(held: Sequence[ProviderHold]) -> bool:
+def take_trial(held: Sequence[ProviderHold]) -> bool:
     """Be the one that calls although there are holds; False as long as somebody else is to."""
     now = timezone.now()
     if any(hold.until > now for hold in held):
@@ -63,7 +63,7 @@ def take_probe(held: Sequence[ProviderHold]) -> bool:
     # Longer than a call can take. If the caller dies, the next one tries after that.
     until = now + timedelta(seconds=conf.lease)
     for hold in held:
-        mine = ProviderHold.objects.filter(pk=hold.pk, until=hold.until, lifted_at=None)
+        mine = ProviderHold.objects.filter(pk=hold.pk, until=hold.until, reset_at=None)
         if not mine.update(until=until):
             return False
         hold.until = until
@@ -73,10 +73,10 @@ def take_probe(held: Sequence[ProviderHold]) -> bool:
 def waits_until(held: Sequence[ProviderHold]) -> datetime:
     """When those look again that wait; soon where somebody is only clearing up a doubt."""
     now = timezone.now()
-    return max(now if hold.kind == _DOUBTED else hold.until for hold in held)
+    return max(now if hold.kind == _SUSPECT else hold.until for hold in held)
 
 
-def place(
+def trip(
     error: VideoJobsError, scope: str, mine: ProviderHold | None, *, harmless: bool = False
 ) -> datetime:
     """Place a hold, or prolong `mine`, and say until when; one that lasts longer is left alone.
@@ -94,18 +94,18 @@ def place(
         retry_after=error.retry_after,
     )
     if kind == _FAILING and not harmless and not mine and not error.retry_after:
-        kind, until = _DOUBTED, now
-    is_same = mine and mine.kind in (kind, _DOUBTED)
+        kind, until = _SUSPECT, now
+    is_same = mine and mine.kind in (kind, _SUSPECT)
     values = {
         "kind": kind,
         "reason": clean(str(error)),
         "since": mine.since if mine and is_same else now,
         "until": until,
         "count": count,
-        "lifted_at": None,
+        "reset_at": None,
     }
     rows = ProviderHold.objects.filter(key_digest=_key_digest(), scope=scope)
-    replaceable = Q(until=mine.until) if mine else Q(lifted_at__isnull=False) | Q(until__lt=until)
+    replaceable = Q(until=mine.until) if mine else Q(reset_at__isnull=False) | Q(until__lt=until)
     if not rows.filter(replaceable).update(**values):
         hold = ProviderHold(key_digest=_key_digest(), scope=scope, **values)
         ProviderHold.objects.bulk_create([hold], ignore_conflicts=True)
@@ -113,11 +113,11 @@ def place(
     return until
 
 
-def lift(mine: ProviderHold | None) -> None:
+def reset(mine: ProviderHold | None) -> None:
     """End the hold that a call was made for, unless it was placed anew meanwhile."""
     if mine is not None:
         rows = ProviderHold.objects.filter(pk=mine.pk, until=mine.until)
-        rows.update(lifted_at=timezone.now())
+        rows.update(reset_at=timezone.now())
 
 
 def _key_digest() -> str:

@@ -54,7 +54,7 @@ class VideoJobQuerySet(FencedQuerySet):
         metadata: Mapping[str, Any] | None = None,
         mirror: bool = True,
         actor: str = "",
-        generated_from: "VideoJob | None" = None,
+        regenerated_from: "VideoJob | None" = None,
         **params: Any,
     ) -> "VideoJob":
         """Write down a request for a video; it is sent once the transaction commits.
@@ -62,7 +62,7 @@ class VideoJobQuerySet(FencedQuerySet):
         `duration` is in seconds; `params` are the provider's own parameters (`ratio="16:9"`,
         `referenceImages=[…]`). A `key` that is known already returns the job that has it, and
         nothing is sent. With `mirror=False` the output is left where the provider put it.
-        `generated_from` is the job that this one repeats: both histories tell of it.
+        `regenerated_from` is the job that this one repeats: both histories tell of it.
 
         Raises `ValidationError` before anything is written; `SpendLimitReached`, which is one, for
         a request that is right but one too many.
@@ -82,7 +82,7 @@ class VideoJobQuerySet(FencedQuerySet):
             status=Status.PENDING,
             mirror_status=MirrorStatus.NONE if mirror else MirrorStatus.SKIPPED,
             key=key,
-            generated_from=generated_from,
+            regenerated_from=regenerated_from,
             metadata=dict(metadata or {}),
             endpoint=request.endpoint,
             model=request.model,
@@ -123,14 +123,14 @@ class VideoJobQuerySet(FencedQuerySet):
             deadline_at=Policy.current().deadline(timezone.now()),
         )
 
-    def doubt(self, pk: UUID, why: Callable[["VideoJob"], str]) -> None:
+    def remirror_if(self, pk: UUID, why: Callable[["VideoJob"], str]) -> None:
         """Have a job's output fetched again if storage may not have what its row says.
 
         `why` gives the reason to think so of a job that is stored; "" if there is none. A worker
         that is at it must not record what it has found. Whoever was just quicker than we is looked
         at again.
         """
-        rows, done = self.at_source().filter(pk=pk), False
+        rows, done = self.on_primary().filter(pk=pk), False
         while not done and (job := rows.first()) is not None:
             if job.mirror_status == MirrorStatus.DUE and job.claimed_until:
                 done = self.rearm(job)
@@ -169,7 +169,7 @@ class VideoJobQuerySet(FencedQuerySet):
             with transaction.atomic(using=self.db):
                 if billed:
                     quotas.check(self.model._base_manager.using(self.db))
-                now, origin = timezone.now(), fields.get("generated_from")
+                now, origin = timezone.now(), fields.get("regenerated_from")
                 job = self.create(due_at=now, created_at=now, **fields)
                 reason = f"generated again from {origin.pk}" if origin else ""
                 job.events.create(kind="status", new=job.status, reason=reason, actor=actor)
@@ -208,7 +208,7 @@ class VideoJobManager(models.Manager["VideoJob"]):
         metadata: Mapping[str, Any] | None = None,
         mirror: bool = True,
         actor: str = "",
-        generated_from: "VideoJob | None" = None,
+        regenerated_from: "VideoJob | None" = None,
         **params: Any,
     ) -> "VideoJob":
         """See `VideoJobQuerySet.submit`."""
@@ -220,7 +220,7 @@ class VideoJobManager(models.Manager["VideoJob"]):
             metadata=metadata,
             mirror=mirror,
             actor=actor,
-            generated_from=generated_from,
+            regenerated_from=regenerated_from,
             **params,
         )
 
@@ -246,8 +246,8 @@ class VideoJobManager(models.Manager["VideoJob"]):
         """`track` from async code."""
         return await sync_to_async(self.track)(task_id, **options)
 
-    def at_source(self) -> VideoJobQuerySet:
-        return self.get_queryset().at_source()
+    def on_primary(self) -> VideoJobQuerySet:
+        return self.get_queryset().on_primary()
 
     def due(self, now: datetime, *, grace: float) -> VideoJobQuerySet:
         return self.get_queryset().due(now, grace=grace)
@@ -269,5 +269,5 @@ class VideoJobManager(models.Manager["VideoJob"]):
     def rearm(self, job: "VideoJob", *, delay: float = 0.0) -> bool:
         return self.get_queryset().rearm(job, delay=delay)
 
-    def doubt(self, pk: UUID, why: Callable[["VideoJob"], str]) -> None:
-        self.get_queryset().doubt(pk, why)
+    def remirror_if(self, pk: UUID, why: Callable[["VideoJob"], str]) -> None:
+        self.get_queryset().remirror_if(pk, why)

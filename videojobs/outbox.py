@@ -35,7 +35,7 @@ def deliver(job: "VideoJob", event: "JobEvent") -> None:
     if event.signal_due_at <= timezone.now() and not _take(event):
         return
     send(job, event)
-    tick_off(event)
+    mark_sent(event)
 
 
 def send(job: "VideoJob", event: "JobEvent") -> None:
@@ -57,7 +57,7 @@ def send(job: "VideoJob", event: "JobEvent") -> None:
             signals.submission_unconfirmed.send_robust(**about, reason=event.reason)
 
 
-def tick_off(event: "JobEvent") -> None:
+def mark_sent(event: "JobEvent") -> None:
     """Record that the signals of an event are sent, whoever else is at it."""
     _rows(event).filter(pk=event.pk).update(signal_due_at=None)
     event.signal_due_at = None

@@ -19,7 +19,7 @@ _ACTIVE = [status for status in Status if status not in TERMINAL]
 def check(jobs: QuerySet[Any]) -> None:
     """Raise `SpendLimitReached` if another submission would exceed a limit.
 
-    For the transaction that inserts the job: it changes the one row of `SpendGuard` first, so that
+    For the transaction that inserts the job: it changes the one row of `QuotaLock` first, so that
     the next submitter counts when this one has committed, or rolled back. Where no limit is set,
     nobody waits for anybody.
     """
@@ -38,7 +38,7 @@ def check(jobs: QuerySet[Any]) -> None:
 
 
 def _take_turn(alias: str) -> None:
-    guard = apps.get_model("videojobs", "SpendGuard")._base_manager.using(alias)
+    guard = apps.get_model("videojobs", "QuotaLock")._base_manager.using(alias)
     if not guard.update(passed=F("passed") + 1):
         guard.bulk_create([guard.model()], ignore_conflicts=True)
         guard.update(passed=F("passed") + 1)

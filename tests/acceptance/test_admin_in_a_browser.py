@@ -139,7 +139,7 @@ def test_generating_again_asks_first_and_shows_the_new_job(visit: Visit) -> None
 
     expect(page.locator(".messagelist .success")).to_be_visible()
     new = VideoJob.objects.exclude(pk=job.pk).get()
-    assert (new.generated_from_id, new.prompt) == (job.pk, job.prompt)
+    assert (new.regenerated_from_id, new.prompt) == (job.pk, job.prompt)
     assert str(new.pk) in page.url
 
 
@@ -188,7 +188,7 @@ def test_generating_a_selection_again_pays_once_for_each(visit: Visit) -> None:
 
     expect(page.locator(".messagelist .success")).to_be_visible()
     new = VideoJob.objects.exclude(pk__in=failed)
-    assert {job.generated_from_id for job in new} == failed
+    assert {job.regenerated_from_id for job in new} == failed
     assert new.count() == 2
 
 

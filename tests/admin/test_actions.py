@@ -22,7 +22,7 @@ from tests.support import jobs
 from videojobs import operations
 from videojobs.admin import VideoJobAdmin
 from videojobs.admin.actions import feedback, views
-from videojobs.admin.actions.definitions import ACTS
+from videojobs.admin.actions.definitions import ACTIONS
 from videojobs.admin.actions.feedback import MOST
 from videojobs.admin.changelist.paginator import counted
 from videojobs.admin.detail.context import MAX_GENERATIONS
@@ -38,15 +38,15 @@ CASES: dict[str, tuple[str, str, str]] = {
     "attach": ("resolve_videojob", "unconfirmed", "queued"),
     "not_created": ("resolve_videojob", "unconfirmed", "pending"),
     "check_now": ("check_videojob", "queued", "queued"),
-    "take_up": ("take_up_videojob", "expired", "queued"),
-    "mirror_again": ("mirror_videojob", "stored", "completed"),
-    "generate_again": ("generate_videojob", "failed", "failed"),
+    "resume": ("resume_videojob", "expired", "queued"),
+    "remirror": ("mirror_videojob", "stored", "completed"),
+    "regenerate": ("regenerate_videojob", "failed", "failed"),
     "stop": ("stop_videojob", "processing", "stopped"),
 }
 ON_LIST = [name for name in CASES if name not in ("attach", "not_created")]
-ASKS_ON_LIST = ["generate_again", "stop"]
+ASKS_ON_LIST = ["regenerate", "stop"]
 DIRECT_ON_LIST = [name for name in ON_LIST if name not in ASKS_ON_LIST]
-DIRECT_ON_PAGE = [name for name in CASES if name != "generate_again"]
+DIRECT_ON_PAGE = [name for name in CASES if name != "regenerate"]
 PERMISSIONS = sorted({permission for permission, _, _ in CASES.values()})
 
 
@@ -135,20 +135,20 @@ def rows() -> list[Any]:
 
 
 def test_each_act_has_a_case() -> None:
-    assert {name: act.permission for name, act in ACTS.items()} == {
+    assert {name: action.permission for name, action in ACTIONS.items()} == {
         name: permission for name, (permission, _, _) in CASES.items()
     }
-    assert [name for name, act in ACTS.items() if act.offered] == ON_LIST
-    assert [name for name, act in ACTS.items() if act.warns] == ASKS_ON_LIST
+    assert [name for name, action in ACTIONS.items() if action.label] == ON_LIST
+    assert [name for name, action in ACTIONS.items() if action.warns] == ASKS_ON_LIST
 
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("state", [*jobs.STATES, "completed"])
 def test_whom_an_act_applies_to_is_found_as_it_is_said(state: str, name: str) -> None:
     job = jobs.make(state)
-    act = ACTS[name]
+    action = ACTIONS[name]
 
-    assert act.applies(job) == VideoJob.objects.filter(act.condition()).exists()
+    assert action.applies(job) == VideoJob.objects.filter(action.condition()).exists()
 
 
 @pytest.mark.parametrize("state", jobs.STATES)
@@ -159,7 +159,7 @@ def test_a_page_has_a_button_for_what_is_possible_and_for_nothing_else(
 
     offered = forms(read(steerer, page(job)))
 
-    possible = {name for name, act in ACTS.items() if act.applies(job)}
+    possible = {name for name, action in ACTIONS.items() if action.applies(job)}
     assert set(offered) == {act_url(name, job) for name in possible}
     assert all(form["turn"] == ["1234"] for form in offered.values())
 
@@ -288,7 +288,7 @@ def test_what_the_form_holds_is_all_that_its_post_needs(
     job.refresh_from_db()
     assert (job.status, job.turn) == (after, 1235)
     assert [event.actor for event in job.events.all()] == ["viewer"]
-    assert str(ACTS[name].told) in html.unescape(response.content.decode())
+    assert str(ACTIONS[name].success) in html.unescape(response.content.decode())
 
 
 @pytest.mark.parametrize("turn", ["2", "", "x"])
@@ -306,11 +306,13 @@ def test_an_old_page_decides_nothing(name: str, turn: str, steerer: Client) -> N
 def test_what_is_not_possible_is_said_and_left_as_it_is(name: str, steerer: Client) -> None:
     for state in jobs.STATES:
         job = jobs.make(state)
-        if ACTS[name].applies(job):
+        if ACTIONS[name].applies(job):
             continue
         before = VideoJob.objects.filter(pk=job.pk).values().get()
 
-        assert told(steerer, act_url(name, job), of_page(job)) == [str(ACTS[name].refused)], state
+        assert told(steerer, act_url(name, job), of_page(job)) == [str(ACTIONS[name].refused)], (
+            state
+        )
         assert VideoJob.objects.filter(pk=job.pk).values().get() == before
 
 
@@ -395,8 +397,8 @@ def test_a_page_with_markup_in_all_that_it_shows_breaks_not(steerer: Client) -> 
 
     for text in (
         read(steerer, page(job)),
-        steerer.post(act_url("generate_again", job), of_page(job)).content.decode(),
-        steerer.post(LIST, selected("generate_again", job)).content.decode(),
+        steerer.post(act_url("regenerate", job), of_page(job)).content.decode(),
+        steerer.post(LIST, selected("regenerate", job)).content.decode(),
     ):
         assert "<script>alert" not in text
         assert "<u>model" not in text
@@ -415,8 +417,8 @@ def test_a_selection_is_done_as_far_as_it_applies(name: str, steerer: Client) ->
 
     [message] = told(steerer, LIST, selected(name, *taken, *skipped))
 
-    act = ACTS[name]
-    assert message == f"{act.done % {'count': 3}}, {act.skipped % {'count': 2}}."
+    action = ACTIONS[name]
+    assert message == f"{action.done % {'count': 3}}, {action.skipped % {'count': 2}}."
     assert {event.job_id for event in JobEvent.objects.filter(actor="viewer")} == {
         job.pk for job in taken
     }
@@ -432,8 +434,8 @@ def test_a_selection_that_it_does_not_apply_to_is_told_of(name: str, steerer: Cl
 
     [message] = told(steerer, LIST, selected(name, job))
 
-    act = ACTS[name]
-    assert message == f"{act.done % {'count': 0}}, {act.skipped % {'count': 1}}."
+    action = ACTIONS[name]
+    assert message == f"{action.done % {'count': 0}}, {action.skipped % {'count': 1}}."
     assert (rows(), JobEvent.objects.count()) == (before, 0)
 
 
@@ -442,7 +444,7 @@ def test_all_that_the_filter_shows_means_nothing_else(steerer: Client) -> None:
     stored = jobs.make("stored")
     url = f"{LIST}?mirror_status__exact=failed"
 
-    response = steerer.post(url, selected("mirror_again", failed[0], across=True))
+    response = steerer.post(url, selected("remirror", failed[0], across=True))
 
     assert response.headers["Location"] == url
     assert JobEvent.objects.count() == 3
@@ -453,7 +455,7 @@ def test_all_that_the_filter_shows_means_nothing_else(steerer: Client) -> None:
 def test_all_that_a_search_finds_is_done(steerer: Client) -> None:
     found, other = jobs.make("stored", prompt="A red fox"), jobs.make("stored")
 
-    messages = told(steerer, f"{LIST}?q=red+fox", selected("mirror_again", found, across=True))
+    messages = told(steerer, f"{LIST}?q=red+fox", selected("remirror", found, across=True))
 
     assert messages == ["1 output is fetched again."]
     other.refresh_from_db()
@@ -474,7 +476,7 @@ def test_a_click_takes_so_many_at_most_and_the_next_one_goes_on(steerer: Client)
         )
         for n in range(MOST + 1)
     )
-    every = selected("mirror_again", first, across=True)
+    every = selected("remirror", first, across=True)
 
     [message] = told(steerer, LIST, every)
 
@@ -519,10 +521,10 @@ def test_what_is_asked_about_is_done_by_the_answer_alone(name: str, steerer: Cli
         LIST + query, {**selected(name, *chosen), "csrfmiddlewaretoken": token}
     ).content.decode()
 
-    act = ACTS[name]
-    assert f'<input type="submit" value="{act.confirms % {"count": 3}}">' in asked
-    assert html.escape(f"{act.skipped % {'count': 1}}.") in asked
-    assert all(html.escape(line) in asked for line in act.warns(taken))  # type: ignore[misc]
+    action = ACTIONS[name]
+    assert f'<input type="submit" value="{action.confirms % {"count": 3}}">' in asked
+    assert html.escape(f"{action.skipped % {'count': 1}}.") in asked
+    assert all(html.escape(line) in asked for line in action.warns(taken))  # type: ignore[misc]
     assert f'<a href="{LIST}{query}" class="button">' in asked
     assert JobEvent.objects.count() == 0
     [(url, body)] = forms(asked).items()
@@ -540,7 +542,7 @@ def test_an_answer_that_is_sent_twice_is_one(name: str, steerer: Client) -> None
         assert steerer.post(answer_url(name), confirmed(job)).status_code == 302
 
     assert JobEvent.objects.filter(job=job).count() == 1
-    assert VideoJob.objects.count() == 1 + (name == "generate_again")
+    assert VideoJob.objects.count() == 1 + (name == "regenerate")
 
 
 @pytest.mark.parametrize("name", ASKS_ON_LIST)
@@ -551,8 +553,8 @@ def test_an_answer_is_about_the_jobs_as_they_were_shown(name: str, steerer: Clie
 
     [message] = told(steerer, answer_url(name), body)
 
-    act = ACTS[name]
-    assert message.startswith(act.done % {"count": 1})
+    action = ACTIONS[name]
+    assert message.startswith(action.done % {"count": 1})
     assert JobEvent.objects.filter(job=job).count() == 0
     assert JobEvent.objects.filter(job=other).count() == 1
 
@@ -560,12 +562,12 @@ def test_an_answer_is_about_the_jobs_as_they_were_shown(name: str, steerer: Clie
 @pytest.mark.parametrize("name", ASKS_ON_LIST)
 def test_an_answer_about_what_it_does_not_apply_to_does_nothing(name: str, steerer: Client) -> None:
     made = [jobs.make(state) for state in jobs.STATES]
-    left = [job for job in made if not ACTS[name].applies(job)]
+    left = [job for job in made if not ACTIONS[name].applies(job)]
     before = rows()
 
     [message] = told(steerer, answer_url(name), confirmed(*left))
 
-    assert message.startswith(str(ACTS[name].done % {"count": 0}))
+    assert message.startswith(str(ACTIONS[name].done % {"count": 0}))
     assert rows() == before
 
 
@@ -664,8 +666,8 @@ def test_a_megabyte_of_prompt_is_asked_about_by_its_beginning(steerer: Client) -
     job = jobs.make("failed", prompt="<\u202e" * 500_000)
 
     for response in (
-        steerer.post(LIST, selected("generate_again", job)),
-        steerer.post(act_url("generate_again", job), of_page(job)),
+        steerer.post(LIST, selected("regenerate", job)),
+        steerer.post(act_url("regenerate", job), of_page(job)),
     ):
         assert len(response.content) < 30_000
         assert "\u202e" not in response.content.decode()
@@ -684,14 +686,14 @@ def test_pages_that_ask_have_no_inline_styles_scripts_or_handlers(steerer: Clien
 def test_a_page_asks_before_it_orders_and_leads_to_the_new_job(steerer: Client) -> None:
     job = jobs.make("failed", turn=1234)
 
-    asked = steerer.post(act_url("generate_again", job), of_page(job)).content.decode()
+    asked = steerer.post(act_url("regenerate", job), of_page(job)).content.decode()
 
     assert VideoJob.objects.count() == 1
     assert 'value="Generate again, which is billed: 1 request"' in asked
     assert f'<a href="{page(job)}" class="button">' in asked
     [(url, body)] = forms(asked).items()
     response = steerer.post(url, body, follow=True)
-    new = VideoJob.objects.get(generated_from=job)
+    new = VideoJob.objects.get(regenerated_from=job)
     assert response.redirect_chain == [(page(new), 302)]
     [message] = response.context["messages"]
     assert f'<a href="{page(new)}">{new.pk}</a>' in str(message)
@@ -700,7 +702,7 @@ def test_a_page_asks_before_it_orders_and_leads_to_the_new_job(steerer: Client) 
 
 def ordered_on_page(client: Client, job: VideoJob) -> tuple[str, dict[str, Any]]:
     """Where the page that asks is sent to, and what with."""
-    asked = client.post(act_url("generate_again", job), of_page(job)).content.decode()
+    asked = client.post(act_url("regenerate", job), of_page(job)).content.decode()
     [order] = forms(asked).items()
     return order
 
@@ -711,7 +713,7 @@ def test_who_is_asked_after_an_order_may_place_another_one(steerer: Client) -> N
     for _ in range(2):
         steerer.post(*ordered_on_page(steerer, job))
 
-    assert VideoJob.objects.filter(generated_from=job).count() == 2
+    assert VideoJob.objects.filter(regenerated_from=job).count() == 2
 
 
 def test_of_two_pages_that_ask_the_same_one_alone_orders(steerer: Client) -> None:
@@ -721,7 +723,7 @@ def test_of_two_pages_that_ask_the_same_one_alone_orders(steerer: Client) -> Non
     for tab in tabs:
         steerer.post(*tab)
 
-    assert VideoJob.objects.filter(generated_from=job).count() == 1
+    assert VideoJob.objects.filter(regenerated_from=job).count() == 1
 
 
 def test_an_order_that_is_sent_twice_leads_to_the_same_job(steerer: Client) -> None:
@@ -730,26 +732,26 @@ def test_an_order_that_is_sent_twice_leads_to_the_same_job(steerer: Client) -> N
 
     answers = [steerer.post(*order) for _ in range(2)]
 
-    new = VideoJob.objects.get(generated_from=job)
+    new = VideoJob.objects.get(regenerated_from=job)
     assert [answer["Location"] for answer in answers] == [page(new)] * 2
 
 
 def test_an_order_is_void_once_somebody_else_has_placed_it(steerer: Client) -> None:
     job = jobs.make("failed")
     order = ordered_on_page(steerer, job)
-    operations.generate_again(job, actor="bob", key="of-bob")
+    operations.regenerate(job, actor="bob", key="of-bob")
 
     [message] = told(steerer, *order)
 
     assert "generated again already" in message
-    assert VideoJob.objects.filter(generated_from=job).count() == 1
+    assert VideoJob.objects.filter(regenerated_from=job).count() == 1
 
 
 def test_who_is_asked_is_told_of_orders_before(steerer: Client) -> None:
     job = jobs.make("failed")
-    operations.generate_again(job, actor="bob", key="of-bob")
+    operations.regenerate(job, actor="bob", key="of-bob")
 
-    asked = steerer.post(act_url("generate_again", job), of_page(job)).content.decode()
+    asked = steerer.post(act_url("regenerate", job), of_page(job)).content.decode()
 
     assert "1 request was generated again already: this is one more order." in asked
 
@@ -768,7 +770,7 @@ def test_what_is_decided_on_a_job_s_page_alone_can_t_be_confirmed_for_many(
 
 @pytest.mark.parametrize(
     ("name", "state", "is_told"),
-    [("generate_again", "stored", 1), ("stop", "queued", 0)],
+    [("regenerate", "stored", 1), ("stop", "queued", 0)],
 )
 def test_the_page_that_asks_before_a_request_is_sent_tells_of_a_hold(
     steerer: Client, name: str, state: str, is_told: int
@@ -784,13 +786,13 @@ def test_a_jobs_own_page_that_asks_tells_of_a_hold(steerer: Client) -> None:
     jobs.make_hold("limited")
     job = jobs.make("stored")
 
-    text = steerer.post(act_url("generate_again", job), of_page(job)).content.decode()
+    text = steerer.post(act_url("regenerate", job), of_page(job)).content.decode()
 
     assert re.search(r"The next try: <time [^>]*>in 4 min</time>\.", text)
     assert JobEvent.objects.count() == 0
 
 
-@pytest.mark.parametrize("name", ["stop", "check_now", "generate_again"])
+@pytest.mark.parametrize("name", ["stop", "check_now", "regenerate"])
 def test_jobs_that_somebody_may_not_look_at_are_left_alone(
     name: str, steerer: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -823,10 +825,10 @@ def test_a_vast_selection_is_counted_up_to_a_bound(
 
 def test_a_selection_leaves_out_what_was_generated_again_already(steerer: Client) -> None:
     done, fresh = jobs.make("failed"), jobs.make("failed")
-    jobs.make("queued", generated_from=done)
-    jobs.make("queued", generated_from=done)
+    jobs.make("queued", regenerated_from=done)
+    jobs.make("queued", regenerated_from=done)
 
-    text = steerer.post(LIST, selected("generate_again", done, fresh)).content.decode()
+    text = steerer.post(LIST, selected("regenerate", done, fresh)).content.decode()
 
     assert f"{fresh.pk}:0" in text
     assert f"{done.pk}:0" not in text
@@ -840,20 +842,20 @@ def test_a_limit_that_is_reached_ends_the_order_and_says_what_is_left(
     settings.VIDEOJOBS = {"MAX_ACTIVE_JOBS": 2}
     chosen = [jobs.make("failed") for _ in range(5)]
 
-    done, error = told(steerer, answer_url("generate_again"), confirmed(*chosen))
+    done, error = told(steerer, answer_url("regenerate"), confirmed(*chosen))
 
     assert done.startswith("2 requests are sent as new jobs, which is billed: <a href=")
     assert error == (
         "2 jobs are under way, which is the most that is allowed. 3 requests were not sent."
     )
-    assert VideoJob.objects.filter(generated_from__in=chosen).count() == 2
+    assert VideoJob.objects.filter(regenerated_from__in=chosen).count() == 2
 
 
 def test_requests_that_are_not_allowed_any_more_stop_no_others(steerer: Client) -> None:
     wrong = [jobs.make("failed", duration=99, prompt=HOSTILE) for _ in range(5)]
     right = jobs.make("failed")
 
-    done, error = told(steerer, answer_url("generate_again"), confirmed(*wrong, right))
+    done, error = told(steerer, answer_url("regenerate"), confirmed(*wrong, right))
 
     assert done.startswith("1 request is sent as a new job")
     assert error.count("from 4 to 15") == 3
@@ -863,7 +865,7 @@ def test_requests_that_are_not_allowed_any_more_stop_no_others(steerer: Client) 
 def test_a_request_that_is_refused_leads_back_to_its_page(steerer: Client) -> None:
     job = jobs.make("failed", duration=99)
 
-    response = steerer.post(answer_url("generate_again"), confirmed(job, of_page="1"), follow=True)
+    response = steerer.post(answer_url("regenerate"), confirmed(job, of_page="1"), follow=True)
 
     assert response.redirect_chain == [(page(job), 302)]
     assert ["from 4 to 15" in str(message) for message in response.context["messages"]] == [True]
@@ -872,7 +874,7 @@ def test_a_request_that_is_refused_leads_back_to_its_page(steerer: Client) -> No
 def test_a_long_order_links_some_of_its_jobs(steerer: Client) -> None:
     chosen = [jobs.make("failed") for _ in range(25)]
 
-    [message] = told(steerer, answer_url("generate_again"), confirmed(*chosen))
+    [message] = told(steerer, answer_url("regenerate"), confirmed(*chosen))
 
     assert message.count("<a href=") == 20
     assert "and 5 more" in message
@@ -880,7 +882,7 @@ def test_a_long_order_links_some_of_its_jobs(steerer: Client) -> None:
 
 def test_old_and_new_job_lead_to_each_other(steerer: Client) -> None:
     job = jobs.make("failed")
-    new = jobs.make("queued", generated_from=job)
+    new = jobs.make("queued", regenerated_from=job)
 
     assert f'<a href="{page(new)}">' in read(steerer, page(job)).split("Generated again as")[1]
     assert f'<a href="{page(job)}">' in read(steerer, page(new)).split("Generated again from")[1]
@@ -889,7 +891,7 @@ def test_old_and_new_job_lead_to_each_other(steerer: Client) -> None:
 def test_a_page_names_so_many_new_jobs_at_most(steerer: Client) -> None:
     job = jobs.make("failed")
     for _ in range(MAX_GENERATIONS + 1):
-        jobs.make("queued", generated_from=job)
+        jobs.make("queued", regenerated_from=job)
 
     shown = read(steerer, page(job)).split("Generated again as")[1].split("</li>")[0]
 

@@ -75,7 +75,7 @@ def told(client: Client, body: dict[str, Any]) -> str:
 # Who may.
 
 
-@pytest.mark.parametrize("permission", ["view_videojob", "generate_videojob", "change_videojob"])
+@pytest.mark.parametrize("permission", ["view_videojob", "regenerate_videojob", "change_videojob"])
 def test_a_form_needs_the_permission_to_add(client: Client, permission: str) -> None:
     user = User.objects.create_user("viewer", is_staff=True)
     user.user_permissions.add(Permission.objects.get(codename=permission))

@@ -65,9 +65,9 @@ def test_the_acts_on_a_job_lead_back_to_its_own_site(state: str, admin_client: C
     assert links(text) == {"operators"}
 
 
-@pytest.mark.parametrize("name", ["generate_again", "stop"])
+@pytest.mark.parametrize("name", ["regenerate", "stop"])
 def test_a_question_and_its_answer_stay_on_their_own_site(name: str, admin_client: Client) -> None:
-    job = jobs.make("failed" if name == "generate_again" else "queued")
+    job = jobs.make("failed" if name == "regenerate" else "queued")
     selection = {"action": name, "index": "0", "_selected_action": [str(job.pk)]}
 
     asked = admin_client.post(LIST, selection)

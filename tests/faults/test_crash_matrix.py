@@ -92,7 +92,7 @@ def matrix(
         site.run(f"for point in {points!r}: VideoJob.objects.submit(point, duration=5, key=point)")
         supervisor.start_beat()
         for _ in range(WORKERS):
-            supervisor.start_worker("-I", "videojobs.testing.mortal,tests.faults.receivers")
+            supervisor.start_worker("-I", "videojobs.testing.crash_hook,tests.faults.receivers")
 
         def is_quiet() -> bool:
             ended = {ending.pid for ending in supervisor.endings}

@@ -44,7 +44,7 @@ PATH = [("status", "", "queued"), ("status", "queued", "completed"), ("mirror", 
 
 _SAVE = "django.core.files.storage.base:Storage.save"
 _BEGIN = "videojobs.mirror.download:_Body.begin"
-_PROGRESS = "videojobs.services.heartbeat:KeptClaim.progress"
+_PROGRESS = "videojobs.services.heartbeat:Heartbeat.progress"
 _FLUSH = "videojobs.mirror.disk:flush"
 _RECORD = "videojobs.services.mirroring:record"
 #: Where a process dies: before or after which function, and at which of its calls.

@@ -19,11 +19,11 @@ OURS = sorted(
 #: The arguments of those that have to have some.
 NEEDED = {
     "videojobs_check_now": ["x"],
-    "videojobs_generate_again": ["x"],
+    "videojobs_regenerate": ["x"],
     "videojobs_resolve": ["x", "--not-created"],
     "videojobs_stop": ["x"],
     "videojobs_submit": ["x"],
-    "videojobs_take_up": ["x"],
+    "videojobs_resume": ["x"],
     "videojobs_track": ["x"],
 }
 

@@ -262,7 +262,7 @@ def test_a_hold_is_said_once_when_it_begins_when_it_changes_and_when_it_ends() -
             hold(until=jobs.from_now(500), count=3),
             hold(kind="failing", since=jobs.from_now(-1)),
             nothing,
-            hold(lifted_at=jobs.from_now(0)),
+            hold(reset_at=jobs.from_now(0)),
             nothing,
             VideoJob.objects.filter(pk=job.pk).delete,
         ),
@@ -277,7 +277,7 @@ def test_a_hold_is_said_once_when_it_begins_when_it_changes_and_when_it_ends() -
 
 
 def test_where_nobody_waits_nothing_is_said() -> None:
-    jobs.make_hold("doubted")
+    jobs.make_hold("suspect")
     notices = io.StringIO()
 
     progress.watch([jobs.make()], stream=io.StringIO(), notices=notices, timeout=0)

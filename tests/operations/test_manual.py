@@ -35,7 +35,7 @@ ACTS: dict[str, tuple[Callable[[VideoJob], Any], set[str]]] = {
         lambda job: operations.stop(job, actor="ann"),
         {"pending", "unconfirmed", "queued", "processing", "overdue"},
     ),
-    "take_up": (lambda job: operations.take_up(job, actor="ann"), {"expired", "stopped"}),
+    "resume": (lambda job: operations.resume(job, actor="ann"), {"expired", "stopped"}),
 }
 
 
@@ -222,7 +222,7 @@ def test_what_waits_for_the_provider_is_not_said_to_be_brought_forward(
     assert operations.check_now(job, actor="ann") is possible
 
 
-@pytest.mark.parametrize("over", [{"until": -1}, {"lifted_at": 0}])
+@pytest.mark.parametrize("over", [{"until": -1}, {"reset_at": 0}])
 def test_a_hold_that_is_over_stands_in_nobodys_way(over: dict[str, float]) -> None:
     jobs.make_hold("limited")
     ProviderHold.objects.update(**{name: jobs.from_now(at) for name, at in over.items()})
@@ -286,7 +286,7 @@ def test_a_job_that_is_taken_up_is_asked_for_at_once_with_a_new_deadline(
     old = now - timedelta(days=3)
     job = jobs.make(state, deadline_at=old, error="HTTP 500", error_count=7, last_checked_at=old)
 
-    assert operations.take_up(job, actor="ann")
+    assert operations.resume(job, actor="ann")
 
     job = VideoJob.objects.get()
     assert (job.status, job.finished_at, job.error, job.error_count) == ("queued", None, "", 0)
@@ -302,7 +302,7 @@ def test_a_job_that_was_asked_for_just_now_is_taken_up_an_interval_later(now: da
     last = now - timedelta(seconds=5)
     job = jobs.make("stopped", last_checked_at=last)
 
-    operations.take_up(job, actor="ann")
+    operations.resume(job, actor="ann")
 
     assert VideoJob.objects.get().due_at == last + timedelta(seconds=30)
 
@@ -311,9 +311,9 @@ def test_a_job_that_was_asked_for_just_now_is_taken_up_an_interval_later(now: da
 def test_without_an_id_of_the_provider_there_is_nothing_to_take_up(state: str) -> None:
     job = jobs.make(state, provider_task_id=None)
 
-    assert not operations.take_up(job, actor="ann")
+    assert not operations.resume(job, actor="ann")
 
-    assert not VideoJob.objects.filter(conditions.CAN_BE_TAKEN_UP).exists()
+    assert not VideoJob.objects.filter(conditions.CAN_BE_RESUMED).exists()
 
 
 def test_a_job_that_expired_and_is_taken_up_gets_its_verdict(
@@ -326,7 +326,7 @@ def test_a_job_that_expired_and_is_taken_up_gets_its_verdict(
         job, status=Status.EXPIRED, due_at=None, deadline_at=now - timedelta(days=9)
     )
 
-    operations.take_up(job, actor="ann")
+    operations.resume(job, actor="ann")
     services.poll(job.pk, job.turn)
 
     assert VideoJob.objects.get().status == Status.COMPLETED
@@ -341,7 +341,7 @@ FINISHED = {
 
 
 def again(job: VideoJob, key: str = "k") -> VideoJob:
-    return operations.generate_again(job, actor="ann", key=key)
+    return operations.regenerate(job, actor="ann", key=key)
 
 
 @pytest.mark.parametrize("state", jobs.STATES)
@@ -372,8 +372,8 @@ def test_a_new_job_has_the_frozen_request_of_the_old_one(woken: list[Any]) -> No
     same = ("prompt", "model", "duration", "params", "metadata", "mirror_status")
     assert [getattr(new, name) for name in same] == [getattr(job, name) for name in same]
     assert (new.status, new.key, new.provider_task_id) == ("pending", "k", None)
-    assert new.generated_from == job
-    assert list(job.generated_again.all()) == [new]
+    assert new.regenerated_from == job
+    assert list(job.regenerated_as.all()) == [new]
     assert woken == [("videojobs.submit", str(new.pk), 0)]
 
 
@@ -462,7 +462,7 @@ def test_the_request_of_a_tracked_job_is_not_known() -> None:
     with pytest.raises(ValidationError, match="not known"):
         again(job)
 
-    assert not VideoJob.objects.filter(conditions.CAN_BE_GENERATED_AGAIN).exists()
+    assert not VideoJob.objects.filter(conditions.CAN_BE_REGENERATED).exists()
 
 
 def test_a_job_that_is_deleted_in_this_moment_is_not_generated_again() -> None:
@@ -484,7 +484,7 @@ def test_a_new_job_outlives_the_one_that_it_repeats() -> None:
     job.delete()
 
     assert VideoJob.objects.get() == new
-    assert VideoJob.objects.get().generated_from is None
+    assert VideoJob.objects.get().regenerated_from is None
 
 
 def test_all_of_it_is_written_or_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -567,7 +567,7 @@ def test_an_output_is_fetched_again_from_the_first_attempt_with_a_fresh_url(
         status=Status.COMPLETED, mirror_status=mirror, mirror_attempts=9, video_url="https://old"
     )
 
-    assert operations.mirror_again(job, actor="ann")
+    assert operations.remirror(job, actor="ann")
 
     job = VideoJob.objects.get()
     assert (job.mirror_status, job.mirror_attempts, job.video_url) == (MirrorStatus.DUE, 0, "")
@@ -578,7 +578,7 @@ def test_an_output_is_fetched_again_from_the_first_attempt_with_a_fresh_url(
 def test_a_stored_output_can_be_fetched_again(now: datetime) -> None:
     job = jobs.make("stored")
 
-    assert operations.mirror_again(job, actor="ann")
+    assert operations.remirror(job, actor="ann")
 
     assert VideoJob.objects.get().mirror_status == MirrorStatus.DUE
 
@@ -597,7 +597,7 @@ def test_without_an_output_there_is_nothing_to_fetch(fields: dict[str, Any], now
         fields = {**fields, "due_at": now}
     job = a_job(**fields)
 
-    assert not operations.mirror_again(job, actor="ann")
+    assert not operations.remirror(job, actor="ann")
 
     assert not JobEvent.objects.exists()
 
@@ -628,6 +628,6 @@ def test_a_fresh_url_is_asked_for_no_sooner_than_the_providers_interval_allows(
     last = now - timedelta(seconds=5)
     job = jobs.make("mirror-failed", last_checked_at=last)
 
-    assert operations.mirror_again(job, actor="ann")
+    assert operations.remirror(job, actor="ann")
 
     assert VideoJob.objects.get().due_at == last + timedelta(seconds=30)

@@ -310,7 +310,7 @@ def test_a_job_that_is_taken_up_again_in_this_moment_keeps_its_file(
     name = put(a_name(job))
     later.shift(2 * DAY)
     (orphan,) = orphans.search().orphans
-    operations.mirror_again(job, actor="eve")
+    operations.remirror(job, actor="eve")
 
     assert not orphan.remove()
 
@@ -325,7 +325,7 @@ def test_a_person_who_is_too_late_has_to_look_again(later: time_machine.Travelle
 
     assert orphan.remove()
 
-    assert not operations.mirror_again(job, actor="eve")
+    assert not operations.remirror(job, actor="eve")
 
 
 @pytest.mark.parametrize("is_recorded", [True, False], ids=["recorded", "about to be recorded"])
@@ -338,7 +338,7 @@ def test_a_file_that_is_stored_while_it_is_removed_is_fetched_again(
 
     def finds_it(storage: FileSystemStorage, removed: str) -> None:
         now = VideoJob.objects.get()
-        assert operations.mirror_again(now, actor="eve")
+        assert operations.remirror(now, actor="eve")
         worker = VideoJob.objects.claim("mirror", now.pk, now.turn)
         assert worker is not None
         workers.append(worker)

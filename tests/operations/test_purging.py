@@ -177,10 +177,10 @@ def test_more_jobs_than_fit_into_one_batch_are_deleted(now: datetime, settings: 
 def test_a_job_that_is_generated_again_in_this_moment_stops_no_purge(now: datetime) -> None:
     first, second = sorted((a_stored_job(now, days=31) for _ in range(2)), key=lambda job: job.pk)
 
-    def generate_again() -> None:
-        VideoJob.objects.create(due_at=now, generated_from_id=first.pk)
+    def regenerate() -> None:
+        VideoJob.objects.create(due_at=now, regenerated_from_id=first.pk)
 
-    with meanwhile("videojobs_videojob", "DELETE", generate_again):
+    with meanwhile("videojobs_videojob", "DELETE", regenerate):
         deleted = operations.purge(older_than=DAY)
 
     assert deleted == 1

@@ -72,13 +72,13 @@ def test_a_reason_that_is_a_sentence_ends_with_one_full_stop() -> None:
 
 
 def test_a_doubt_that_lets_nobody_wait_is_not_told() -> None:
-    jobs.make_hold("doubted")
+    jobs.make_hold("suspect")
 
     assert alerts.hold_notice() == ""
 
 
 def test_without_a_hold_there_is_nothing_to_tell() -> None:
     jobs.make_hold("limited")
-    ProviderHold.objects.update(lifted_at=timezone.now())
+    ProviderHold.objects.update(reset_at=timezone.now())
 
     assert alerts.hold_notice() == ""

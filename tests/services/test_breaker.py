@@ -57,7 +57,7 @@ def wait_of(job: VideoJob) -> float:
 
 
 def held() -> ProviderHold | None:
-    return ProviderHold.objects.filter(lifted_at=None).first()
+    return ProviderHold.objects.filter(reset_at=None).first()
 
 
 def over() -> datetime:
@@ -73,7 +73,7 @@ def go_on_for(clock: time_machine.Traveller, seconds: float, *, step: float = 5)
     while timezone.now() < end:
         for job in VideoJob.objects.filter(due_at__lte=timezone.now()).order_by("due_at"):
             run(job)
-        waited += step * ProviderHold.objects.filter(lifted_at=None, scope="everything").count()
+        waited += step * ProviderHold.objects.filter(reset_at=None, scope="everything").count()
         clock.shift(step)
     return waited
 
@@ -719,7 +719,7 @@ def test_a_create_call_with_an_answer_ends_the_doubt(
 
     run(submitted("second"))
 
-    assert (doubted and doubted.kind, held()) == ("doubted", None)
+    assert (doubted and doubted.kind, held()) == ("suspect", None)
 
 
 def test_a_provider_that_names_the_end_of_its_maintenance_is_left_alone_until_then(

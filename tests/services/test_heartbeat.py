@@ -10,7 +10,7 @@ from videojobs import operations, services
 from videojobs.exceptions import ClaimLost
 from videojobs.managers import VideoJobQuerySet
 from videojobs.models import VideoJob
-from videojobs.services.heartbeat import KeptClaim
+from videojobs.services.heartbeat import Heartbeat
 from videojobs.testing import Script, SimulatedProvider, Slow, sample
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("shared_database")]
@@ -69,7 +69,7 @@ def test_a_kept_claim_is_renewed_while_its_worker_does_something_else(
 ) -> None:
     before = lease(claimed)
 
-    with KeptClaim(claimed, seconds=10):
+    with Heartbeat(claimed, seconds=10):
         renewals.wait_for_next()
         renewals.wait_for_next()
 
@@ -79,14 +79,14 @@ def test_a_kept_claim_is_renewed_while_its_worker_does_something_else(
 def test_a_kept_claim_is_not_renewed_any_more_when_the_step_has_ended(
     claimed: VideoJob, renewals: Renewals
 ) -> None:
-    with KeptClaim(claimed, seconds=10) as kept:
+    with Heartbeat(claimed, seconds=10) as kept:
         renewals.wait_for_next()
 
     assert not kept._thread.is_alive()
 
 
 def test_a_step_that_takes_too_long_loses_its_claim(claimed: VideoJob, renewals: Renewals) -> None:
-    with KeptClaim(claimed, seconds=0) as kept:
+    with Heartbeat(claimed, seconds=0) as kept:
         kept._thread.join(10)
 
     assert renewals.count == 0
@@ -95,7 +95,7 @@ def test_a_step_that_takes_too_long_loses_its_claim(claimed: VideoJob, renewals:
 def test_a_claim_that_somebody_else_took_is_found_to_be_lost(
     claimed: VideoJob, renewals: Renewals
 ) -> None:
-    with KeptClaim(claimed, seconds=10) as kept:
+    with Heartbeat(claimed, seconds=10) as kept:
         VideoJob.objects.update(turn=claimed.turn + 1, claimed_until=None)
         kept._thread.join(10)
 
@@ -105,7 +105,7 @@ def test_a_claim_that_somebody_else_took_is_found_to_be_lost(
 
 
 def test_a_claim_that_is_still_ours_passes_the_check(claimed: VideoJob, renewals: Renewals) -> None:
-    with KeptClaim(claimed, seconds=10) as kept:
+    with Heartbeat(claimed, seconds=10) as kept:
         renewals.wait_for_next()
 
         kept.progress(1, None)
@@ -114,7 +114,7 @@ def test_a_claim_that_is_still_ours_passes_the_check(claimed: VideoJob, renewals
 def test_how_far_a_download_is_can_be_seen_while_it_moves(
     claimed: VideoJob, renewals: Renewals
 ) -> None:
-    with KeptClaim(claimed, seconds=10) as kept:
+    with Heartbeat(claimed, seconds=10) as kept:
         kept.progress(5_000, 20_000)
         renewals.wait_for_next()
         renewals.wait_for_next()
@@ -129,7 +129,7 @@ def test_progress_is_noted_every_few_seconds_and_not_with_every_piece(
 ) -> None:
     settings.VIDEOJOBS = {}  # a lease of 50 s
 
-    with KeptClaim(claimed, seconds=10) as kept:
+    with Heartbeat(claimed, seconds=10) as kept:
         for size in range(1000):
             kept.progress(size, None)
 
@@ -146,7 +146,7 @@ def test_a_database_that_is_away_for_a_moment_does_not_lose_the_claim(
     renewals.before = fail_once
     before = lease(claimed)
 
-    with KeptClaim(claimed, seconds=10) as kept:
+    with Heartbeat(claimed, seconds=10) as kept:
         renewals.wait_for_next()
         renewals.wait_for_next()
         kept.progress(1, None)
@@ -167,7 +167,7 @@ def test_a_connection_that_broke_is_replaced(
         if connection.connection in broken:
             raise kind("the connection is closed")
 
-    with KeptClaim(claimed, seconds=10) as kept:
+    with Heartbeat(claimed, seconds=10) as kept:
         renewals.wait_for_next()
         renewals.before = break_it
         renewals.wait_for_next()

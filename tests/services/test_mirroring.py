@@ -13,7 +13,7 @@ from django.utils import timezone
 from videojobs import operations, signals
 from videojobs.mirror import pipeline as mirroring
 from videojobs.models import VideoJob
-from videojobs.services.heartbeat import KeptClaim
+from videojobs.services.heartbeat import Heartbeat
 from videojobs.states import MirrorStatus
 from videojobs.testing import (
     SAMPLE,
@@ -317,14 +317,14 @@ def test_a_late_worker_that_ends_after_it_has_stored_has_other_bytes_fetched_aga
     provider: MeddledProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = completed(provider)
-    record, end = record_it(job, "f" * 64), KeptClaim.__exit__
+    record, end = record_it(job, "f" * 64), Heartbeat.__exit__
 
     def end_late(*args: Any) -> None:
         end(*args)
         record()
         raise SoftTimeLimitExceeded
 
-    monkeypatch.setattr(KeptClaim, "__exit__", end_late)
+    monkeypatch.setattr(Heartbeat, "__exit__", end_late)
     job = run(job)
 
     assert (job.mirror_status, job.mirror_attempts) == ("due", 0)
@@ -334,14 +334,14 @@ def test_a_late_worker_that_ends_after_it_has_stored_has_other_bytes_fetched_aga
 def test_a_worker_that_ends_after_it_has_stored_leaves_no_file_of_a_deleted_job(
     provider: MeddledProvider, media_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job, end = completed(provider), KeptClaim.__exit__
+    job, end = completed(provider), Heartbeat.__exit__
 
     def end_late(*args: Any) -> None:
         end(*args)
         VideoJob.objects.all().delete()
         raise SoftTimeLimitExceeded
 
-    monkeypatch.setattr(KeptClaim, "__exit__", end_late)
+    monkeypatch.setattr(Heartbeat, "__exit__", end_late)
     run(job)
 
     assert files(media_root) == []
@@ -414,7 +414,7 @@ def test_a_file_that_came_too_late_is_not_taken_away_from_who_has_just_recorded_
     def delete_late(storage: FileSystemStorage, name: str) -> None:
         if pending and pending.pop():
             # A person has it fetched again, and another worker finds the file, and records it.
-            assert operations.mirror_again(VideoJob.objects.get(), actor="ann")
+            assert operations.remirror(VideoJob.objects.get(), actor="ann")
             assert run(job).mirror_status == "stored"
         delete(storage, name)
 
@@ -433,7 +433,7 @@ def test_a_late_worker_that_has_taken_the_same_bytes_away_has_them_fetched_again
     job = run(completed(provider))
     stored = files(media_root)[0]
     stored.write_bytes(b"an older one")
-    assert operations.mirror_again(job, actor="ann")
+    assert operations.remirror(job, actor="ann")
     delete = FileSystemStorage.delete
 
     def delete_late(storage: FileSystemStorage, name: str) -> None:

@@ -161,7 +161,7 @@ def test_mirroring_again_leaves_nothing_of_a_file_of_another_kind(
     job = run(completed(provider))
     other = SAMPLE.replace(b"ftypisom", b"ftypqt  ", 1)
     provider.set_script("proj_1", Script(["completed"], output=other))
-    operations.mirror_again(job, actor="eve")
+    operations.remirror(job, actor="eve")
 
     job = run(job)
 
@@ -175,7 +175,7 @@ def test_mirroring_again_without_a_poster_takes_the_old_one_away(
     job = run(completed(provider))
     provider.set_script("proj_1", Script(["completed"], output=sample("another video")))
     settings.VIDEOJOBS = {**settings.VIDEOJOBS, "MEDIA_CHECK": False}
-    operations.mirror_again(job, actor="eve")
+    operations.remirror(job, actor="eve")
 
     job = run(job)
 
@@ -187,7 +187,7 @@ def test_a_download_that_fails_for_good_takes_nothing_away_that_was_stored_befor
 ) -> None:
     job = run(completed(provider))
     provider.set_script("proj_1", Script(["completed"], output=b"<html>Not found</html>"))
-    operations.mirror_again(job, actor="eve")
+    operations.remirror(job, actor="eve")
 
     job = run(job)
 

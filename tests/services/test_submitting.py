@@ -215,7 +215,7 @@ def test_an_answer_for_a_job_that_was_stopped_meanwhile_is_kept_for_whoever_take
     assert (job.status, [job.provider_task_id]) == (Status.STOPPED, list(provider.tasks))
     assert (job.due_at, job.submitted_at is None) == (None, False)
     assert last_reason(job) == "the answer came late"
-    assert operations.take_up(job, actor="ann")
+    assert operations.resume(job, actor="ann")
     assert run(job).check_count == 1
 
 

@@ -85,7 +85,7 @@ _REASONS = {
     "rejected": "HTTP 401",
     "limited": "HTTP 429",
     "unreachable": "refused",
-    "doubted": "HTTP 502",
+    "suspect": "HTTP 502",
     "failing": "HTTP 502",
 }
 _VARIANTS: dict[str, dict[str, Any]] = {

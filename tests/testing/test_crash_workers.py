@@ -92,7 +92,7 @@ def test_what_does_not_come_true_is_told_with_the_logs(tmp_path: Path) -> None:
 
 def test_a_mortal_worker_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(crashes.MARKS, raising=False)
-    sys.modules.pop("videojobs.testing.mortal", None)
+    sys.modules.pop("videojobs.testing.crash_hook", None)
 
     with pytest.raises(RuntimeError, match="VIDEOJOBS_TEST_MARKS is not set"):
-        importlib.import_module("videojobs.testing.mortal")
+        importlib.import_module("videojobs.testing.crash_hook")

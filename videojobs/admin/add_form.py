@@ -111,7 +111,7 @@ class AddForm(forms.Form):
             self._explain(error)
             return None
 
-    def order_key(self) -> str:
+    def idempotency_key(self) -> str:
         """The caller's own key, or the one that makes this very form one order."""
         return self.cleaned_data["key"] or f"form-{self.cleaned_data['token']}"
 
@@ -119,7 +119,7 @@ class AddForm(forms.Form):
         asked = {
             name: self.cleaned_data[name] for name in ("model", "prompt", "duration", "mirror")
         }
-        return {**asked, "key": self.order_key()}
+        return {**asked, "key": self.idempotency_key()}
 
     def _params(self) -> dict[str, Any]:
         params = {name: self.cleaned_data[name] or None for name in _PARAMS}
@@ -161,7 +161,7 @@ def add_view(model_admin: Any, request: HttpRequest) -> HttpResponse:
     if request.method == "POST":
         form = AddForm(request.POST)
         if form.is_valid():
-            known = VideoJob.objects.filter(key=form.order_key()).exists()
+            known = VideoJob.objects.filter(key=form.idempotency_key()).exists()
             if job := form.submit(definitions.actor(request)):
                 told = _told(form, known=known)
                 return _lead_to(model_admin, request, job, told, warn=known)

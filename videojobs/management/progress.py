@@ -78,7 +78,7 @@ def watch(
                 _say_holds(say, held)
             _refresh(current)
             show(current)
-            if all(conditions.at_rest(job) for job in current.values()):
+            if all(conditions.is_settled(job) for job in current.values()):
                 return True
             left = math.inf if until is None else until - time.monotonic()
             if left <= 0:
@@ -88,7 +88,7 @@ def watch(
 
 def _refresh(jobs: dict[Any, VideoJob]) -> None:
     """Read again the jobs that are not at rest; forget those that are gone."""
-    moving = [pk for pk, job in jobs.items() if not conditions.at_rest(job)]
+    moving = [pk for pk, job in jobs.items() if not conditions.is_settled(job)]
     fresh = VideoJob.objects.defer(*_LONG).in_bulk(moving)
     for pk in moving:
         if pk in fresh:
@@ -162,7 +162,7 @@ def _show_changes(stream: Writer, names: Names, seen: dict[Any, str], jobs: Jobs
         if old != new:
             seen[pk] = new
             change = f"{old} → {new}" if old else new
-            reason = f": {job.error}" if job.error and conditions.at_rest(job) else ""
+            reason = f": {job.error}" if job.error and conditions.is_settled(job) else ""
             stream.write(f"{_now()}  {str(pk)[:8]}  {change}{reason}  {names[pk]}".rstrip() + "\n")
     stream.flush()
 
@@ -178,7 +178,7 @@ def _table(jobs: Jobs, names: Names, *, room: int) -> Table:
 
     shown = list(jobs.values())
     if len(shown) > room:
-        shown = sorted(shown, key=conditions.at_rest)[: room - 1]
+        shown = sorted(shown, key=conditions.is_settled)[: room - 1]
     table = Table(box=None, pad_edge=False)
     for title in ("Job", "Status", "Mirror"):
         table.add_column(title, no_wrap=True)

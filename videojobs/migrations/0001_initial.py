@@ -15,7 +15,7 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.CreateModel(
-            name='SpendGuard',
+            name='QuotaLock',
             fields=[
                 ('id', models.PositiveSmallIntegerField(default=1, primary_key=True, serialize=False)),
                 ('passed', models.PositiveBigIntegerField(default=0)),
@@ -31,12 +31,12 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('key_digest', models.CharField(editable=False, max_length=64)),
                 ('scope', models.CharField(choices=[('everything', 'everything'), ('creates', 'create calls')], max_length=10)),
-                ('kind', models.CharField(choices=[('limited', 'rate limit'), ('rejected', 'key rejected'), ('unreachable', 'unreachable'), ('doubted', 'doubted'), ('failing', 'failing')], max_length=11)),
+                ('kind', models.CharField(choices=[('limited', 'rate limit'), ('rejected', 'key rejected'), ('unreachable', 'unreachable'), ('suspect', 'suspect'), ('failing', 'failing')], max_length=11)),
                 ('reason', models.TextField()),
                 ('since', models.DateTimeField()),
                 ('until', models.DateTimeField(help_text='When one call finds out whether it is over.')),
                 ('count', models.PositiveIntegerField(default=1, help_text='Refusals in a row.')),
-                ('lifted_at', models.DateTimeField(blank=True, null=True)),
+                ('reset_at', models.DateTimeField(blank=True, null=True)),
             ],
             options={
                 'verbose_name': 'provider hold',
@@ -85,13 +85,13 @@ class Migration(migrations.Migration):
                 ('deadline_at', models.DateTimeField(blank=True, null=True)),
                 ('finished_at', models.DateTimeField(blank=True, null=True)),
                 ('mirrored_at', models.DateTimeField(blank=True, null=True)),
-                ('generated_from', models.ForeignKey(blank=True, editable=False, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='generated_again', to='videojobs.videojob', verbose_name='generated again from')),
+                ('regenerated_from', models.ForeignKey(blank=True, editable=False, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='regenerated_as', to='videojobs.videojob', verbose_name='generated again from')),
             ],
             options={
                 'verbose_name': 'video job',
                 'verbose_name_plural': 'video jobs',
                 'ordering': ['-created_at'],
-                'permissions': [('check_videojob', 'Can have a job checked now'), ('stop_videojob', 'Can stop tracking a job'), ('take_up_videojob', 'Can take up a job again'), ('resolve_videojob', 'Can resolve an unconfirmed submission'), ('mirror_videojob', 'Can mirror an output again'), ('generate_videojob', 'Can generate a job again, which is billed')],
+                'permissions': [('check_videojob', 'Can have a job checked now'), ('stop_videojob', 'Can stop tracking a job'), ('resume_videojob', 'Can take up a job again'), ('resolve_videojob', 'Can resolve an unconfirmed submission'), ('mirror_videojob', 'Can mirror an output again'), ('regenerate_videojob', 'Can generate a job again, which is billed')],
             },
         ),
         migrations.CreateModel(

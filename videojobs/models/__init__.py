@@ -2,6 +2,6 @@
 
 from .event import JobEvent
 from .job import VideoJob
-from .provider import ProviderHold, SpendGuard
+from .provider import ProviderHold, QuotaLock
 
-__all__ = ["JobEvent", "ProviderHold", "SpendGuard", "VideoJob"]
+__all__ = ["JobEvent", "ProviderHold", "QuotaLock", "VideoJob"]

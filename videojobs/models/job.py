@@ -38,14 +38,14 @@ class VideoJob(models.Model):
     metadata = models.JSONField(default=dict, blank=True, help_text=_("The caller's own."))
 
     # The job whose request this one repeats, because a person wanted it.
-    generated_from = models.ForeignKey(
+    regenerated_from = models.ForeignKey(
         "self",
         verbose_name=_("generated again from"),
         on_delete=models.SET_NULL,
         null=True,
         blank=True,
         editable=False,
-        related_name="generated_again",
+        related_name="regenerated_as",
     )
 
     # Who may act on the job, and when.
@@ -98,10 +98,10 @@ class VideoJob(models.Model):
         permissions = [
             ("check_videojob", "Can have a job checked now"),
             ("stop_videojob", "Can stop tracking a job"),
-            ("take_up_videojob", "Can take up a job again"),
+            ("resume_videojob", "Can take up a job again"),
             ("resolve_videojob", "Can resolve an unconfirmed submission"),
             ("mirror_videojob", "Can mirror an output again"),
-            ("generate_videojob", "Can generate a job again, which is billed"),
+            ("regenerate_videojob", "Can generate a job again, which is billed"),
         ]
         indexes = [
             # → the sweep: due() and stuck(). Only unfinished jobs are in it.

@@ -15,7 +15,7 @@ class ProviderHold(models.Model):
         # No connection stands.
         UNREACHABLE = "unreachable", _("unreachable")
         # One create call had no clear answer: nobody waits, but a harmless call goes first.
-        DOUBTED = "doubted", _("doubted")
+        SUSPECT = "suspect", _("suspect")
         # So it was again, or the harmless call had none.
         FAILING = "failing", _("failing")
 
@@ -30,7 +30,7 @@ class ProviderHold(models.Model):
     since = models.DateTimeField()
     until = models.DateTimeField(help_text=_("When one call finds out whether it is over."))
     count = models.PositiveIntegerField(default=1, help_text=_("Refusals in a row."))
-    lifted_at = models.DateTimeField(null=True, blank=True)
+    reset_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         verbose_name = _("provider hold")
@@ -43,7 +43,7 @@ class ProviderHold(models.Model):
         return f"{self.get_kind_display()}: {self.reason}"
 
 
-class SpendGuard(models.Model):
+class QuotaLock(models.Model):
     """One row that submitters change in turn, so that each counts what the last one added."""
 
     id = models.PositiveSmallIntegerField(primary_key=True, default=1)

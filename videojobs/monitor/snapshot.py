@@ -210,7 +210,7 @@ def _problem() -> Problem | None:
 
 
 def _attention() -> Attention:
-    rows = VideoJob.objects.filter(conditions.NEEDS_A_PERSON).order_by()
+    rows = VideoJob.objects.filter(conditions.NEEDS_ATTENTION).order_by()
     found: dict[str, int] = defaultdict(int)
     groups = rows.values_list("status", "mirror_status").annotate(count=Count("*"))
     for status, mirror, count in groups:

@@ -3,7 +3,7 @@
 `sweeping` and `purging` are for beat, `steering` is for people.
 """
 
-from .manual import attach, check_now, generate_again, mirror_again, not_created, stop, take_up
+from .manual import attach, check_now, not_created, regenerate, remirror, resume, stop
 from .purging import purge
 from .sweeping import Swept, sweep
 
@@ -11,11 +11,11 @@ __all__ = [
     "Swept",
     "attach",
     "check_now",
-    "generate_again",
-    "mirror_again",
     "not_created",
     "purge",
+    "regenerate",
+    "remirror",
+    "resume",
     "stop",
     "sweep",
-    "take_up",
 ]

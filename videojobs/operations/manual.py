@@ -53,12 +53,12 @@ def stop(job: VideoJob, *, actor: str) -> bool:
     )
 
 
-def take_up(job: VideoJob, *, actor: str) -> bool:
+def resume(job: VideoJob, *, actor: str) -> bool:
     """Ask the provider again about a job that expired or was stopped; nothing is paid.
 
     False if it is another job, if no id of the provider is known, or if the job changed meanwhile.
     """
-    if not conditions.can_be_taken_up(job):
+    if not conditions.can_be_resumed(job):
         return False
     return VideoJob.objects.transition(
         job,
@@ -74,13 +74,13 @@ def take_up(job: VideoJob, *, actor: str) -> bool:
     )
 
 
-def generate_again(job: VideoJob, *, actor: str, key: str) -> VideoJob:
+def regenerate(job: VideoJob, *, actor: str, key: str) -> VideoJob:
     """Submit the request of a finished job once more, as a new job, which is billed.
 
     With the same `key` it is the same new job: a double click pays once. Raises `ValidationError`
     if the request is not known or not allowed any more, or is one too many.
     """
-    if not conditions.can_be_generated_again(job):
+    if not conditions.can_be_regenerated(job):
         raise ValidationError("The job is not finished, or its request is not known.")
     try:
         new = VideoJob.objects.submit(
@@ -91,19 +91,19 @@ def generate_again(job: VideoJob, *, actor: str, key: str) -> VideoJob:
             metadata=job.metadata,
             mirror=job.mirror_status != MirrorStatus.SKIPPED,
             actor=actor,
-            generated_from=job,
+            regenerated_from=job,
             **job.params,
         )
     except IntegrityError:
         if VideoJob.objects.filter(pk=job.pk).exists():
             raise
         raise ValidationError("The job was deleted meanwhile.") from None
-    if new.generated_from_id != job.pk:
+    if new.regenerated_from_id != job.pk:
         raise ValidationError({"key": f"The key belongs to job {new.pk}, which is another one."})
     return new
 
 
-def order_key(job: VideoJob, latest: UUID | str | None) -> str:
+def idempotency_key(job: VideoJob, latest: UUID | str | None) -> str:
     """The key of the new job where an operator orders `job` again and knows of `latest`.
 
     It is the same for all who know the same, so that one decision is paid once however often it
@@ -114,8 +114,8 @@ def order_key(job: VideoJob, latest: UUID | str | None) -> str:
 
 def latest_repeats(jobs: Iterable[VideoJob]) -> dict[UUID, UUID]:
     """The latest job that repeats the request of each of these, where one does."""
-    repeats = VideoJob.objects.filter(generated_from__in=[job.pk for job in jobs])
-    found = repeats.order_by("created_at", "pk").values_list("generated_from", "pk")
+    repeats = VideoJob.objects.filter(regenerated_from__in=[job.pk for job in jobs])
+    found = repeats.order_by("created_at", "pk").values_list("regenerated_from", "pk")
     return {origin: repeat for origin, repeat in found if origin}
 
 
@@ -168,13 +168,13 @@ def not_created(job: VideoJob, *, actor: str) -> bool:
     )
 
 
-def mirror_again(job: VideoJob, *, actor: str) -> bool:
+def remirror(job: VideoJob, *, actor: str) -> bool:
     """Fetch a completed job's output once more, with a fresh URL; nothing is generated again.
 
     For a download that failed, one that nobody wanted, or a file that is gone from storage. False
     if there is no output to fetch, if its download is due already, or if the job changed meanwhile.
     """
-    if not conditions.can_be_mirrored_again(job):
+    if not conditions.can_be_remirrored(job):
         return False
     return VideoJob.objects.transition(
         job,

@@ -121,7 +121,7 @@ def _remove(found: _Found, job: VideoJob | None) -> bool:
     if job is not None:
         # While storage was removing it, a person may have had the job fetched again, and a worker
         # that found it there has recorded it, or is about to.
-        VideoJob.objects.doubt(job.pk, partial(_why_missing, found.name))
+        VideoJob.objects.remirror_if(job.pk, partial(_why_missing, found.name))
     return True
 
 

@@ -52,7 +52,7 @@ def _delete(job: VideoJob) -> int:
         for file in filter(None, (job.output, job.poster)):
             file.storage.delete(str(file.name))
 
-    source = VideoJob.objects.at_source()
+    source = VideoJob.objects.on_primary()
     try:
         with transaction.atomic(using=source.db):
             mine = source.filter(pk=job.pk, turn=job.turn)

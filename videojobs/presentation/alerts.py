@@ -32,7 +32,7 @@ def hold_notices(now: datetime, *, held: Sequence[ProviderHold] | None = None) -
 def holds_to_show(held: Sequence[ProviderHold] | None = None) -> list[ProviderHold]:
     """The holds for which jobs wait: for a doubt none does."""
     held = holds.active("submit") if held is None else held
-    return [hold for hold in held if hold.kind != ProviderHold.Kind.DOUBTED]
+    return [hold for hold in held if hold.kind != ProviderHold.Kind.SUSPECT]
 
 
 def late_notice(now: datetime | None = None) -> str:

@@ -22,7 +22,7 @@ def next_step(job: VideoJob, now: datetime | None = None) -> Moment | str | None
     """When the next step comes: "in 24 s", "3 min late", "under way"; None where there is none."""
     now = now or timezone.now()
     if job.due_at is None:
-        return gettext("needs a person") if conditions.needs_a_person(job) else None
+        return gettext("needs a person") if conditions.needs_attention(job) else None
     if job.claimed_until is not None:
         lost = job.claimed_until <= now
         words = gettext("worker lost") if lost else _so_far(job) or gettext("under way")
@@ -61,7 +61,7 @@ def sentences(job: VideoJob, now: datetime | None = None) -> list[Parts]:
     """What happens next and when, and what can be done about it; one or two sentences an entry."""
     now = now or timezone.now()
     if job.due_at is None:
-        return [(text,) for text in _at_rest(job)]
+        return [(text,) for text in _settled(job)]
     step = next_step(job, now)
     first: Parts = (f"{_step(job)}: ", step, ".") if step else ()
     return [first, *((text,) for text in _prospects(job, job.due_at, now))]
@@ -106,7 +106,7 @@ def _prospects(job: VideoJob, due_at: datetime, now: datetime) -> Iterator[str]:
         yield text % {"time": span(left)}
 
 
-def _at_rest(job: VideoJob) -> Iterator[str]:
+def _settled(job: VideoJob) -> Iterator[str]:
     """Why no step follows, and what can be done."""
     if job.status == Status.UNCONFIRMED:
         yield gettext(
@@ -118,13 +118,13 @@ def _at_rest(job: VideoJob) -> Iterator[str]:
     elif job.status == Status.EXPIRED:
         yield gettext("No verdict came in time; the provider is not asked any more.")
         yield str(_TAKE_UP)
-        if conditions.can_be_generated_again(job):
+        if conditions.can_be_regenerated(job):
             yield gettext("That comes before you generate it again, which is billed.")
     elif job.status == Status.STOPPED:
         yield from _stopped(job)
     elif job.status in (Status.FAILED, Status.CANCELLED):
         yield gettext("This result is final.")
-        if conditions.can_be_generated_again(job):
+        if conditions.can_be_regenerated(job):
             yield str(_GENERATE_AGAIN)
         else:
             yield gettext("It was not submitted here, so its request is not known.")
@@ -141,7 +141,7 @@ _GENERATE_AGAIN = gettext_lazy("You can generate it again, which is billed.")
 
 
 def _stopped(job: VideoJob) -> Iterator[str]:
-    if conditions.can_be_taken_up(job):
+    if conditions.can_be_resumed(job):
         yield gettext("Tracking was stopped; the provider may still finish, and bill.")
         yield str(_TAKE_UP)
         return

@@ -56,7 +56,7 @@ _PHASES = {
 
 def phase(job: VideoJob) -> Phase:
     """Where the job is, to somebody who waits for its video."""
-    if conditions.needs_a_person(job):
+    if conditions.needs_attention(job):
         return Phase.DELAYED
     if job.mirror_status == MirrorStatus.DUE:
         return Phase.FETCHING
@@ -71,7 +71,7 @@ def told(job: VideoJob, now: datetime | None = None) -> dict[str, Any]:
         "id": str(job.pk),
         "status": job.status,
         "phase": phase(job),
-        "finished": conditions.at_rest(job),
+        "finished": conditions.is_settled(job),
         "progress": progress(job, now),
         "expected_at": expected_at and expected_at.isoformat(timespec="seconds"),
         "output_url": (serving.url(job.output) or None) if stored else None,

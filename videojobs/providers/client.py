@@ -94,14 +94,14 @@ def fetch(endpoint: str, task_id: str) -> Answer:
     return _answer(answer, task_id)
 
 
-def is_present(url: str) -> bool:
+def is_current_endpoint(url: str) -> bool:
     """Whether a URL or an endpoint is at the origin of `BASE_URL`: nothing else gets the key."""
     return transport.origin(url) == transport.origin(conf.BASE_URL)
 
 
 def _call(method: str, url: str, **kwargs: Any) -> transport.Reply:
     """The one place where the key is used; it goes to the origin of `BASE_URL` only."""
-    if not is_present(url):
+    if not is_current_endpoint(url):
         raise ForeignEndpoint(
             f"the job belongs to {transport.origin(url)[1]}, which is not where BASE_URL leads now"
         )

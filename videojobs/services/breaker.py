@@ -60,13 +60,18 @@ def probes(
     held = holds.active(step)
     if not held:
         return []
-    source = VideoJob.objects.at_source()
+    source = VideoJob.objects.on_primary()
     job = source.filter(pk=job_id, turn=turn, claimed_until=None).first()
-    if job is None or job.step != step or not client.is_present(job.endpoint) or not calls(job):
+    if (
+        job is None
+        or job.step != step
+        or not client.is_current_endpoint(job.endpoint)
+        or not calls(job)
+    ):
         return []
     with transaction.atomic(using=source.db, durable=True):
         pass  # A step that runs inside a transaction is refused before it calls anybody.
-    if holds.take_probe(held) and (step != "submit" or is_answered(job, held)):
+    if holds.take_trial(held) and (step != "submit" or preflight(job, held)):
         return held
     _put_off(job, holds.waits_until(held))
     return None
@@ -109,7 +114,7 @@ def asking(job: VideoJob, probed: Sequence[ProviderHold]) -> Iterator[None]:
         raise
 
 
-def is_answered(job: VideoJob, probed: Sequence[ProviderHold]) -> bool:
+def preflight(job: VideoJob, probed: Sequence[ProviderHold]) -> bool:
     """Whether a harmless call is answered: it goes before a create call that ends a hold.
 
     It costs nothing, and a create call that is turned away may have been paid for.
@@ -124,7 +129,7 @@ def is_answered(job: VideoJob, probed: Sequence[ProviderHold]) -> bool:
         if mine and _is_its_way(error, mine):
             return True
         with _best_effort():
-            holds.place(error, _CREATES, mine, harmless=True)
+            holds.trip(error, _CREATES, mine, harmless=True)
         return False
     return True
 
@@ -158,14 +163,14 @@ def _judged(
     except VideoJobsError as error:
         with _best_effort():
             if isinstance(error, reasons) and not isinstance(error, _NO_REASONS):
-                error.held_until = holds.place(error, scope, mine)
+                error.held_until = holds.trip(error, scope, mine)
             # What a rejection means, the caller finds out.
             elif isinstance(error, ProviderError) and not isinstance(error, KeyRejected):
-                holds.lift(mine)
+                holds.reset(mine)
         raise
     else:
         with _best_effort():
-            holds.lift(mine)
+            holds.reset(mine)
 
 
 def _of(scope: str, probed: Sequence[ProviderHold]) -> ProviderHold | None:

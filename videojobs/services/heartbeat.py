@@ -17,7 +17,7 @@ logger = logging.getLogger("videojobs")
 _PROGRESS_EVERY = 3.0
 
 
-class KeptClaim:
+class Heartbeat:
     """Renews the claim of a job in the background while its worker is at a long step.
 
     A thread does it, since nothing else runs while a host sends nothing or a storage uploads. So
@@ -34,7 +34,7 @@ class KeptClaim:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="videojobs-lease", daemon=True)
 
-    def __enter__(self) -> "KeptClaim":
+    def __enter__(self) -> "Heartbeat":
         self._thread.start()
         return self
 

@@ -16,8 +16,8 @@ from ..sanitize import clean
 from ..schedule import Policy
 from ..states import MirrorStatus, Status
 from . import breaker
-from .heartbeat import KeptClaim
-from .recording import describe, doubt, is_noteworthy, record, still_ours
+from .heartbeat import Heartbeat
+from .recording import describe, is_noteworthy, record, remirror_if, still_ours
 
 logger = logging.getLogger("videojobs")
 
@@ -54,7 +54,7 @@ def _keep(job: VideoJob, probed: list[ProviderHold], stored: dict[str, Any]) -> 
     """
     destination, stem = Destination.of(job.output.storage), job.output_stem
     with (
-        KeptClaim(job, seconds=conf.longest_mirror) as claim,
+        Heartbeat(job, seconds=conf.longest_mirror) as claim,
         pipeline.download(
             _output_url(job, probed), destination, stem, progress=claim.progress
         ) as done,
@@ -137,7 +137,7 @@ def _came_too_late(job: VideoJob, stored: dict[str, Any]) -> None:
 
 def _leave_no_orphan(job: VideoJob, names: set[str]) -> None:
     """Remove files that came too late, unless another worker recorded them or will find them."""
-    rows = VideoJob.objects.at_source().filter(pk=job.pk)
+    rows = VideoJob.objects.on_primary().filter(pk=job.pk)
     if rows.filter(mirror_status=MirrorStatus.DUE).exists():
         return
     kept = rows.values_list("output", "poster").first() or ()
@@ -158,7 +158,7 @@ def _leave_nothing_false(job: VideoJob, stored: dict[str, Any]) -> None:
             return "two workers stored different bytes"
         return "" if _is_there(other) else "a worker that came too late took the file away"
 
-    doubt(job, why)
+    remirror_if(job, why)
 
 
 def _is_there(job: VideoJob) -> bool:

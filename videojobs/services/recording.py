@@ -30,9 +30,9 @@ def still_ours(job: VideoJob) -> bool:
     return _patiently(job, lambda: VideoJob.objects.renew(job))
 
 
-def doubt(job: VideoJob, why: Callable[[VideoJob], str]) -> None:
-    """`doubt` of the manager, with patience: nothing else would find out that a video is false."""
-    _patiently(job, lambda: VideoJob.objects.doubt(job.pk, why))
+def remirror_if(job: VideoJob, why: Callable[[VideoJob], str]) -> None:
+    """`remirror_if` of the manager, with patience: nothing else would find a corrupted video."""
+    _patiently(job, lambda: VideoJob.objects.remirror_if(job.pk, why))
 
 
 def _patiently(job: VideoJob, write: Callable[[], _Done]) -> _Done:

@@ -102,7 +102,7 @@ def _accepted(job: VideoJob, task_id: str) -> None:
         reason = f"the provider answered with the id of another job, {clean(task_id)}"
         _unconfirmed(job, reason)
         return
-    known = VideoJob.objects.at_source().filter(provider_task_id=task_id)
+    known = VideoJob.objects.on_primary().filter(provider_task_id=task_id)
     if not recorded and not known.exists():
         logger.error("job=%s nobody tracks the task %s that was created", job.pk, clean(task_id))
 
@@ -116,7 +116,7 @@ def _record_submission(job: VideoJob, *, reason: str = "", **changes: Any) -> bo
     if record(job, reason=reason, **changes):
         return True
     reason = f"the answer came late; {reason}" if reason else "the answer came late"
-    rows = VideoJob.objects.at_source().filter(pk=job.pk)
+    rows = VideoJob.objects.on_primary().filter(pk=job.pk)
     late = rows.filter(status=Status.UNCONFIRMED, turn=job.turn + 1).first()
     if late is not None and record(late, reason=reason, **changes):
         return True

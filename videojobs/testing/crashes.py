@@ -1,8 +1,8 @@
 """Points between two steps at which a worker can die, and what must come of a job that it has.
 
 A job whose `key` is the name of a point kills the worker that brings it there, once. The app knows
-nothing of it: `arm` wraps its functions in the process that is to die. `mortal` calls it for
-`celery -A mysite worker -I videojobs.testing.mortal`.
+nothing of it: `arm` wraps its functions in the process that is to die. `crash_hook` calls it for
+`celery -A mysite worker -I videojobs.testing.crash_hook`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 from unittest import mock
 
-#: The two environment variables that `mortal` reads: the directory of the marks, and the signal.
+#: The environment variables that `crash_hook` reads: the directory of the marks, and the signal.
 MARKS = "VIDEOJOBS_TEST_MARKS"
 SIGNAL = "VIDEOJOBS_TEST_SIGNAL"
 #: By SIGKILL at once, or by SIGTERM: then the step goes on while its worker shuts down.
@@ -72,9 +72,9 @@ _CREATE = "videojobs.providers.client:submit"
 _FETCH = "videojobs.providers.client:fetch"
 _SEND = "videojobs.queue:_send"
 _TELL = "videojobs.outbox:send"
-_TICK = "videojobs.outbox:tick_off"
+_TICK = "videojobs.outbox:mark_sent"
 _STORE = "videojobs.mirror.pipeline:store"
-_PROGRESS = "videojobs.services.heartbeat:KeptClaim.progress"
+_PROGRESS = "videojobs.services.heartbeat:Heartbeat.progress"
 _DOWNLOAD = "videojobs.mirror.pipeline:download"
 _VERIFY = "videojobs.mirror.pipeline:verify"
 _STORED = "videojobs.services.mirroring:_mirror_stored"
@@ -120,7 +120,7 @@ POINTS: Mapping[str, Point] = MappingProxyType(
 
 
 def variables(marks: Path, how: str) -> dict[str, str]:
-    """The environment of a worker that `mortal` arms; `marks` is a directory, `how` a signal.
+    """The environment of a worker that `crash_hook` arms; `marks` is a directory, `how` a signal.
 
     A SIGTERM then is the start of Celery's soft shutdown.
     """
@@ -161,7 +161,7 @@ def arm(marks: Path, how: str, points: Iterable[str] = POINTS) -> ExitStack:
     with ExitStack() as patches:
         for name in points:
             point = POINTS[name]
-            _wrap(patches, point.place, executioner.stationed_at(name, point))
+            _wrap(patches, point.place, executioner.wrap_at(name, point))
         for use_case, place in USE_CASES.items():
             _wrap(patches, place, executioner.announced(use_case))
         return patches.pop_all()
@@ -199,7 +199,7 @@ class _Executioner:
         self._signal = signal.Signals[f"SIG{how}"]
         self._dying = threading.Event()
 
-    def stationed_at(self, name: str, point: Point) -> Callable[[Any], Any]:
+    def wrap_at(self, name: str, point: Point) -> Callable[[Any], Any]:
         """Die before or after a function, where it is called for the job of this point."""
 
         def decorate(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -17,7 +17,7 @@ from ...sanitize import clean
 from .. import html, links
 from ..changelist.columns import EXCERPT
 from . import definitions, feedback
-from .definitions import Act
+from .definitions import Action
 from .feedback import MOST
 
 #: How many of the jobs are shown.
@@ -27,7 +27,7 @@ _SHOWN = 20
 def ask(
     model_admin: Any,
     request: HttpRequest,
-    act: Act,
+    action: Action,
     jobs: Sequence[VideoJob],
     *,
     back: str,
@@ -40,28 +40,28 @@ def ask(
     count = {"count": len(jobs)}
     context = {
         **model_admin.admin_site.each_context(request),
-        "title": act.offered,
+        "title": action.label,
         "subtitle": None,
         "opts": model_admin.opts,
         "media": model_admin.media,
-        "warnings": act.warns(jobs) if act.warns else [],
-        **(html.notice_context() if act.is_order else {}),
+        "warnings": action.warns(jobs) if action.warns else [],
+        **(html.notice_context() if action.is_order else {}),
         "rows": [_row(model_admin, job) for job in jobs[:_SHOWN]],
         "more": max(0, len(jobs) - _SHOWN),
-        "skipped": act.skipped % {"count": skipped} if skipped else "",
+        "skipped": action.skipped % {"count": skipped} if skipped else "",
         "left": left,
-        "confirms": act.confirms % count,
-        "jobs": list(_shown(act, jobs)),
+        "confirms": action.confirms % count,
+        "jobs": list(_shown(action, jobs)),
         "of_page": of_page,
-        "answer_url": links.url(model_admin, request, "answer", act.name),
+        "answer_url": links.url(model_admin, request, "answer", action.name),
         "back": back,
     }
     return TemplateResponse(request, "admin/videojobs/videojob/confirm.html", context)
 
 
-def _shown(act: Act, jobs: Sequence[VideoJob]) -> Iterator[str]:
+def _shown(action: Action, jobs: Sequence[VideoJob]) -> Iterator[str]:
     """Each job as it is; for an order also the latest job that repeats it already, if any."""
-    repeats = manual.latest_repeats(jobs) if act.is_order else {}
+    repeats = manual.latest_repeats(jobs) if action.is_order else {}
     for job in jobs:
         yield f"{job.pk}:{job.turn}:{repeats.get(job.pk, '')}"
 
@@ -73,21 +73,21 @@ def _row(model_admin: Any, job: Any) -> tuple[Any, ...]:
     return links.link(model_admin, job), html.status_badge(job), excerpt
 
 
-def answer(model_admin: Any, request: HttpRequest, act: Act) -> HttpResponse:
+def answer(model_admin: Any, request: HttpRequest, action: Action) -> HttpResponse:
     """Do what was confirmed, to each job that is still as it was shown."""
-    if not act.is_permitted(request) or not model_admin.has_view_permission(request):
+    if not action.is_permitted(request) or not model_admin.has_view_permission(request):
         raise PermissionDenied
-    if not act.offered:  # It is only on the page of a job, which says what it takes.
+    if not action.label:  # It is only on the page of a job, which says what it takes.
         raise Http404
     seen = request.POST.getlist("job")[:MOST]
     done: list[Any] = []
     refused: list[str] = []
     for job, repeat in _as_shown(model_admin, request, seen):
-        keyed = {"key": manual.order_key(job, repeat)} if act.is_order else {}
-        if act.is_order and not _is_latest(job, repeat, **keyed):
+        keyed = {"key": manual.idempotency_key(job, repeat)} if action.is_order else {}
+        if action.is_order and not _is_latest(job, repeat, **keyed):
             continue
         try:
-            result = act.applies(job) and act.operation(
+            result = action.applies(job) and action.operation(
                 job, actor=definitions.actor(request), **keyed
             )
         except SpendLimitReached as error:
@@ -101,7 +101,7 @@ def answer(model_admin: Any, request: HttpRequest, act: Act) -> HttpResponse:
     if done or not refused:
         skipped = 0 if refused else len(seen) - len(done)
         told = links.links(model_admin, new) if new else ""
-        feedback.tell(request, act, len(done), skipped=skipped, new=told)
+        feedback.tell(request, action, len(done), skipped=skipped, new=told)
     if refused:
         messages.error(request, _in_short(refused))
     return HttpResponseRedirect(_after(model_admin, request, seen, new))

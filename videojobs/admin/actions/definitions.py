@@ -21,7 +21,7 @@ from ...states import Status
 
 
 @dataclass(frozen=True)
-class Act:
+class Action:
     """Something that a person may do to a job; its name is that of the operation."""
 
     name: str
@@ -33,11 +33,11 @@ class Act:
 
     # On the job's page.
     button: Any
-    says: Callable[[VideoJob], Any]
+    explanation: Callable[[VideoJob], Any]
     refused: Any
     #: Why it has to wait, of a job that it would apply to later.
     waits: Callable[[VideoJob], str] = lambda job: ""
-    told: Any = ""
+    success: Any = ""
     #: Fields of its form that the operation takes.
     takes: tuple[str, ...] = ()
     #: Whether what it says has to be opened before there is a button.
@@ -47,14 +47,14 @@ class Act:
     #: Whether it asks on a page of its own also where one job is meant, and takes a key from there.
     is_order: bool = False
 
-    # On the list; those without `offered` are not on it.
-    offered: Any = ""
+    # On the list; those without `label` are not on it.
+    label: Any = ""
     done: Any = ""
     skipped: Any = ""
     #: What a selection takes first; where it still applies afterwards, what was done comes last.
     order: tuple[Any, ...] = ("created_at", "pk")
     #: The jobs of a selection that are left out although it applies to them.
-    spares: Callable[[], Any] | None = None
+    excludes: Callable[[], Any] | None = None
     #: What is said before a selection is done, and the words of the button; without, nobody asks.
     warns: Callable[[Iterable[VideoJob]], list[str]] | None = None
     confirms: Any = ""
@@ -73,7 +73,7 @@ class Act:
 
     def selects(self) -> Q:
         """The jobs of a selection that it is done to."""
-        return self.condition() & self.spares() if self.spares else self.condition()
+        return self.condition() & self.excludes() if self.excludes else self.condition()
 
 
 def actor(request: HttpRequest) -> str:
@@ -83,11 +83,11 @@ def actor(request: HttpRequest) -> str:
 
 def permitted(request: HttpRequest) -> frozenset[str]:
     """The names of the actions that the user may start."""
-    return frozenset(act.name for act in ACTS.values() if act.is_permitted(request))
+    return frozenset(action.name for action in ACTIONS.values() if action.is_permitted(request))
 
 
 def _not_repeated() -> Any:
-    return ~Exists(VideoJob.objects.filter(generated_from=OuterRef("pk")))
+    return ~Exists(VideoJob.objects.filter(regenerated_from=OuterRef("pk")))
 
 
 def _warns_of_ordering(jobs: Iterable[VideoJob]) -> list[str]:
@@ -142,44 +142,44 @@ def _warns_of_stopping(jobs: Iterable[VideoJob]) -> list[str]:
 
 
 _TABLE = [
-    Act(
+    Action(
         "attach",
         "resolve_videojob",
         operations.attach,
         lambda: conditions.UNCONFIRMED,
         conditions.is_unconfirmed,
         button=_("Attach this id and track it"),
-        says=lambda job: _("The provider has it. Its id there:"),
-        told=_("Resolved: the job goes on."),
+        explanation=lambda job: _("The provider has it. Its id there:"),
+        success=_("Resolved: the job goes on."),
         refused=_("The job is not unconfirmed any more."),
         takes=("task_id",),
     ),
-    Act(
+    Action(
         "not_created",
         "resolve_videojob",
         operations.not_created,
         lambda: conditions.UNCONFIRMED,
         conditions.is_unconfirmed,
         button=_("Send it again, which is billed"),
-        says=lambda job: _("I have looked: the provider does not have it."),
-        told=_("Resolved: the job goes on."),
+        explanation=lambda job: _("I have looked: the provider does not have it."),
+        success=_("Resolved: the job goes on."),
         refused=_("The job is not unconfirmed any more."),
         acknowledged=_(
             "Nothing was sent. Tick the box to confirm that you checked with the provider."
         ),
     ),
-    Act(
+    Action(
         "check_now",
         "check_videojob",
         operations.check_now,
         conditions.checkable,
         conditions.can_be_checked,
         button=_("Check now"),
-        says=lambda job: _("The next step comes as soon as the provider's interval allows."),
-        told=_("The next step was brought forward."),
+        explanation=lambda job: _("The next step comes as soon as the provider's interval allows."),
+        success=_("The next step was brought forward."),
         refused=_("Nothing to bring forward: no step waits, it is due anyway, or is under way."),
         waits=descriptions.waiting,
-        offered=_("Check now: bring the next step forward"),
+        label=_("Check now: bring the next step forward"),
         done=ngettext_lazy(
             "The next step of %(count)d job was brought forward",
             "The next steps of %(count)d jobs were brought forward",
@@ -194,17 +194,17 @@ _TABLE = [
         ),
         order=("due_at", "pk"),
     ),
-    Act(
-        "take_up",
-        "take_up_videojob",
-        operations.take_up,
-        lambda: conditions.CAN_BE_TAKEN_UP,
-        conditions.can_be_taken_up,
+    Action(
+        "resume",
+        "resume_videojob",
+        operations.resume,
+        lambda: conditions.CAN_BE_RESUMED,
+        conditions.can_be_resumed,
         button=_("Take it up again"),
-        says=lambda job: _("The provider is asked what became of it. Nothing is paid."),
-        told=_("The job is tracked again."),
+        explanation=lambda job: _("The provider is asked what became of it. Nothing is paid."),
+        success=_("The job is tracked again."),
         refused=_("Only a job can be taken up that expired or was stopped, with an id."),
-        offered=_("Take up again: ask the provider what became of them"),
+        label=_("Take up again: ask the provider what became of them"),
         done=ngettext_lazy(
             "%(count)d job is tracked again", "%(count)d jobs are tracked again", "count"
         ),
@@ -215,20 +215,20 @@ _TABLE = [
         ),
         order=("finished_at", "pk"),
     ),
-    Act(
-        "mirror_again",
+    Action(
+        "remirror",
         "mirror_videojob",
-        operations.mirror_again,
-        lambda: conditions.CAN_BE_MIRRORED_AGAIN,
-        conditions.can_be_mirrored_again,
+        operations.remirror,
+        lambda: conditions.CAN_BE_REMIRRORED,
+        conditions.can_be_remirrored,
         button=_("Fetch the video again"),
-        says=lambda job: _(
+        explanation=lambda job: _(
             "A worker downloads what the provider has generated already, and replaces the stored "
             "file if there is one. Nothing is generated again, and nothing is paid."
         ),
-        told=_("The download is due: a worker fetches the video."),
+        success=_("The download is due: a worker fetches the video."),
         refused=_("There is no output to fetch, or its download is due already."),
-        offered=_("Fetch the videos again: nothing is generated"),
+        label=_("Fetch the videos again: nothing is generated"),
         done=ngettext_lazy(
             "%(count)d output is fetched again", "%(count)d outputs are fetched again", "count"
         ),
@@ -239,17 +239,19 @@ _TABLE = [
         ),
         order=(F("mirrored_at").asc(nulls_first=True), "pk"),
     ),
-    Act(
-        "generate_again",
-        "generate_videojob",
-        operations.generate_again,
-        lambda: conditions.CAN_BE_GENERATED_AGAIN,
-        conditions.can_be_generated_again,
+    Action(
+        "regenerate",
+        "regenerate_videojob",
+        operations.regenerate,
+        lambda: conditions.CAN_BE_REGENERATED,
+        conditions.can_be_regenerated,
         button=_("Generate it again…"),
-        says=lambda job: _("The same request as a new job, which is billed: you are asked first."),
+        explanation=lambda job: _(
+            "The same request as a new job, which is billed: you are asked first."
+        ),
         refused=_("The job is not finished, or its request is not known."),
         is_order=True,
-        offered=_("Generate again, which is billed"),
+        label=_("Generate again, which is billed"),
         done=ngettext_lazy(
             "%(count)d request is sent as a new job, which is billed",
             "%(count)d requests are sent as new jobs, which is billed",
@@ -263,7 +265,7 @@ _TABLE = [
             "count",
         ),
         order=("finished_at", "pk"),
-        spares=_not_repeated,
+        excludes=_not_repeated,
         warns=_warns_of_ordering,
         confirms=ngettext_lazy(
             "Generate again, which is billed: %(count)d request",
@@ -271,18 +273,18 @@ _TABLE = [
             "count",
         ),
     ),
-    Act(
+    Action(
         "stop",
         "stop_videojob",
         operations.stop,
         lambda: conditions.CAN_BE_STOPPED,
         conditions.can_be_stopped,
         button=_("Stop this job"),
-        says=_says_of_stopping,
-        told=_("The job is stopped."),
+        explanation=_says_of_stopping,
+        success=_("The job is stopped."),
         refused=_("The job can not be stopped: it is finished, or its create call is under way."),
         folded=True,
-        offered=_("Stop: ask for them no more"),
+        label=_("Stop: ask for them no more"),
         done=ngettext_lazy("%(count)d job is stopped", "%(count)d jobs are stopped", "count"),
         skipped=ngettext_lazy(
             "%(count)d job skipped: it is finished, or its create call is under way",
@@ -294,4 +296,4 @@ _TABLE = [
     ),
 ]
 
-ACTS = {act.name: act for act in _TABLE}
+ACTIONS = {action.name: action for action in _TABLE}

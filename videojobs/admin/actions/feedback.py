@@ -6,7 +6,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 
-from .definitions import Act
+from .definitions import Action
 
 #: The most jobs that one click does something to: each is a transition, and the browser waits.
 MOST = 500
@@ -14,7 +14,7 @@ MOST = 500
 
 def tell(
     request: HttpRequest,
-    act: Act,
+    action: Action,
     done: int,
     *,
     skipped: int = 0,
@@ -22,9 +22,9 @@ def tell(
     new: SafeString | str = "",
 ) -> None:
     """Say what became of a selection; `left` is about those that one click could not take."""
-    told = act.done % {"count": done}
+    told = action.done % {"count": done}
     if skipped:
-        told = f"{told}, {act.skipped % {'count': skipped}}"
+        told = f"{told}, {action.skipped % {'count': skipped}}"
     told = format_html("{}: {}.", told, new) if new else f"{told}."
     if left:
         told = format_html("{} {}", told, left)

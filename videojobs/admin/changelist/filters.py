@@ -66,7 +66,7 @@ class AttentionFilter(admin.SimpleListFilter):
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         now = timezone.now()
         rules = {
-            "person": conditions.NEEDS_A_PERSON,
+            "person": conditions.NEEDS_ATTENTION,
             "unconfirmed": Q(status=Status.UNCONFIRMED),
             "mirror-failed": Q(mirror_status=MirrorStatus.FAILED),
             "expired": Q(status=Status.EXPIRED),

@@ -95,10 +95,10 @@ def last_problem(job: VideoJob) -> str:
 
 def generations(job: VideoJob) -> dict[str, Any]:
     """The job whose request this one repeats, and the latest ones that repeat this one's."""
-    again = job.generated_again.order_by("-created_at", "pk")
+    again = job.regenerated_as.order_by("-created_at", "pk")
     found = list(again.values_list("pk", flat=True)[: MAX_GENERATIONS + 1])
     return {
-        "generated_from": job.generated_from_id,
-        "generated_again": found[:MAX_GENERATIONS],
+        "regenerated_from": job.regenerated_from_id,
+        "regenerated_as": found[:MAX_GENERATIONS],
         "generations_left_out": len(found) > MAX_GENERATIONS,
     }

@@ -15,7 +15,7 @@ class Command(ActCommand):
         "again, so nothing is paid. See videojobs_watch for how it goes."
     )
     misfit = "have no output that could be fetched"
-    operation = staticmethod(operations.mirror_again)
+    operation = staticmethod(operations.remirror)
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("ids", nargs="*", metavar="ID", help=ID_HELP)

@@ -28,7 +28,7 @@ class Command(JobCommand):
     def handle(self, *, ids: list[str], key: str | None, mirror: bool, **_: Any) -> None:
         if key is not None and len(set(ids)) > 1:
             raise CommandError("--key is the name of one job: give one ID with it.")
-        with transaction.atomic(using=VideoJob.objects.at_source().db):
+        with transaction.atomic(using=VideoJob.objects.on_primary().db):
             jobs = [_track(task_id, key=key, mirror=mirror) for task_id in ids]
         for job in jobs:
             self.stdout.write(str(job.pk))

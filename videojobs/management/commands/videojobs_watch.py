@@ -52,7 +52,7 @@ def _judge(watched: list[Any], jobs: list[VideoJob], *, in_time: bool) -> None:
     good = words.pop("", 0)
     summary = f"{good} of {len(watched)} jobs are as they should be"
     if bad := ", ".join(f"{number} {word}" for word, number in words.items() if number):
-        undecided = not in_time or any(conditions.needs_a_person(job) for job in jobs)
+        undecided = not in_time or any(conditions.needs_attention(job) for job in jobs)
         raise CommandError(f"{summary}; {bad}.", returncode=UNDECIDED if undecided else FAILED)
 
 
@@ -60,6 +60,6 @@ def _verdict(job: VideoJob) -> str:
     """What is to be said of a job against it."""
     if conditions.succeeded(job):
         return ""
-    if not conditions.at_rest(job):
+    if not conditions.is_settled(job):
         return "not finished"
     return "not stored" if job.status == "completed" else job.status

@@ -8,7 +8,7 @@ from videojobs import operations
 from videojobs.management.action_command import ActCommand
 from videojobs.management.base import ACTOR
 from videojobs.models import VideoJob
-from videojobs.operations.manual import latest_repeats, order_key
+from videojobs.operations.manual import idempotency_key, latest_repeats
 
 
 class Command(ActCommand):
@@ -30,5 +30,5 @@ class Command(ActCommand):
         latest = latest_repeats([job]).get(job.pk)
         if latest and not options["once_more"]:
             raise ValidationError(f"It was generated again as {latest}; see --once-more.")
-        key = order_key(job, latest)
-        return operations.generate_again(job, actor=ACTOR, key=key).pk
+        key = idempotency_key(job, latest)
+        return operations.regenerate(job, actor=ACTOR, key=key).pk

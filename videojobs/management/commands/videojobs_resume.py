@@ -8,4 +8,4 @@ class Command(ActCommand):
         "them. Nothing is paid."
     )
     misfit = "can't be taken up: neither expired nor stopped, or without a provider's id"
-    operation = staticmethod(operations.take_up)
+    operation = staticmethod(operations.resume)

@@ -1,4 +1,4 @@
-"""Makes a worker die at a point: `celery -A mysite worker -I videojobs.testing.mortal`.
+"""Makes a worker die at a point: `celery -A mysite worker -I videojobs.testing.crash_hook`.
 
 What is to be set in its environment comes from `crashes.variables`.
 """

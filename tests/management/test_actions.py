@@ -16,8 +16,8 @@ pytestmark = pytest.mark.django_db
 CASES = {
     "videojobs_check_now": ("queued", "queued", "unconfirmed", "no step that could be brought"),
     "videojobs_stop": ("processing", "stopped", "failed", "can't be stopped"),
-    "videojobs_take_up": ("expired", "queued", "queued", "can't be taken up"),
-    "videojobs_generate_again": ("failed", "failed", "queued", "were not generated again"),
+    "videojobs_resume": ("expired", "queued", "queued", "can't be taken up"),
+    "videojobs_regenerate": ("failed", "failed", "queued", "were not generated again"),
 }
 
 
@@ -83,17 +83,17 @@ def test_a_command_asks_for_an_id(command: str) -> None:
 def test_a_request_is_generated_again_as_a_new_job_whose_id_is_printed() -> None:
     job = jobs.make("failed", prompt="A kitten", model="videos", duration=5)
 
-    ended = run("videojobs_generate_again", str(job.pk))
+    ended = run("videojobs_regenerate", str(job.pk))
 
     new = VideoJob.objects.get(pk=ended.out.strip())
-    assert (new.generated_from, new.status, new.prompt) == (job, "pending", "A kitten")
+    assert (new.regenerated_from, new.status, new.prompt) == (job, "pending", "A kitten")
 
 
 def test_a_request_is_not_paid_twice_by_a_command_that_is_run_twice() -> None:
     job = jobs.make("failed")
-    new = run("videojobs_generate_again", str(job.pk)).out.strip()
+    new = run("videojobs_regenerate", str(job.pk)).out.strip()
 
-    again = run("videojobs_generate_again", str(job.pk))
+    again = run("videojobs_regenerate", str(job.pk))
 
     assert f"{job.pk} left: It was generated again as {new}; see --once-more." in again.err
     assert again.error == "1 of 1 jobs were not generated again."
@@ -102,19 +102,19 @@ def test_a_request_is_not_paid_twice_by_a_command_that_is_run_twice() -> None:
 
 def test_a_request_is_generated_once_more_by_whoever_says_so() -> None:
     job = jobs.make("failed")
-    first = run("videojobs_generate_again", str(job.pk)).out
+    first = run("videojobs_regenerate", str(job.pk)).out
 
-    second = run("videojobs_generate_again", "--once-more", str(job.pk))
+    second = run("videojobs_regenerate", "--once-more", str(job.pk))
 
     assert (second.error, second.out == first) == ("", False)
-    assert VideoJob.objects.filter(generated_from=job).count() == 2
+    assert VideoJob.objects.filter(regenerated_from=job).count() == 2
 
 
 def test_a_limit_that_is_reached_is_named(settings: Any) -> None:
     settings.VIDEOJOBS = {**settings.VIDEOJOBS, "MAX_SUBMISSIONS_PER_DAY": 0}
     job = jobs.make("failed")
 
-    ended = run("videojobs_generate_again", str(job.pk))
+    ended = run("videojobs_regenerate", str(job.pk))
 
     assert "in 24 hours, which is the most allowed." in ended.err
     assert VideoJob.objects.count() == 1
