@@ -265,7 +265,7 @@ def test_a_link_does_nothing(name: str, steerer: Client) -> None:
 
 
 def test_an_act_that_is_none_is_not_found(steerer: Client) -> None:
-    assert steerer.post(f"{LIST}acts/delete/", confirmed()).status_code == 404
+    assert steerer.post(f"{LIST}actions/delete/", confirmed()).status_code == 404
 
 
 # On the page.

@@ -71,7 +71,7 @@ def test_a_question_and_its_answer_stay_on_their_own_site(name: str, admin_clien
     selection = {"action": name, "index": "0", "_selected_action": [str(job.pk)]}
 
     asked = admin_client.post(LIST, selection)
-    [url] = re.findall(r'<form method="post" action="([^"]+acts[^"]+)"', asked.content.decode())
+    [url] = re.findall(r'<form method="post" action="([^"]+actions[^"]+)"', asked.content.decode())
     done = admin_client.post(url, {"job": f"{job.pk}:{job.turn}"}, follow=True)
 
     assert links(asked.content.decode()) == {"operators"}

@@ -376,7 +376,7 @@ def test_the_id_is_in_the_log_before_a_hold_is_lifted_for_it(
     jobs.make_hold("unreachable")
     job = submitted()
     clock.move_to(over())
-    monkeypatch.setattr(holds, "lift", killed)
+    monkeypatch.setattr(holds, "reset", killed)
 
     with pytest.raises(SystemExit):
         run(job)
