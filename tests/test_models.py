@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 from django.db import IntegrityError, connection, transaction
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from tests.support import jobs
 from videojobs.models import JobEvent, VideoJob
 from videojobs.states import TERMINAL, MirrorStatus, Status
 
@@ -217,3 +219,29 @@ def test_the_sweeps_queries_read_the_partial_index_and_not_the_table(find: str) 
     assert "videojob_due" in plan
     assert "SCAN videojobs_videojob\n" not in plan
     assert "Seq Scan" not in plan
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"prompt": "A kitten in the grass"}, "A kitten in the grass (processing)"),
+        ({"prompt": "x" * 100}, "x" * 59 + "… (processing)"),
+        ({"prompt": "a\u202eb\nc"}, "a b c (processing)"),
+        ({"provider_task_id": "proj_1"}, "proj_1 (processing)"),
+    ],
+)
+def test_a_job_is_called_by_its_prompt_or_task_and_its_status(
+    fields: dict[str, Any], name: str
+) -> None:
+    assert str(VideoJob(status="processing", **fields)) == name
+
+
+@pytest.mark.django_db
+def test_a_name_costs_no_query_where_prompts_were_left_out() -> None:
+    jobs.make("processing", provider_task_id="proj_1")
+    job = VideoJob.objects.defer("prompt").get()
+
+    with CaptureQueriesContext(connection) as captured:
+        assert str(job) == "proj_1 (processing)"
+
+    assert len(captured) == 0

@@ -11,7 +11,11 @@ from django.utils.translation import gettext_lazy as _
 from ..conf import conf
 from ..managers import VideoJobManager
 from ..mirror.destination import output_storage
+from ..sanitize import clean
 from ..states import POLLED, TERMINAL, MirrorStatus, Status
+
+#: How many characters of a prompt name a job.
+_NAME_LENGTH = 60
 
 
 class VideoJob(models.Model):
@@ -173,7 +177,10 @@ class VideoJob(models.Model):
         ]
 
     def __str__(self) -> str:
-        return str(self.pk)
+        # A list that leaves the prompts out must not read one for each row.
+        known = "prompt" not in self.get_deferred_fields()
+        name = clean(self.prompt, _NAME_LENGTH) if known else ""
+        return f"{name or self.provider_task_id or self.pk} ({self.get_status_display()})"
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Save a new job, or the named columns of one that exists.
