@@ -788,7 +788,7 @@ def test_a_jobs_own_page_that_asks_tells_of_a_hold(steerer: Client) -> None:
 
     text = steerer.post(act_url("regenerate", job), of_page(job)).content.decode()
 
-    assert re.search(r"The next try: <time [^>]*>in 4 min</time>\.", text)
+    assert re.search(r"Next attempt: <time [^>]*>in 4 min</time>\.", text)
     assert JobEvent.objects.count() == 0
 
 
@@ -911,7 +911,7 @@ def test_no_button_brings_a_step_forward_that_waits_for_the_provider(steerer: Cl
 
     assert act_url("check_now", job) in forms(before)
     assert act_url("check_now", job) not in forms(after)
-    assert re.search(r"The next try: <time [^>]*>in 4 min</time>", after)
+    assert re.search(r"Next attempt: <time [^>]*>in 4 min</time>", after)
 
 
 def test_who_asks_for_it_nevertheless_is_told_until_when_it_waits(steerer: Client) -> None:
@@ -921,7 +921,7 @@ def test_who_asks_for_it_nevertheless_is_told_until_when_it_waits(steerer: Clien
 
     messages = told(steerer, act_url("check_now", job), of_page(job))
 
-    assert messages == ["It waits for the provider; the next try: in 4 min."]
+    assert messages == ["Waiting for the provider. Next attempt: in 4 min."]
     assert rows() == before
 
 

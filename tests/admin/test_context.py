@@ -40,8 +40,8 @@ def test_what_comes_counts_down(admin_client: Client) -> None:
 
     text = shown(admin_client, job)
 
-    assert re.search(r'Ask the provider: <time [^>]*countdown="in">in 24 s</time>\.', text)
-    assert re.search(r'The next try: <time [^>]*countdown="in">in 4 min</time>\.', text)
+    assert re.search(r'Poll the provider: <time [^>]*countdown="in">in 24 s</time>\.', text)
+    assert re.search(r'Next attempt: <time [^>]*countdown="in">in 4 min</time>\.', text)
     assert 'id="videojobs-countdown"' in text
     assert text.count("countdown.js") == 1
 

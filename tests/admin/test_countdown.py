@@ -99,5 +99,5 @@ def test_the_next_try_of_a_hold_counts_down_with_the_jobs_below_it(page: Page) -
 
     # What is said of it may have the same words in it.
     assert ": in 20 s <b>." in soon
-    assert soon.endswith(("The next try: in 10 s.", "The next try: in 9 s."))
-    assert over.endswith("The next try: now.")
+    assert soon.endswith(("Next attempt: in 10 s.", "Next attempt: in 9 s."))
+    assert over.endswith("Next attempt: now.")

@@ -272,8 +272,8 @@ def test_a_page_says_of_a_file_that_is_gone_that_it_is_and_what_can_be_done(
 
     text = staff.get(page(job)).content.decode()
 
-    assert "data-videojobs-unreadable>The file is not in storage any more." in text
-    assert "A missing file can be fetched again, at no cost, while the provider has it." in text
+    assert "data-videojobs-unreadable>The file is no longer in storage." in text
+    assert "Fetching it again is free while the provider still has it." in text
     assert not re.search("<video|player.js|download=1|Nothing left to do", text)
 
 

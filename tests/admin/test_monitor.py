@@ -351,7 +351,7 @@ def test_where_no_worker_runs_it_is_said_above_the_numbers(staff: Client) -> Non
 
     text = read(staff, PAGE)
 
-    assert "1 job is late, by 12 min" in figures(text)["unserved"]
+    assert "1 job has been waiting for a worker for 12 min" in figures(text)["unserved"]
     assert f'<a href="{LIST}?attention=stalled">Show them</a>' in text
 
 

@@ -58,7 +58,7 @@ def test_a_job_that_waits_for_the_provider_is_left_and_it_is_said_until_when() -
     ended = run("videojobs_check_now", str(job.pk))
 
     assert ended.out == ""
-    assert ended.err.strip() == f"{job.pk} left: It waits for the provider; the next try: in 4 min."
+    assert ended.err.strip() == f"{job.pk} left: Waiting for the provider. Next attempt: in 4 min."
     assert "1 of 1 jobs have no step that could be brought forward" in ended.error
     assert "waits for the provider" in ended.error
 

@@ -152,7 +152,7 @@ def test_a_hold_of_the_provider_is_said_beside_the_jobs(arguments: list[str]) ->
     ended = run("videojobs_status", *arguments)
 
     assert "The provider has been rejecting the API key since " in ended.err
-    assert "The next try: in 4 min." in ended.err
+    assert "Next attempt: in 4 min." in ended.err
     assert "rejected" not in ended.out
 
 
@@ -162,7 +162,7 @@ def test_that_no_worker_runs_is_said_beside_the_jobs(arguments: list[str]) -> No
 
     ended = run("videojobs_status", *arguments)
 
-    assert "1 job is late, by 12 min: no worker does its step." in ended.err
+    assert "1 job has been waiting for a worker for 12 min." in ended.err
     assert "no worker" not in ended.out
 
 

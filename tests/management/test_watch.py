@@ -270,8 +270,8 @@ def test_a_hold_is_said_once_when_it_begins_when_it_changes_and_when_it_ends() -
 
     said = [re.sub(r" since .*", "", line) for line in without_clock(notices.getvalue())]
     assert said == [
-        "The provider has been out of reach",
-        "The provider has given no proper answer",
+        "The provider has been unreachable",
+        "The provider has been returning errors",
         "The provider takes calls again.",
     ]
 
@@ -302,7 +302,7 @@ def test_on_a_terminal_a_hold_is_said_above_the_table() -> None:
     progress.watch([jobs.make(key="order-42")], stream=out, notices=notices, timeout=0)
 
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue())
-    assert shown.index("asking for fewer calls") < shown.rindex("order-42")
+    assert shown.index("limiting the request rate") < shown.rindex("order-42")
     assert notices.getvalue() == ""
 
 
@@ -312,5 +312,5 @@ def test_errors_that_lead_elsewhere_take_the_notice_with_them() -> None:
 
     progress.watch([jobs.make()], stream=out, notices=log, timeout=0)
 
-    assert "asking for fewer calls" in log.getvalue()
+    assert "limiting the request rate" in log.getvalue()
     assert "fewer calls" not in out.getvalue()

@@ -18,7 +18,7 @@ def after(seconds: float) -> Any:
     return timezone.now() + timedelta(seconds=seconds)
 
 
-def told(job: VideoJob) -> list[str]:
+def sentences(job: VideoJob) -> list[str]:
     return [humanize.plain(parts) for parts in descriptions.sentences(job)]
 
 
@@ -28,15 +28,15 @@ def told(job: VideoJob) -> list[str]:
         ("queued", {"due_at": 24.5}, "in 24 s"),
         ("queued", {"due_at": -200}, "3 min late"),
         ("queued", {"due_at": 0.2}, "now"),
-        ("queued", {"due_at": -1, "claimed_until": 30}, "under way"),
+        ("queued", {"due_at": -1, "claimed_until": 30}, "in progress"),
         ("submitting", {"due_at": -100, "claimed_until": -30}, "worker lost"),
         ("due", {"due_at": 90}, "in 1 min"),
         ("stored", {}, "—"),
         ("failed", {}, "—"),
         ("stopped", {}, "—"),
-        ("unconfirmed", {}, "needs a person"),
-        ("expired", {}, "needs a person"),
-        ("mirror-failed", {}, "needs a person"),
+        ("unconfirmed", {}, "needs attention"),
+        ("expired", {}, "needs attention"),
+        ("mirror-failed", {}, "needs attention"),
     ],
 )
 def test_the_next_step_is_said_in_a_few_words(
@@ -50,11 +50,11 @@ def test_the_next_step_is_said_in_a_few_words(
 @pytest.mark.parametrize(
     ("state", "fields", "sentence"),
     [
-        ("pending", {}, "Send the create call: in 24 s."),
-        ("queued", {}, "Ask the provider: in 24 s."),
+        ("pending", {}, "Send the create request: in 24 s."),
+        ("queued", {}, "Poll the provider: in 24 s."),
         ("queued", {"error_count": 1}, "The last attempt failed."),
         ("queued", {"error_count": 3}, "The last 3 attempts failed."),
-        ("overdue", {}, "It is overdue and asked for rarely; given up in 23 h 28 min."),
+        ("overdue", {}, "Overdue: polled less often, and given up in 23 h 28 min."),
         ("due", {"mirror_attempts": 1}, "Download the video, attempt 2 of 10: in 24 s."),
         ("stored", {}, "Finished. Nothing left to do."),
     ],
@@ -64,33 +64,33 @@ def test_the_outlook_says_what_comes_next(
 ) -> None:
     job = jobs.make(state, **fields)
 
-    assert sentence in told(job)
+    assert sentence in sentences(job)
 
 
 @pytest.mark.parametrize(
     ("state", "fields", "way_out"),
     [
-        ("unconfirmed", {}, "attach its id or confirm that it was not created"),
-        ("expired", {}, "Take it up again"),
-        ("expired", {}, "before you generate it again, which is billed"),
-        ("stopped", {}, "the provider may still finish, and bill. Take it up again"),
-        ("stopped", {"provider_task_id": None}, "generate it again, which is billed"),
-        ("failed", {}, "generate it again, which is billed"),
-        ("cancelled", {}, "generate it again, which is billed"),
-        ("cancelled", {"model": ""}, "Submit a new one"),
-        ("mirror-failed", {}, "fetch it again"),
-        ("expired", {"model": ""}, "Take it up again"),
+        ("unconfirmed", {}, "attach its ID or confirm that nothing was created"),
+        ("expired", {}, "Resume tracking"),
+        ("expired", {}, "before you regenerate the video, which is billed"),
+        ("stopped", {}, "may still finish the video and bill you. Resume tracking"),
+        ("stopped", {"provider_task_id": None}, "regenerate the video, which is billed"),
+        ("failed", {}, "regenerate the video, which is billed"),
+        ("cancelled", {}, "regenerate the video, which is billed"),
+        ("cancelled", {"model": ""}, "Submit a new job"),
+        ("mirror-failed", {}, "Fetch it again"),
+        ("expired", {"model": ""}, "Resume tracking"),
     ],
 )
 def test_the_outlook_names_the_way_out(state: str, fields: dict[str, Any], way_out: str) -> None:
-    assert way_out in " ".join(told(jobs.make(state, **fields)))
+    assert way_out in " ".join(sentences(jobs.make(state, **fields)))
 
 
 def test_no_job_whose_request_is_unknown_is_said_to_be_generated_again() -> None:
     for state in ("failed", "cancelled", "expired", "stopped"):
         tracked = jobs.make(state, model="", prompt="", duration=None)
 
-        assert "generate it again" not in " ".join(told(tracked)), state
+        assert "regenerate" not in " ".join(sentences(tracked)), state
 
 
 def test_a_step_that_comes_keeps_its_moment_as_a_value() -> None:
@@ -100,13 +100,13 @@ def test_a_step_that_comes_keeps_its_moment_as_a_value() -> None:
     step, moment, end = descriptions.sentences(job)[0]
 
     assert moment == humanize.Moment(soon, "in 24 s", "in")
-    assert (step, end) == ("Ask the provider: ", ".")
+    assert (step, end) == ("Poll the provider: ", ".")
 
 
 def test_a_running_download_is_called_by_the_number_of_its_attempt() -> None:
     job = jobs.make("due", mirror_attempts=2, claimed_until=after(30))
 
-    assert told(job)[0] == "Download the video, attempt 2 of 10: under way."
+    assert sentences(job)[0] == "Download the video, attempt 2 of 10: in progress."
 
 
 @pytest.mark.parametrize(("late", "lost"), [(10, False), (61, True)])
@@ -116,14 +116,14 @@ def test_a_wake_up_counts_as_lost_when_the_sweep_says_so(
     settings.VIDEOJOBS = {"SWEEP_GRACE": 60.0}
     job = jobs.make(due_at=after(-late))
 
-    assert any("wake-up is lost" in sentence for sentence in told(job)) is lost
+    assert any("The task was lost" in sentence for sentence in sentences(job)) is lost
 
 
 def test_a_lost_worker_is_named_as_the_reason() -> None:
     job = jobs.make("submitting", due_at=after(-100), claimed_until=after(-1))
 
-    text = " ".join(told(job))
-    assert "Its worker did not come back. Where another worker and beat run, the sweep" in text
+    text = " ".join(sentences(job))
+    assert "The worker was lost. If another worker and beat are running, the sweep" in text
 
 
 def test_every_state_has_an_outlook() -> None:

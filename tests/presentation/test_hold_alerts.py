@@ -16,9 +16,9 @@ pytestmark = pytest.mark.django_db
     ("kind", "expected"),
     [
         ("rejected", "has been rejecting the API key since 11:51 (2 min): HTTP 401. All"),
-        ("limited", "has been asking for fewer calls since 11:51 (2 min): HTTP 429. All"),
-        ("unreachable", "has been out of reach since 11:51 (2 min): refused. New"),
-        ("failing", "has given no proper answer since 11:51 (2 min): HTTP 502. New"),
+        ("limited", "has been limiting the request rate since 11:51 (2 min): HTTP 429. All"),
+        ("unreachable", "has been unreachable since 11:51 (2 min): refused. New"),
+        ("failing", "has been returning errors since 11:51 (2 min): HTTP 502. New"),
     ],
 )
 def test_a_hold_is_told_with_its_reason_and_when_it_is_tried_again(
@@ -31,20 +31,20 @@ def test_a_hold_is_told_with_its_reason_and_when_it_is_tried_again(
     later = alerts.hold_notice(hold.until)
 
     assert expected in notice
-    assert notice.endswith("The next try: in 4 min.")
-    assert later.endswith("The next job that is due tries again.")
+    assert notice.endswith("Next attempt: in 4 min.")
+    assert later.endswith("The next due job will try again.")
 
 
 @pytest.mark.parametrize(
     ("kind", "scope", "expected"),
     [
-        ("rejected", "everything", 'Check VIDEOJOBS["API_KEY"] and its account; after a change'),
+        ("rejected", "everything", 'Check VIDEOJOBS["API_KEY"] and the account it belongs to.'),
         ("rejected", "creates", "has been rejecting new requests since"),
-        ("rejected", "creates", 'Check VIDEOJOBS["API_KEY"] and its account; after a change'),
-        ("rejected", "everything", "All jobs wait; none fails for it."),
-        ("limited", "creates", "New jobs wait; the others go on."),
-        ("unreachable", "creates", "New jobs wait. Checks of running jobs may fail as well"),
-        ("failing", "creates", "they are made again, and no job fails for it."),
+        ("rejected", "creates", 'Check VIDEOJOBS["API_KEY"] and the account it belongs to.'),
+        ("rejected", "everything", "All jobs are on hold; none of them fails because of this."),
+        ("limited", "creates", "New jobs are on hold; running jobs continue."),
+        ("unreachable", "creates", "New jobs are on hold. Checks of running jobs may fail as well"),
+        ("failing", "creates", "they are retried, and no job fails because of this."),
     ],
 )
 def test_a_hold_is_told_with_what_waits_and_what_to_do(

@@ -1,4 +1,4 @@
-"""What is late, and from when on that means that no worker runs."""
+"""Which jobs count as late, and when an alert says that no worker runs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def late(seconds: float, **fields: Any) -> VideoJob:
     return jobs.make(due_at=jobs.from_now(-seconds), **fields)
 
 
-def told_by_the_monitor() -> str:
+def alert_on_the_monitor() -> str:
     return figures.notices(monitor.snapshot())["unserved"]
 
 
@@ -57,16 +57,16 @@ def test_late_jobs_of_which_one_is_very_late_are_told_with_what_to_start() -> No
 
     notice = alerts.late_notice()
 
-    assert notice.startswith("2 jobs are late, the oldest by 12 min: no worker does their steps.")
+    assert notice.startswith("2 jobs are waiting for a worker (longest: 12 min).")
     assert "celery worker -Q videojobs,videojobs-mirror" in notice
     assert "celery beat" in notice
 
 
-@pytest.mark.parametrize(("seconds", "told"), [(180, False), (181, True)])
-def test_a_step_is_given_the_time_that_a_sweep_takes(seconds: float, told: bool) -> None:
+@pytest.mark.parametrize(("seconds", "alerted"), [(180, False), (181, True)])
+def test_a_step_is_given_the_time_that_a_sweep_takes(seconds: float, alerted: bool) -> None:
     late(seconds)
 
-    assert bool(alerts.late_notice()) is told
+    assert bool(alerts.late_notice()) is alerted
 
 
 @pytest.mark.parametrize(("grace", "seconds"), [(600.0, 1700), (1.0, 50)])
@@ -79,15 +79,15 @@ def test_the_time_goes_with_the_grace_but_is_a_minute_at_least(
     assert alerts.late_notice() == ""
 
 
-@pytest.mark.parametrize(("seconds", "told"), [(-30, False), (100, False), (181, True)])
-def test_a_worker_that_is_at_a_step_or_was_just_now_is_one(seconds: float, told: bool) -> None:
+@pytest.mark.parametrize(("seconds", "alerted"), [(-30, False), (100, False), (181, True)])
+def test_a_worker_that_is_at_a_step_or_was_just_now_is_one(seconds: float, alerted: bool) -> None:
     late(3000, claimed_until=jobs.from_now(-seconds))
 
-    assert bool(alerts.late_notice()) is told
+    assert bool(alerts.late_notice()) is alerted
 
 
 @pytest.mark.parametrize(
-    ("kind", "ends", "told"),
+    ("kind", "ends", "alerted"),
     [
         ("rejected", 245, False),
         ("rejected", -100, False),
@@ -96,14 +96,14 @@ def test_a_worker_that_is_at_a_step_or_was_just_now_is_one(seconds: float, told:
     ],
 )
 def test_a_hold_of_all_calls_explains_what_is_late_until_shortly_after_its_end(
-    kind: str, ends: float, told: bool
+    kind: str, ends: float, alerted: bool
 ) -> None:
     late(720)
     jobs.make_hold(kind)
     ProviderHold.objects.update(until=jobs.from_now(ends))
 
-    assert bool(alerts.late_notice()) is told
-    assert bool(told_by_the_monitor()) is told
+    assert bool(alerts.late_notice()) is alerted
+    assert bool(alert_on_the_monitor()) is alerted
 
 
 def test_more_than_can_be_counted_quickly_are_more_than_that(
@@ -113,14 +113,14 @@ def test_more_than_can_be_counted_quickly_are_more_than_that(
     for _ in range(4):
         late(720)
 
-    assert alerts.late_notice().startswith("more than 2 jobs are late")
+    assert alerts.late_notice().startswith("more than 2 jobs are waiting for a worker")
 
 
 def test_the_monitor_says_the_same() -> None:
     late(720)
     late(100)
 
-    assert told_by_the_monitor() == alerts.late_notice() != ""
+    assert alert_on_the_monitor() == alerts.late_notice() != ""
 
 
 def test_conditions_and_the_function_agree() -> None:
@@ -156,7 +156,7 @@ def test_the_list_tells_it_and_leads_to_the_stalled_jobs(client: Client) -> None
     text = staff.get(LIST).content.decode()
     shown = staff.get(f"{LIST}?attention=stalled").context["cl"].result_list
 
-    assert "1 job is late, by 12 min: no worker does its step." in text
+    assert "1 job has been waiting for a worker for 12 min." in text
     assert f'<a href="{LIST}?attention=stalled">Show them</a>' in text
     assert [row.pk for row in shown] == [job.pk]
 
@@ -165,5 +165,5 @@ def test_a_job_page_tells_it_of_a_stalled_job_only(client: Client) -> None:
     stalled, other = late(720), jobs.make()
     staff = signed_in(client)
 
-    assert "1 job is late" in staff.get(page(stalled)).content.decode()
-    assert "is late" not in staff.get(page(other)).content.decode()
+    assert "1 job has been waiting" in staff.get(page(stalled)).content.decode()
+    assert "waiting for a worker" not in staff.get(page(other)).content.decode()

@@ -1,1 +1,1 @@
-"""Words for people about jobs and the provider, without HTML."""
+"""Texts about jobs and the provider, for pages and terminals. No HTML."""

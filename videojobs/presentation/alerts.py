@@ -1,4 +1,4 @@
-"""What an operator has to know at once: holds of the provider, and steps that no worker does."""
+"""Alerts for operators: holds of the provider, and jobs that wait for a worker."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -12,33 +12,33 @@ from .. import conditions, holds
 from ..models import ProviderHold, VideoJob
 from .humanize import Parts, age, coming, placed, plain
 
-#: The most late jobs that are counted.
+#: Late jobs are counted up to this number.
 _MOST = 10_000
 
 
 def hold_notice(now: datetime | None = None, *, held: Sequence[ProviderHold] | None = None) -> str:
-    """The holds of the provider in a few sentences; "" without one.
+    """All holds of the provider as plain text; "" if there is none.
 
-    `held` are the holds of create calls, where they are known already.
+    Pass `held`, the holds of create requests, to save a lookup.
     """
     return " ".join(map(plain, hold_notices(now or timezone.now(), held=held)))
 
 
 def hold_notices(now: datetime, *, held: Sequence[ProviderHold] | None = None) -> list[Parts]:
-    """The same, hold by hold."""
+    """One entry per hold, so that a page can count down to the next attempt."""
     return [_hold(hold, now) for hold in holds_to_show(held)]
 
 
 def holds_to_show(held: Sequence[ProviderHold] | None = None) -> list[ProviderHold]:
-    """The holds for which jobs wait: for a doubt none does."""
+    """The holds that delay jobs. A suspected fault (`SUSPECT`) delays none."""
     held = holds.active("submit") if held is None else held
     return [hold for hold in held if hold.kind != ProviderHold.Kind.SUSPECT]
 
 
 def late_notice(now: datetime | None = None) -> str:
-    """That no worker runs, as far as the rows show; "" where nothing speaks for it.
+    """An alert if jobs wait for a worker and none seems to run; "" otherwise.
 
-    It costs one query, in the index of what is due, and another one where jobs are late.
+    It takes one query, which uses the index on `due_at`, and a second one if jobs are late.
     """
     now = now or timezone.now()
     rows = VideoJob.objects.filter(conditions.stalled(now)).order_by("due_at")
@@ -53,26 +53,29 @@ def late_notice(now: datetime | None = None) -> str:
 def late_jobs(
     count: int, since: datetime | None, now: datetime, *, held: Sequence[ProviderHold]
 ) -> str:
-    """The notice of `count` stalled jobs, the oldest unserved of which was due at `since`.
+    """The alert about `count` stalled jobs, the oldest of which was due at `since`.
 
-    "" if there is none, or if one of the holds explains it.
+    "" if there are none, or if a hold in `held` explains the delay.
     """
     if since is None or _is_explained(now, held):
         return ""
     jobs = ngettext(
-        "%(count)s job is late, by %(time)s: no worker does its step.",
-        "%(count)s jobs are late, the oldest by %(time)s: no worker does their steps.",
+        "%(count)s job has been waiting for a worker for %(time)s.",
+        "%(count)s jobs are waiting for a worker (longest: %(time)s).",
         count,
     )
     text = gettext(
-        "%(jobs)s Are a worker (celery worker -Q videojobs,videojobs-mirror) and beat "
-        "(celery beat) running?"
+        "%(jobs)s Check that a worker (celery worker -Q videojobs,videojobs-mirror) and beat "
+        "(celery beat) are running."
     )
     return text % {"jobs": jobs % {"count": _number(count), "time": age(since, now)}}
 
 
 def _is_explained(now: datetime, held: Sequence[ProviderHold]) -> bool:
-    """Whether a hold of all calls lasts, or has ended just now: what it put off comes at once."""
+    """Whether a hold of all requests is active or has just ended.
+
+    All jobs that it delayed become due at once, and workers need a moment to catch up.
+    """
     of_all = (hold for hold in held if hold.scope == ProviderHold.Scope.EVERYTHING)
     return any(hold.until > conditions.unserved_before(now) for hold in of_all)
 
@@ -90,12 +93,12 @@ def _hold(hold: ProviderHold, now: datetime) -> Parts:
     }
     before = " ".join(filter(None, [trouble, _waiting(hold), _remedy(hold)]))
     if hold.until <= now:
-        return (f"{before} {gettext('The next job that is due tries again.')}",)
-    return (f"{before} ", *placed(gettext("The next try: %(moment)s."), coming(hold.until, now)))
+        return (f"{before} {gettext('The next due job will try again.')}",)
+    return (f"{before} ", *placed(gettext("Next attempt: %(moment)s."), coming(hold.until, now)))
 
 
 def _clock(when: datetime, now: datetime) -> str:
-    """The time of day; with the date where it was not today."""
+    """The time of day, with the date unless that is today."""
     when, now = timezone.localtime(when), timezone.localtime(now)
     return date_format(when, "H:i" if when.date() == now.date() else "j M H:i")
 
@@ -103,14 +106,14 @@ def _clock(when: datetime, now: datetime) -> str:
 def _trouble(hold: ProviderHold) -> str:
     kinds = ProviderHold.Kind
     if hold.kind == kinds.UNREACHABLE:
-        return gettext("The provider has been out of reach since %(since)s (%(age)s): %(reason)s.")
+        return gettext("The provider has been unreachable since %(since)s (%(age)s): %(reason)s.")
     if hold.kind == kinds.FAILING:
         return gettext(
-            "The provider has given no proper answer since %(since)s (%(age)s): %(reason)s."
+            "The provider has been returning errors since %(since)s (%(age)s): %(reason)s."
         )
     if hold.kind == kinds.LIMITED:
         return gettext(
-            "The provider has been asking for fewer calls since %(since)s (%(age)s): %(reason)s."
+            "The provider has been limiting the request rate since %(since)s (%(age)s): %(reason)s."
         )
     if hold.scope == ProviderHold.Scope.EVERYTHING:
         return gettext(
@@ -123,19 +126,19 @@ def _trouble(hold: ProviderHold) -> str:
 
 def _waiting(hold: ProviderHold) -> str:
     if hold.scope == ProviderHold.Scope.EVERYTHING:
-        return gettext("All jobs wait; none fails for it.")
+        return gettext("All jobs are on hold; none of them fails because of this.")
     if hold.kind in (ProviderHold.Kind.UNREACHABLE, ProviderHold.Kind.FAILING):
         return gettext(
-            "New jobs wait. Checks of running jobs may fail as well; they are made again, and no "
-            "job fails for it."
+            "New jobs are on hold. Checks of running jobs may fail as well; they are retried, and "
+            "no job fails because of this."
         )
-    return gettext("New jobs wait; the others go on.")
+    return gettext("New jobs are on hold; running jobs continue.")
 
 
 def _remedy(hold: ProviderHold) -> str:
     if hold.kind != ProviderHold.Kind.REJECTED:
         return ""
     return gettext(
-        'Check VIDEOJOBS["API_KEY"] and its account; after a change of the key, restart the site '
-        "and its workers."
+        'Check VIDEOJOBS["API_KEY"] and the account it belongs to. After changing the key, restart '
+        "the site and its workers."
     )

@@ -1,6 +1,6 @@
-"""One job in words, for pages and terminals: what comes next and when, and what can be done.
+"""Descriptions of one job, for pages and terminals: its next step, and the available actions.
 
-Texts come as `Parts`, so that a page can make a moment in them count down. Nothing here writes.
+Texts are `Parts`, so that a page can turn the times in them into countdowns. Nothing here writes.
 """
 
 from collections.abc import Iterator
@@ -19,13 +19,13 @@ from .humanize import PATTERNS, Moment, Parts, coming, span
 
 
 def next_step(job: VideoJob, now: datetime | None = None) -> Moment | str | None:
-    """When the next step comes: "in 24 s", "3 min late", "under way"; None where there is none."""
+    """When the next step is due: "in 24 s", "3 min late", "in progress"; None if there is none."""
     now = now or timezone.now()
     if job.due_at is None:
-        return gettext("needs a person") if conditions.needs_attention(job) else None
+        return gettext("needs attention") if conditions.needs_attention(job) else None
     if job.claimed_until is not None:
         lost = job.claimed_until <= now
-        words = gettext("worker lost") if lost else _so_far(job) or gettext("under way")
+        words = gettext("worker lost") if lost else _so_far(job) or gettext("in progress")
         return Moment(job.due_at, words)
     left = (job.due_at - now).total_seconds()
     if left >= 1:
@@ -35,17 +35,17 @@ def next_step(job: VideoJob, now: datetime | None = None) -> Moment | str | None
 
 
 def waiting(job: VideoJob, now: datetime | None = None) -> str:
-    """That a hold of the provider keeps a job waiting, and until when; "" where none does."""
+    """Until when a hold of the provider delays the job; "" if none does."""
     rests = not job.step or job.claimed_until is not None
     until = None if rests else holds.held_until(job.step)
     if until is None:
         return ""
-    text = gettext("It waits for the provider; the next try: %(coming)s.")
+    text = gettext("Waiting for the provider. Next attempt: %(coming)s.")
     return text % {"coming": coming(until, now or timezone.now())}
 
 
 def _so_far(job: VideoJob) -> str:
-    """How far a download is: "3.1 MB of 12.0 MB", or "" if there is nothing to tell."""
+    """The progress of a download: "3.1 MB of 12.0 MB"; "" before the first bytes."""
     if job.received_bytes is None or job.mirror_status != MirrorStatus.DUE:
         return ""
     received = filesizeformat(job.received_bytes)
@@ -58,7 +58,7 @@ def _so_far(job: VideoJob) -> str:
 
 
 def sentences(job: VideoJob, now: datetime | None = None) -> list[Parts]:
-    """What happens next and when, and what can be done about it; one or two sentences an entry."""
+    """The next step and the available actions, with one or two sentences per entry."""
     now = now or timezone.now()
     if job.due_at is None:
         return [(text,) for text in _settled(job)]
@@ -69,9 +69,9 @@ def sentences(job: VideoJob, now: datetime | None = None) -> list[Parts]:
 
 def _step(job: VideoJob) -> str:
     if job.status == Status.SUBMITTING or job.step == "submit":
-        return gettext("Send the create call")
+        return gettext("Send the create request")
     if job.step == "poll":
-        return gettext("Ask the provider")
+        return gettext("Poll the provider")
     attempt = max(1, job.mirror_attempts + (job.claimed_until is None))
     return gettext("Download the video, attempt %(attempt)d of %(attempts)d") % {
         "attempt": attempt,
@@ -80,16 +80,15 @@ def _step(job: VideoJob) -> str:
 
 
 def _prospects(job: VideoJob, due_at: datetime, now: datetime) -> Iterator[str]:
-    """What there is to know of a job with a next step, beside that step."""
     if job.claimed_until is not None and job.claimed_until <= now:
         yield gettext(
-            "Its worker did not come back. Where another worker and beat run, the sweep takes "
-            "care of it."
+            "The worker was lost. If another worker and beat are running, the sweep reschedules "
+            "this step."
         )
     elif job.claimed_until is None and now - due_at > timedelta(seconds=conf.SWEEP_GRACE):
         yield gettext(
-            "Its wake-up is lost, or no worker runs. Where a worker and beat run, the sweep "
-            "sends another wake-up."
+            "The task was lost, or no worker is running. If a worker and beat are running, the "
+            "sweep sends the task again."
         )
     if job.error_count:
         text = ngettext(
@@ -99,68 +98,67 @@ def _prospects(job: VideoJob, due_at: datetime, now: datetime) -> Iterator[str]:
     if job.status in POLLED and job.deadline_at:
         if job.deadline_at <= now:
             left = (Policy.current().gives_up_at(job.deadline_at) - now).total_seconds()
-            text = gettext("It is overdue and asked for rarely; given up in %(time)s.")
+            text = gettext("Overdue: polled less often, and given up in %(time)s.")
         else:
             left = (job.deadline_at - now).total_seconds()
-            text = gettext("It becomes overdue in %(time)s.")
+            text = gettext("Overdue in %(time)s.")
         yield text % {"time": span(left)}
 
 
 def _settled(job: VideoJob) -> Iterator[str]:
-    """Why no step follows, and what can be done."""
     if job.status == Status.UNCONFIRMED:
         yield gettext(
-            "It is unknown whether the provider took the request, so it is not sent again."
+            "It is unknown whether the provider accepted the request, so it is not sent again."
         )
         yield gettext(
-            "Find out at the provider, then attach its id or confirm that it was not created."
+            "Check with the provider, then attach its ID or confirm that nothing was created."
         )
     elif job.status == Status.EXPIRED:
-        yield gettext("No verdict came in time; the provider is not asked any more.")
-        yield str(_TAKE_UP)
+        yield gettext("No result in time; polling has stopped.")
+        yield str(_RESUME)
         if conditions.can_be_regenerated(job):
-            yield gettext("That comes before you generate it again, which is billed.")
+            yield gettext("Try this before you regenerate the video, which is billed.")
     elif job.status == Status.STOPPED:
         yield from _stopped(job)
     elif job.status in (Status.FAILED, Status.CANCELLED):
         yield gettext("This result is final.")
         if conditions.can_be_regenerated(job):
-            yield str(_GENERATE_AGAIN)
+            yield str(_REGENERATE)
         else:
-            yield gettext("It was not submitted here, so its request is not known.")
-            yield gettext("Submit a new one.")
+            yield gettext("This job was not submitted here, so its request is unknown.")
+            yield gettext("Submit a new job.")
     elif job.mirror_status == MirrorStatus.FAILED:
-        yield gettext("The video was generated but not stored, and no further attempt follows.")
-        yield gettext("The provider keeps it for a while only: fetch it again before it is gone.")
+        yield gettext("The video was generated but not stored. No further attempt is planned.")
+        yield gettext("Fetch it again soon: the provider deletes it after a while.")
     else:
         yield gettext("Finished. Nothing left to do.")
 
 
-_TAKE_UP = gettext_lazy("Take it up again to ask what became of it; nothing is paid for that.")
-_GENERATE_AGAIN = gettext_lazy("You can generate it again, which is billed.")
+_RESUME = gettext_lazy("Resume tracking to ask the provider for the result. This is free.")
+_REGENERATE = gettext_lazy("You can regenerate the video, which is billed.")
 
 
 def _stopped(job: VideoJob) -> Iterator[str]:
     if conditions.can_be_resumed(job):
-        yield gettext("Tracking was stopped; the provider may still finish, and bill.")
-        yield str(_TAKE_UP)
+        yield gettext("Tracking was stopped. The provider may still finish the video and bill you.")
+        yield str(_RESUME)
         return
     yield gettext(
-        "It was stopped, and no id of the provider is known: either nothing was sent, or it is "
-        "unknown whether it arrived; see its history. What the provider has can be tracked as a "
-        "job of its own."
+        "Tracking was stopped, and no provider ID is known: either the request was not sent, or it "
+        "is unknown whether it arrived; see the history. If the provider has a video, track it as "
+        "a new job."
     )
-    yield str(_GENERATE_AGAIN)
+    yield str(_REGENERATE)
 
 
 def without_file(missing: bool) -> str:
-    """What to do about a stored video whose file is `missing`, or that a player can't read."""
+    """Why a stored video doesn't play, and the remedy; `missing` if its file is gone."""
     if missing:
-        trouble = gettext("The file is not in storage any more.")
+        trouble = gettext("The file is no longer in storage.")
     else:
         trouble = gettext(
-            "The player can't read the video: its file is not in storage any more, or this browser "
-            "doesn't play such files. Download it to find out."
+            "The player can't read the video: the file is no longer in storage, or this browser "
+            "doesn't support its format. Download it to find out."
         )
-    remedy = gettext("A missing file can be fetched again, at no cost, while the provider has it.")
+    remedy = gettext("Fetching it again is free while the provider still has it.")
     return f"{trouble} {remedy}"
