@@ -1,8 +1,8 @@
-"""A stored file on its way to a browser, that is taken for a video or a picture, or for nothing.
+"""Serve stored files so that browsers treat them as a video or an image, and as nothing else.
 
-From a file system it is sent in pieces and by ranges, without which players can't seek. From any
-other storage it is not sent: whoever asks is led to the link that the storage makes at that moment,
-so that no signed link has to stand on a page.
+Files on this machine are streamed, with support for Range requests, which players need to seek.
+For any other storage the response redirects to a URL that the storage builds for this request, so
+that pages don't contain signed URLs.
 """
 
 import logging
@@ -34,7 +34,7 @@ from .sanitize import clean
 
 logger = logging.getLogger("videojobs")
 
-#: What a browser may show, and the ending of its name. No HTML and no SVG: they run scripts.
+#: Content types that may be shown inline, and their extensions. HTML and SVG can run scripts.
 SAFE_TYPES: Mapping[str, str] = {
     "video/mp4": ".mp4",
     "video/quicktime": ".mov",
@@ -44,13 +44,13 @@ SAFE_TYPES: Mapping[str, str] = {
 }
 _ALWAYS = {
     "X-Content-Type-Options": "nosniff",
-    # No scripts. Of another origin than its own, a video that is opened by itself would not play.
+    # No scripts. Without `allow-same-origin`, a video opened in its own tab would not play.
     "Content-Security-Policy": "default-src 'none'; media-src 'self'; sandbox allow-same-origin",
 }
-#: A video may be replaced under its name, and a browser then asks whether it was.
+#: A video can be replaced under the same name, so browsers have to revalidate.
 _CACHED = "private, max-age=600"
 _BLOCK = 64 * 1024
-#: The one range that is answered. Longer numbers are nobody's, and Python takes long for them.
+#: A single range. The limit of 18 digits avoids slow conversions of huge numbers.
 _RANGE = re.compile(r"bytes=[ \t]*([0-9]{0,18})-([0-9]{0,18})[ \t]*", re.IGNORECASE)
 
 
@@ -62,16 +62,16 @@ def serve(
     name: str = "",
     attach: bool = False,
 ) -> HttpResponseBase:
-    """Answer a GET or HEAD with a stored output or poster; the caller has asked who may have it.
+    """Answer a GET or HEAD request with a stored output or poster. The caller checks permissions.
 
-    `name`, without an ending, is what a browser saves it as; with `attach` it does so at once.
-    Raises `Http404` where there is no file.
+    Browsers save the file as `name` plus the extension of `content_type`; with `attach` they
+    download it instead of playing it. Raises `Http404` if there is no file.
     """
     if not file:
         raise Http404
     try:
         path = _path(file.storage, str(file.name))
-    except SuspiciousFileOperation:  # It would lead out of the storage.
+    except SuspiciousFileOperation:  # The name points outside the storage.
         raise Http404 from None
     if path is not None:
         return send(request, path, content_type, name=name, attach=attach)
@@ -83,45 +83,44 @@ def serve(
 
 
 def can_serve(file: FieldFile) -> bool:
-    """Whether `serve` has a way to this file at all; that it is still there is not asked."""
+    """Whether `serve` can serve this file. It doesn't check that the file still exists."""
     with suppress(SuspiciousFileOperation):
         return bool(file) and bool(_path(file.storage, str(file.name)) or url(file))
     return False
 
 
 def is_missing(file: FieldFile, *, anywhere: bool = False) -> bool:
-    """Whether the storage says that a file is gone; False where it can't be asked.
+    """Whether the file is missing from its storage; False if that is unknown.
 
-    Only a file system is, which costs nothing; with `anywhere` also a storage over the network.
+    Only local files are checked, unless `anywhere` allows a network request to the storage.
     """
     try:
         if anywhere or _path(file.storage, str(file.name)) is not None:
             return not file.storage.exists(str(file.name))
-    except Exception as error:  # Whatever a storage raises: whoever gets the file will see.
-        told = clean(f"{type(error).__name__}: {error}")
-        logger.warning("%s can't be looked for: %s", clean(str(file.name)), told)
+    except Exception as error:  # Storages raise their own errors.
+        reason = clean(f"{type(error).__name__}: {error}")
+        logger.warning("Can't check whether %s exists: %s", clean(str(file.name)), reason)
     return False
 
 
 def url(file: FieldFile) -> str:
-    """Where the storage says that a file is; "" without a file, or where the storage can't say."""
+    """The storage's URL of a file; "" without a file, or if the storage can't build one."""
     try:
         return str(file.url)
-    except (NotImplementedError, ValueError):  # It names none, or there is no file.
+    except (NotImplementedError, ValueError):  # The storage has no URLs, or there is no file.
         return ""
     except Exception as error:  # Such as an S3 client without credentials.
-        told = clean(f"{type(error).__name__}: {error}")
-        logger.error("%s has no link: %s", clean(str(file.name)), told)
+        reason = clean(f"{type(error).__name__}: {error}")
+        logger.error("Can't build a URL for %s: %s", clean(str(file.name)), reason)
         return ""
 
 
 def send(
     request: HttpRequest, path: str, content_type: str, *, name: str = "", attach: bool = False
 ) -> HttpResponseBase:
-    """Answer a GET or HEAD with a file of this machine, or the one range of it that was asked for.
+    """Answer a GET or HEAD request with a local file, or with the range that was requested.
 
-    What a browser could take for a page goes out as a download. Raises `Http404` for what is no
-    file.
+    Types other than `SAFE_TYPES` are sent as a download. Raises `Http404` if `path` isn't a file.
     """
     file = _open(path)
     try:
@@ -143,7 +142,7 @@ def send(
 
 @dataclass(frozen=True)
 class _Found:
-    """What a file is at the moment: by its size and its time, two versions are told apart."""
+    """The version of a file, identified by its size and modification time."""
 
     size: int
     modified_ns: int
@@ -172,7 +171,7 @@ class _Found:
 
 
 class _Part:
-    """A range of an open file, read a block at a time; also where reading may not block a loop."""
+    """A range of an open file, read in blocks. Async iteration reads in a thread."""
 
     def __init__(self, file: BinaryIO, start: int, length: int) -> None:
         self._file, self._left = file, length
@@ -194,7 +193,7 @@ class _Part:
 
 
 def _path(storage: Storage, name: str) -> str | None:
-    """Where the file lies on this machine; None if it doesn't."""
+    """The local path; None if the storage isn't a file system."""
     try:
         return storage.path(name)
     except NotImplementedError:
@@ -202,22 +201,21 @@ def _path(storage: Storage, name: str) -> str | None:
 
 
 def _open(path: str) -> BinaryIO:
-    """The file, unless it is none; a pipe would keep whoever opens it."""
-    if os.path.isfile(path):
+    if os.path.isfile(path):  # Opening a named pipe would block.
         with suppress(FileNotFoundError):
             return open(path, "rb")
     raise Http404
 
 
 def _answer(request: HttpRequest, file: BinaryIO, found: _Found) -> HttpResponseBase:
-    """The answer without what all answers have; it closes the file."""
+    """The response, which closes the file, without the headers that all responses share."""
     condition = get_conditional_response(
         request, etag=found.etag, last_modified=found.modified, response=None
     )
     if condition is not None:
         file.close()
         return condition
-    if request.method == "HEAD":  # A range is for GET alone.
+    if request.method == "HEAD":  # Range applies to GET only.
         file.close()
         return HttpResponse(headers={"Content-Length": str(found.size)})
     asked = _range(request, found)
@@ -234,11 +232,11 @@ def _answer(request: HttpRequest, file: BinaryIO, found: _Found) -> HttpResponse
 
 
 def _stream(request: HttpRequest, file: BinaryIO, start: int, length: int) -> HttpResponseBase:
-    """The bytes in bounded memory. As a whole file they can be the server's to send."""
+    """Stream the bytes in bounded memory. WSGI servers may send a whole file with sendfile."""
     part = _Part(file, start, length)
     answer: HttpResponseBase
     if isinstance(request, ASGIRequest):
-        # Django would read all of what it can't iterate asynchronously.
+        # Under ASGI, Django reads a synchronous iterator into memory as a whole.
         answer = StreamingHttpResponse(part)
     else:
         whole = length == os.fstat(file.fileno()).st_size
@@ -249,9 +247,10 @@ def _stream(request: HttpRequest, file: BinaryIO, start: int, length: int) -> Ht
 
 
 def _range(request: HttpRequest, found: _Found) -> tuple[int, int] | None:
-    """From where to where, without the latter; empty if nothing of it is there; None for all.
+    """The requested range as (start, end), end excluded; None for the whole file.
 
-    What asks for several ranges, or is no range, may be answered with the whole file.
+    A range beyond the end of the file is empty. Invalid and multiple ranges are ignored, as RFC
+    9110 allows.
     """
     asked = _RANGE.fullmatch(request.headers.get("Range", ""))
     if asked is None or not any(asked.groups()) or not _still_is(request, found):
@@ -265,7 +264,7 @@ def _range(request: HttpRequest, found: _Found) -> tuple[int, int] | None:
 
 
 def _still_is(request: HttpRequest, found: _Found) -> bool:
-    """Whether the rest would fit what the client has; the whole file fits always."""
+    """Whether `If-Range`, if present, matches the current version of the file."""
     known = request.headers.get("If-Range", "").strip()
     if not known or known == found.etag:
         return True

@@ -1,4 +1,4 @@
-"""What a site includes to tell its visitors of their jobs."""
+"""The URLs of the public views, for a site to include."""
 
 from django.urls import path
 

@@ -1,4 +1,4 @@
-"""The status of a job for the site's visitors, as JSON that a page asks for again and again."""
+"""The status of a job as JSON, which a page polls."""
 
 import hashlib
 from uuid import UUID
@@ -17,16 +17,16 @@ from .presentation import visitors
 
 @require_safe
 def status(request: HttpRequest, job_id: UUID) -> HttpResponseBase:
-    """What a visitor is told of a job that he may see; 404 for any other, whether it exists or not.
+    """The public state of a job; 404 if the job doesn't exist or the visitor may not see it.
 
-    It costs one query, beside those of the site's own rule.
+    It takes one query, plus those of `MAY_SEE_JOB`.
     """
     job = VideoJob.objects.only(*visitors.COLUMNS).filter(pk=job_id).first()
     if job is None or not _may_see(request, job):
         answer, etag = HttpResponse(status=404), None
     else:
         answer = JsonResponse(visitors.told(job))
-        # Of what it says: most changes of a row are none for a visitor.
+        # A hash of the content: most changes of a row don't change the public state.
         answer["ETag"] = etag = f'"{hashlib.sha256(answer.content).hexdigest()[:32]}"'
     answer["Cache-Control"] = "private, no-cache"
     patch_vary_headers(answer, ["Cookie"])
@@ -34,9 +34,9 @@ def status(request: HttpRequest, job_id: UUID) -> HttpResponseBase:
 
 
 def _may_see(request: HttpRequest, job: VideoJob) -> bool:
-    """The site's rule. Anything but True denies: such as what an async function returns."""
+    """Apply `MAY_SEE_JOB`. Only True permits: the coroutine of an async function is truthy."""
     rule = conf.MAY_SEE_JOB
     try:
         return rule is not None and import_string(rule)(request, job) is True
-    except (Http404, PermissionDenied):  # as `get_object_or_404` denies
+    except (Http404, PermissionDenied):  # as `get_object_or_404` raises
         return False

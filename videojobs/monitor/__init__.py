@@ -1,4 +1,4 @@
-"""The numbers of the whole site: what is under way, and what happened lately. No words."""
+"""Metrics of the whole site: active jobs, and the events of the last hours. No texts."""
 
 from .snapshot import (
     UNDER_WAY,

@@ -1,7 +1,7 @@
-"""Lengths of time, counted in the database by how long about they are.
+"""A logarithmic histogram of durations, counted in the database, and percentiles from it.
 
-Percentiles come out of it: not every database has a function for them, and to sort all the lengths
-of a week takes longer than to count them, in more memory.
+Not every database has a percentile function, and sorting all durations of a week takes more time
+and memory than counting them.
 """
 
 import math
@@ -12,33 +12,32 @@ from typing import Any
 from django.db.models import Case, DateTimeField, Expression, F, FloatField, Func, Q, Value, When
 from django.db.models.functions import Floor, Greatest, Ln
 
-#: How much longer the lengths of one place are than those of the place before: what a percentile
-#: may be wrong by, a twentieth.
+#: The ratio of the bounds of a bucket, and so the precision of a percentile: ±5 %.
 FACTOR = 1.05
 
-#: No place at all.
+#: The bucket of rows without a duration.
 NOWHERE = Value(-1.0, output_field=FloatField())
 
 
 class Seconds(Func):
-    """A difference of two times as a number of seconds, which Django has no word for."""
+    """The difference of two times in seconds. Django has no such function."""
 
     output_field = FloatField()
-    # What has no type for it gets microseconds from Django.
+    # Django stores durations as microseconds in databases without an interval type.
     template = "((%(expressions)s) / 1000000.0)"
 
     def as_postgresql(self, compiler: Any, connection: Any) -> Any:
-        # EXTRACT would calculate with decimals, which takes four times as long.
+        # EXTRACT computes with decimals, which takes four times as long.
         return super().as_sql(compiler, connection, template="DATE_PART('epoch', %(expressions)s)")
 
 
 def since(moment: datetime, column: str) -> Seconds:
-    """Seconds from a moment to the time in a column."""
+    """Seconds from `moment` to the time in a column."""
     return Seconds(F(column) - _constant(moment))
 
 
 def until(moment: datetime, column: str) -> Seconds:
-    """Seconds from the time in a column to a moment."""
+    """Seconds from the time in a column to `moment`."""
     return Seconds(_constant(moment) - F(column))
 
 
@@ -48,18 +47,18 @@ def between(earlier: str, later: str) -> Seconds:
 
 
 def place(seconds: Expression, *, where: Q) -> Case:
-    """Where a length belongs: at 0 up to a second or so, one further for each `FACTOR`.
+    """The bucket of a duration: 0 up to about a second, then one more for each `FACTOR`.
 
-    It is `NOWHERE` for the rows that have none: all but those `where` that is so.
+    It is `NOWHERE` for rows that don't match `where`.
     """
     found = Floor(Ln(Greatest(seconds, Value(1.0))) / Value(math.log(FACTOR)))
     return Case(When(where, then=found), default=NOWHERE, output_field=FloatField())
 
 
 def percentile(counts: Mapping[float, int], part: float) -> float | None:
-    """The length in seconds that a `part` of those counted by `place` don't exceed; None of none.
+    """The duration in seconds that the fraction `part` of the counts by `place` doesn't exceed.
 
-    Within a place they are taken to be evenly spread; so it is wrong by less than a place.
+    None without counts. It interpolates within a bucket, so the error is less than one bucket.
     """
     known = {where: count for where, count in counts.items() if where != NOWHERE.value}
     wanted, passed = part * sum(known.values()), 0

@@ -1,7 +1,7 @@
-"""The numbers of the whole site, read in a few short queries. Nothing here writes.
+"""A snapshot of the site's metrics, read in a few short queries. Nothing here writes.
 
-What is under way is counted in the partial indexes of the jobs with a next step, and of those that
-need an operator; what happened lately, in `window`.
+Counts of active jobs, and of those that need attention, use partial indexes. Events of the last
+hours come from `window`.
 """
 
 import time
@@ -21,29 +21,29 @@ from ..states import POLLED, MirrorStatus, Status
 from . import histogram
 from .window import DEFAULT_HOURS, Window, happened_since, slot_starts, window
 
-#: The statuses of jobs that go on by themselves.
+#: The statuses of active jobs, which need no operator.
 UNDER_WAY = (Status.PENDING, Status.SUBMITTING, Status.QUEUED, Status.PROCESSING)
-#: Statuses that say the provider has answered.
+#: The statuses that a response of the provider sets.
 _VERDICTS = (Status.COMPLETED, Status.FAILED, Status.CANCELLED)
-#: For how many seconds a process remembers the size of the storage: it is a sum over all jobs.
+#: Seconds to cache the size of the storage in each process: it is a sum over all jobs.
 _FRESH = 300.0
 
 
 @dataclass(frozen=True)
 class Now:
-    """What is under way, and what it waits for. Lateness is in seconds."""
+    """The active jobs, by status and next step. Lateness is in seconds."""
 
     statuses: Mapping[str, int]
     downloads: int
-    #: Steps that a worker is at, and how many of them are downloads.
+    #: Steps in progress, and how many of them are downloads.
     claimed: int
     downloads_claimed: int
     overdue: int
-    #: Late by more than `SWEEP_GRACE` and claimed by nobody, or left by a worker that was lost.
+    #: Unclaimed and late by more than `SWEEP_GRACE`, or claimed by a worker that was lost.
     stalled: int
-    #: When the oldest step was due that a worker would have done by now, if one ran.
+    #: The earliest `due_at` of the steps that a running worker would have finished by now.
     unserved_since: datetime | None
-    #: Due already, and claimed by nobody.
+    #: Due and unclaimed.
     late: int
     worst_lateness: float | None
     median_lateness: float | None
@@ -51,7 +51,7 @@ class Now:
 
 @dataclass(frozen=True)
 class Attention:
-    """The jobs that need a person."""
+    """Counts of the jobs that need attention."""
 
     unconfirmed: int
     expired: int
@@ -64,22 +64,22 @@ class Attention:
 
 @dataclass(frozen=True)
 class Provider:
-    """How the provider does, as far as the rows can tell."""
+    """The health of the provider, as recorded in the database."""
 
-    #: When it last gave an answer to a create call or to a check; None: not within the window.
+    #: Its last response to a create request or a poll; None if there was none in the window.
     answered_at: datetime | None
     polled: int
-    #: Of those, the ones whose last call failed.
+    #: Polled jobs whose last request failed.
     failing: int
-    #: What was last noted of the one that failed last.
+    #: The most recent error.
     problem: "Problem | None"
-    #: The holds of create calls and of all calls, over or not.
+    #: The holds of create requests and of all requests, including expired ones.
     holds: Sequence[ProviderHold]
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Why a check failed, and when that was noted."""
+    """The reason of a failed poll, and when it was recorded."""
 
     reason: str
     at: datetime
@@ -87,7 +87,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Stored:
-    """The outputs in storage, as of a moment."""
+    """The number of outputs in storage, and their size in bytes, at `as_of`."""
 
     count: int
     size: int
@@ -96,7 +96,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All numbers, of one moment except for `stored`."""
+    """All metrics at one time, except `stored`, which is cached."""
 
     at: datetime
     now: Now
@@ -107,7 +107,7 @@ class Snapshot:
 
 
 def snapshot(hours: int = DEFAULT_HOURS) -> Snapshot:
-    """The numbers of now and of the last `hours`, which must be one of `WINDOWS`."""
+    """The current metrics and those of the last `hours`, which must be a key of `WINDOWS`."""
     at = timezone.now()
     groups = _groups_under_way(at)
     starts = slot_starts(at, hours)
@@ -134,12 +134,12 @@ def snapshot(hours: int = DEFAULT_HOURS) -> Snapshot:
 
 
 def stored() -> Stored:
-    """How much is stored: remembered for some minutes, with the moment that it is true of."""
+    """The outputs in storage, cached for `_FRESH` seconds."""
     return _stored(int(time.monotonic() // _FRESH))
 
 
 def forget() -> None:
-    """Add up what is stored again at the next call."""
+    """Clear the cache of `stored`."""
     _stored.cache_clear()
 
 
@@ -151,7 +151,7 @@ def _stored(_period: int) -> Stored:
 
 
 def _groups_under_way(at: datetime) -> Sequence[Mapping[str, Any]]:
-    """The jobs with a next step, by status and, if they are late, by how much."""
+    """The jobs with a next step, grouped by status and by the bucket of their lateness."""
     late = conditions.late(at)
     rows = VideoJob.objects.filter(due_at__isnull=False).order_by()
     place = histogram.place(histogram.until(at, "due_at"), where=late)
@@ -204,8 +204,8 @@ def _now(groups: Sequence[Mapping[str, Any]], at: datetime) -> Now:
 def _problem() -> Problem | None:
     latest = F("last_checked_at").desc(nulls_last=True)
     job = VideoJob.objects.filter(conditions.CHECK_FAILED).order_by(latest).values("pk")[:1]
-    told = JobEvent.objects.filter(job=job, actor="").exclude(reason="")
-    found = told.order_by("-created_at", "-pk").values_list("reason", "created_at").first()
+    events = JobEvent.objects.filter(job=job, actor="").exclude(reason="")
+    found = events.order_by("-created_at", "-pk").values_list("reason", "created_at").first()
     return Problem(*found) if found else None
 
 

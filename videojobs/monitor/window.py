@@ -1,4 +1,4 @@
-"""What happened in the last hours, counted by the jobs' own times, each by an index of its own."""
+"""Events of the last hours, counted by time columns of the jobs, each of which has an index."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -14,17 +14,17 @@ from ..models import JobEvent, VideoJob
 from ..states import MirrorStatus, Status
 from . import histogram
 
-#: Hours to look back → seconds of a slot. All of them divide a day.
+#: Hours to look back → seconds per slot. Slots divide a day evenly.
 WINDOWS: Mapping[int, int] = {1: 120, 6: 600, 24: 3600, 168: 6 * 3600}
 DEFAULT_HOURS = 6
 
-#: The statuses that end a job without its video.
+#: Statuses of jobs that ended without a video.
 ENDED_BADLY = (Status.FAILED, Status.CANCELLED, Status.EXPIRED)
 
 
 @dataclass(frozen=True)
 class Slot:
-    """What happened in one slot of the window. `half` and `most` are percentiles, in seconds."""
+    """Counts of one slot. `half` and `most` are the median and p90 of durations, in seconds."""
 
     start: datetime
     new: int = 0
@@ -38,12 +38,11 @@ class Slot:
 
 @dataclass(frozen=True)
 class Window:
-    """What happened since the first slot began; the last one is still open."""
+    """The slots of a window, oldest first. The last slot is incomplete."""
 
     hours: int
     slots: Sequence[Slot]
-    #: From the provider's taking the request to its verdict: what half of the completed jobs
-    #: took at most, and nine in ten; wrong by a twentieth at most. See `histogram`.
+    #: Median and p90 of the seconds from submission to completion, ±5 %; see `histogram`.
     half: float | None
     most: float | None
 
@@ -53,7 +52,7 @@ class Window:
 
 
 def slot_starts(at: datetime, hours: int) -> list[datetime]:
-    """When the slots of the last `hours` begin: at round times of the site's time zone."""
+    """The start times of the slots: round times in the current time zone."""
     width = WINDOWS[hours]
     offset = (timezone.localtime(at).utcoffset() or timedelta()).total_seconds()
     last = (at.timestamp() + offset) // width * width - offset
@@ -67,7 +66,7 @@ Happened = tuple[float, float, str, int, datetime]
 
 
 def happened_since(starts: Sequence[datetime], at: datetime) -> list[Happened]:
-    """What happened since: slot, place of its length, series, count, and the latest of them."""
+    """Event counts since `starts[0]`: (slot, bucket of the duration, series, count, latest)."""
     width = (starts[1] - starts[0]).total_seconds()
     completed = Q(status=Status.COMPLETED, submitted_at__isnull=False)
     length = histogram.between("submitted_at", "finished_at")
@@ -80,7 +79,7 @@ def happened_since(starts: Sequence[datetime], at: datetime) -> list[Happened]:
     ) -> Any:
         within = rows.filter(**{f"{column}__gte": starts[0], f"{column}__lte": at}).order_by()
         slot = Floor(histogram.since(starts[0], column) / Value(width))
-        # Numbers first: a database that sorts the rows to group them compares words last.
+        # Numbers first: databases that sort rows to group them compare the strings last.
         grouped = within.annotate(slot=slot, place=place, series=series)
         columns = grouped.values_list("slot", "place", "series")
         return columns.annotate(count=Count("*"), latest=Max(column))
@@ -97,7 +96,7 @@ def happened_since(starts: Sequence[datetime], at: datetime) -> list[Happened]:
 
 
 def window(hours: int, starts: Sequence[datetime], happened: Sequence[Happened]) -> Window:
-    """The slots of the last `hours` with what happened in them."""
+    """Build the slots of the last `hours` from the rows of `happened_since`."""
     counts: list[dict[str, int]] = [defaultdict(int) for _ in starts]
     lengths: list[dict[float, int]] = [defaultdict(int) for _ in starts]
     overall: dict[float, int] = defaultdict(int)

@@ -1,4 +1,4 @@
-"""Lengths of time and moments in words, and texts that keep a moment as a value."""
+"""Durations and times as text, and texts in which a time stays a value."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ from typing import Any, TypeAlias
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-#: The sign for an empty cell.
+#: Shown in empty cells.
 NOTHING = "—"
 
-#: How a length of time is written, and when something comes; `countdown.js` uses the same words.
+#: The formats of durations and countdowns. `countdown.js` gets the same ones.
 PATTERNS = {
     "seconds": _("%(seconds)d s"),
     "minutes": _("%(minutes)d min"),
@@ -26,34 +26,34 @@ PATTERNS = {
 
 @dataclass(frozen=True)
 class Moment:
-    """A moment in a text: its words as of now, and how a page can go on with them."""
+    """A time in a text, with its current wording and the pattern to update that on a page."""
 
     when: datetime
     words: str
-    #: A name in `PATTERNS` by which a page counts down; "" for words that don't change.
+    #: A key of `PATTERNS`, with which a page counts down; "" for a fixed wording.
     pattern: str = ""
 
     def __str__(self) -> str:
         return self.words
 
 
-#: A text in pieces: `"".join(map(str, parts))` is all of it.
+#: A text in parts; `plain` joins them.
 Parts: TypeAlias = tuple[str | Moment, ...]
 
 
 def plain(parts: Iterable[str | Moment]) -> str:
-    """The text as of now."""
+    """The parts as one string."""
     return "".join(map(str, parts))
 
 
 def placed(template: str, moment: Moment, **values: Any) -> Parts:
-    """A %-template with `moment` in place of its `%(moment)s`, and `values` in the other places."""
+    """Fill a %-template: `%(moment)s` with `moment`, and the other placeholders with `values`."""
     before, _found, after = template.partition("%(moment)s")
     return before % values, moment, after % values
 
 
 def span(seconds: float) -> str:
-    """A length of time: "24 s", "3 min", "2 h 5 min", "3 d"."""
+    """A duration: "24 s", "3 min", "2 h 5 min", "3 d"."""
     whole = max(0, int(seconds))
     days, hours, minutes = whole // 86400, whole // 3600, whole // 60
     if minutes < 1:
@@ -70,17 +70,17 @@ def span(seconds: float) -> str:
 
 
 def age(when: datetime, now: datetime | None = None) -> str:
-    """How long ago a moment was."""
+    """The time since `when`, as in "3 min"."""
     return span(((now or timezone.now()) - when).total_seconds())
 
 
 def coming(when: datetime, now: datetime) -> Moment:
-    """A moment that comes, which a page counts down to: "in 24 s"."""
+    """A countdown to `when`: "in 24 s"."""
     return _counted(when, now, "in")
 
 
 def expected(when: datetime, now: datetime) -> Moment:
-    """When a result is to be expected: "done in about 40 s"."""
+    """A countdown to an estimated result: "done in about 40 s"."""
     return _counted(when, now, "done")
 
 

@@ -1,7 +1,7 @@
-"""What a visitor is told of a job: as much as he waits for, in words that fit on any page.
+"""The public state of a job, for the site's visitors.
 
-The status URL and the template tag say the same because both ask here. Who may ask is decided
-before: by the site's own rule, or by the view whose page it is.
+The status URL and the template tag both use it, and so always agree. Permissions are checked by
+the caller: by the site's `MAY_SEE_JOB`, or by the view that renders the page.
 """
 
 import math
@@ -18,19 +18,19 @@ from ..models import VideoJob
 from ..sanitize import clean
 from ..states import MirrorStatus, Status
 
-#: The columns that are read for a visitor. The caller's own two are for the site's rule.
+#: The columns that the payload needs. `key` and `metadata` are for the site's `MAY_SEE_JOB`.
 COLUMNS = (
     *("status", "mirror_status", "model", "duration", "submitted_at", "deadline_at"),
     *("last_checked_at", "due_at", "error", "output", "poster", "key", "metadata"),
 )
-#: The longest that a provider's reason may be.
+#: Maximum length of the provider's error, in characters.
 _MAX_ERROR = 300
 _STEPS = 20
 _ALMOST = 0.95
 
 
 class Phase(models.TextChoices):
-    """A job as its visitor sees it."""
+    """The state of a job as visitors see it."""
 
     WAITING = "waiting", _("Waiting")
     GENERATING = "generating", _("Being generated")
@@ -38,7 +38,7 @@ class Phase(models.TextChoices):
     READY = "ready", _("Ready")
     FAILED = "failed", _("Failed")
     CANCELLED = "cancelled", _("Cancelled")
-    # It needs a person, and not this one.
+    # An operator has to act; the visitor can only wait.
     DELAYED = "delayed", _("Delayed; we are looking into it")
 
 
@@ -55,7 +55,6 @@ _PHASES = {
 
 
 def phase(job: VideoJob) -> Phase:
-    """Where the job is, to somebody who waits for its video."""
     if conditions.needs_attention(job):
         return Phase.DELAYED
     if job.mirror_status == MirrorStatus.DUE:
@@ -64,7 +63,7 @@ def phase(job: VideoJob) -> Phase:
 
 
 def told(job: VideoJob, now: datetime | None = None) -> dict[str, Any]:
-    """All that a visitor is told, as JSON takes it. A link of a storage may be a signed one."""
+    """The public state as a JSON-serializable dict. URLs come from the storage, maybe signed."""
     expected_at = estimates.expected_at(job, now)
     stored = job.mirror_status == MirrorStatus.STORED
     return {
@@ -81,9 +80,9 @@ def told(job: VideoJob, now: datetime | None = None) -> dict[str, Any]:
 
 
 def progress(job: VideoJob, now: datetime | None = None) -> float | None:
-    """How far the job is, from 0 to 1 in twentieths; None where nobody can say.
+    """Progress from 0 to 1 in steps of 0.05; None if there is no estimate.
 
-    It is 1 only for what has succeeded.
+    1 is reserved for jobs that succeeded.
     """
     if conditions.succeeded(job):
         return 1.0
@@ -94,7 +93,7 @@ def progress(job: VideoJob, now: datetime | None = None) -> float | None:
 
 
 def time_left(job: VideoJob, now: datetime | None = None) -> str:
-    """How long it takes yet, no more exactly than it is known; "" where nobody can say."""
+    """The estimated time left, rounded to 10 s or to minutes; "" if there is no estimate."""
     now = now or timezone.now()
     expected_at = estimates.expected_at(job, now)
     if expected_at is None:
@@ -106,10 +105,8 @@ def time_left(job: VideoJob, now: datetime | None = None) -> str:
 
 
 def seconds_left(number: object) -> str:
-    """The words around a number of seconds."""
     return gettext("about %(number)s s left") % {"number": number}
 
 
 def minutes_left(number: object) -> str:
-    """The words around a number of minutes."""
     return gettext("about %(number)s min left") % {"number": number}

@@ -1,1 +1,1 @@
-"""Tags for a site's own pages."""
+"""Template tags for a site's own pages."""

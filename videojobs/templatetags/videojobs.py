@@ -1,4 +1,4 @@
-"""Tags for a site's own pages: a job as it is, and the script that keeps it up to date."""
+"""Template tags for a site's own pages: a job, and the script that keeps it up to date."""
 
 from typing import Any
 
@@ -16,22 +16,22 @@ register = template.Library()
 
 @register.inclusion_tag("videojobs/job.html")
 def video_job(job: VideoJob | None, label: str = "", interval: float = 3) -> dict[str, Any]:
-    """The job's state, and its video once that is stored; without a script, as of now.
+    """Render the job's state, and its video once that is stored.
 
-    `label` is what the video is called for those who don't see it. `interval` is how many seconds
-    the script waits before it asks again. Whoever gets the page gets the video's link with it.
+    `label` is the accessible name of the video. `interval` is the number of seconds between two
+    polls of the script. The page contains the video's URL, so the view must check permissions.
     """
     if job is None:
         return {"phase": None}
-    told = visitors.told(job)
+    state = visitors.told(job)
     return {
-        **told,
-        "text": told["phase"].label,
+        **state,
+        "text": state["phase"].label,
         "left": visitors.time_left(job),
         "label": label,
         "interval": str(interval),
-        # As HTML has it, in any language.
-        "progress": None if told["progress"] is None else str(told["progress"]),
+        # A string, since templates localize numbers.
+        "progress": None if state["progress"] is None else str(state["progress"]),
         "status_url": reverse("videojobs:status", args=[job.pk]),
         "phases": visitors.Phase.choices,
         "seconds_left": visitors.seconds_left("{}"),
@@ -41,5 +41,5 @@ def video_job(job: VideoJob | None, label: str = "", interval: float = 3) -> dic
 
 @register.simple_tag
 def video_job_script() -> SafeString:
-    """The script that asks for the state of each unfinished job on the page."""
+    """The script that polls the state of each unfinished job on the page."""
     return format_html('<script src="{}" defer></script>', static("videojobs/job.js"))

@@ -1,11 +1,11 @@
-// Keeps each <video-job> of the template tag up to date until its job is finished, and puts the
-// video in when it is stored. Texts come from the server, in the page's language.
+// Polls the state of each <video-job> of the template tag until its job is finished, and inserts the
+// video once it is stored. Texts come from the server, in the page's language.
 "use strict";
 
 (() => {
   const LONGEST_WAIT = 15000;
   const GROWTH = 1.25;
-  // An answer that takes longer, such as over a network that was left, is not waited for.
+  // Abort slower requests, such as after the device has left its network.
   const PATIENCE = 20000;
 
   class VideoJobElement extends HTMLElement {
@@ -27,7 +27,7 @@
     finish() {
       this.finished = true;
       this.disconnectedCallback();
-      // Also where the visitor may not see the job any more: nothing moves that isn't asked for.
+      // Also if access was revoked: an indeterminate bar would move forever.
       this.part("progress")?.remove();
       this.write("left", "");
     }
@@ -38,14 +38,14 @@
     }
 
     async ask() {
-      // A hidden page waits until it is seen again.
+      // A hidden page resumes on visibilitychange.
       if (document.hidden || this.asking || this.finished) return;
       this.asking = true;
       let changed = false;
       const asked = new AbortController();
       const tooLong = setTimeout(() => asked.abort(), PATIENCE);
       try {
-        // The browser asks whether what it has is still right; mostly it is (304).
+        // The browser revalidates its copy with the ETag, mostly for a 304.
         const answer = await fetch(this.dataset.url, {
           cache: "no-cache",
           signal: asked.signal,
@@ -53,7 +53,7 @@
         if (answer.status === 403 || answer.status === 404) return this.finish();
         if (answer.ok) changed = await this.take(answer);
       } catch {
-        // The network is away, or it was no JSON: the next answer may be better.
+        // Offline, or the response was not JSON: try again later.
       } finally {
         clearTimeout(tooLong);
         this.asking = false;
@@ -66,7 +66,7 @@
     async take(answer) {
       const etag = answer.headers.get("ETag");
       const job = await answer.json();
-      // The server's clock: the visitor's may be wrong.
+      // Use the server's clock, since the visitor's may be wrong.
       this.show(job, Date.parse(answer.headers.get("Date")) || Date.now());
       if (job.finished) this.finish();
       const changed = etag !== this.etag;
@@ -104,7 +104,7 @@
       return video;
     }
 
-    // A video that is not there is a black box: words stand in its place.
+    // Replace a video that can't be loaded, which browsers show as a black box, with a message.
     watch(video) {
       const replace = () => {
         if (video.readyState !== HTMLMediaElement.HAVE_NOTHING || !this.dataset.unplayable) return;
@@ -114,14 +114,14 @@
         video.replaceWith(words);
       };
       video.addEventListener("error", replace);
-      if (video.error) replace(); // before this script was there
+      if (video.error) replace(); // The error came before this script was loaded.
     }
 
     part(name) {
       return this.querySelector(`[data-part="${name}"]`);
     }
 
-    // Writes only what is new, or a screen reader would say it again.
+    // Write changes only: screen readers announce each write.
     write(name, text) {
       const element = this.part(name);
       if (!element || element.textContent === (text || "")) return;
