@@ -1,4 +1,4 @@
-"""A site that uses videojobs, as its users would."""
+"""An example site that uses videojobs."""
 
 from .celery import app as celery_app
 

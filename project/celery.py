@@ -1,4 +1,4 @@
-"""The Celery app. Its settings are the `CELERY_…` names in settings.py."""
+"""The Celery app, configured by the `CELERY_…` settings."""
 
 import os
 import threading
@@ -17,14 +17,14 @@ app.autodiscover_tasks()
 @celeryd_init.connect
 @beat_init.connect
 def refuse_the_embedded_broker(**_: Any) -> None:
-    """A worker or beat of its own would wait at a broker that lives in another process."""
+    """A worker or beat in another process can't reach the in-memory broker."""
     if app.conf.broker_url.startswith("memory") and _is_main_thread():
         raise SystemExit(
-            "The embedded broker lives in one process. Set CELERY_BROKER_URL, such as "
-            "redis://localhost:6379/0, or use ./dev serve, which brings its own worker."
+            "The in-memory broker works within one process only. Set CELERY_BROKER_URL, for "
+            "example to redis://localhost:6379/0, or use ./dev serve, which runs a worker."
         )
 
 
 def _is_main_thread() -> bool:
-    """True for `celery worker` and `celery beat`; the embedded ones run in other threads."""
+    """True for `celery worker` and `celery beat`; the embedded ones run in threads."""
     return threading.current_thread() is threading.main_thread()

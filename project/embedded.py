@@ -1,7 +1,7 @@
-"""A worker, and beat, as threads of this process, for a site without any server.
+"""A Celery worker and beat as threads of this process, with no broker to install.
 
-Measured: the in-memory broker keeps countdowns with the threads pool, and silently stops after one
-poll with prefork. What is lost when the process ends is found by the sweep of the next one.
+The in-memory broker supports countdowns with the threads pool; with prefork it silently stops after
+one poll. Tasks that are lost when the process ends are rescheduled by the sweep of the next one.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from celery.worker import state
 
 @contextlib.contextmanager
 def running_worker(app: Celery, *, concurrency: int = 8, beat: bool = False) -> Iterator[None]:
-    """Run a worker of `app`, and beat where asked, until the context ends."""
+    """Run a worker of `app`, and optionally beat, until the context exits."""
     app.loader.import_default_modules()
     worker = app.WorkController(
         pool="threads",
@@ -36,11 +36,11 @@ def running_worker(app: Celery, *, concurrency: int = 8, beat: bool = False) -> 
     finally:
         if clock:
             clock.stop()
-        _stop_with(0)  # an exit code; None would mean: go on
+        _stop_with(0)  # an exit code; None lets workers run
         thread.join(timeout=10)
         _stop_with(None)
 
 
 def _stop_with(code: int | None) -> None:
-    """Tell this process's workers to stop, as Celery's own signal handlers do."""
+    """Set the flag that Celery's signal handlers set to stop all workers of a process."""
     state.should_stop = code  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""Stored files on a development machine; elsewhere a web server has them: docs/serving.md."""
+"""Serve stored files in development. In production, use a web server: docs/serving.md."""
 
 import mimetypes
 
@@ -14,9 +14,9 @@ from videojobs import serving
 
 @require_safe
 def media(request: HttpRequest, path: str) -> HttpResponseBase:
-    """A file in `MEDIA_ROOT`, by ranges, as `django.views.static.serve` doesn't.
+    """Serve a file in `MEDIA_ROOT` with Range requests, unlike `django.views.static.serve`.
 
-    What begins with a dot is unfinished, and nobody's.
+    Names that start with a dot are partial files, which are never served.
     """
     if not settings.DEBUG or any(not part or part[0] == "." for part in path.split("/")):
         raise Http404

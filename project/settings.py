@@ -1,4 +1,4 @@
-"""Settings of the site, from the environment. `README.md` lists the variables."""
+"""Settings of the example site, from environment variables; `README.md` lists them."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ env = environ.Env()
 
 
 def _from_environment(variable: str, default: Any) -> Any:
-    """The variable's value, as the type that the default has; JSON where that is None."""
+    """The value of a variable, converted to the type of `default`; JSON if that is None."""
     try:
         if isinstance(default, dict):
             return env.json(variable, default=default)
@@ -82,14 +82,14 @@ TEMPLATES = [
 DATABASES = {"default": env.db("DATABASE_URL", default=f"sqlite:///{BASE_DIR / 'db.sqlite3'}")}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
-    # Without these, a worker and a web process together meet "database is locked".
+    # Without these, a worker and a web process get "database is locked" errors.
     DATABASES["default"]["OPTIONS"] = {
         "transaction_mode": "IMMEDIATE",
         "timeout": 20,
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
     }
 
-# Where videos and posters may come from beside the site itself, such as a bucket's origin.
+# Additional origins of videos and posters, such as that of a bucket.
 MEDIA_ORIGINS = env.list("DJANGO_MEDIA_ORIGINS", default=[])
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
@@ -113,30 +113,30 @@ STATIC_ROOT = BASE_DIR / "staticfiles"
 MEDIA_URL = "media/"
 MEDIA_ROOT = env.path("MEDIA_ROOT", default=BASE_DIR / "media")
 
-# The embedded broker lives in one process: `./dev serve` and `./dev demo`. Anything else needs a
-# real one, such as redis://localhost:6379/0.
+# The in-memory broker works within one process: `./dev serve` and `./dev demo`. Anything else needs
+# a real broker, such as redis://localhost:6379/0.
 CELERY_BROKER_URL: str = env.str("CELERY_BROKER_URL", default="memory://localhost")
 EMBEDDED_BROKER = CELERY_BROKER_URL.startswith("memory")
-# The state is in the rows; Celery's results would only repeat it.
+# The database has the state of all jobs; no result backend is needed.
 CELERY_TASK_IGNORE_RESULT = True
-# A plain worker serves all queues; `-Q` separates the short steps from the downloads.
+# A worker consumes all queues by default; `-Q` separates short steps from downloads.
 CELERY_TASK_DEFAULT_QUEUE = "videojobs"
 CELERY_TASK_QUEUES = [Queue("videojobs"), Queue("videojobs-mirror")]
 CELERY_TIMEZONE = TIME_ZONE
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
-# A RabbitMQ that closes a channel over a long countdown must not end the worker.
+# RabbitMQ closes channels over long countdowns; the worker must survive that.
 CELERY_BROKER_CHANNEL_ERROR_RETRY = True
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
-# What a worker has fetched in advance is lost with it, and waits behind its long steps.
+# Prefetched tasks are lost with their worker, and wait behind its long steps.
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
-# On a deployment, running steps get this long to end before their messages go back.
+# Seconds that running steps get on a deployment before their tasks are requeued.
 CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = _from_environment("CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT", 30.0)
 CELERY_WORKER_ENABLE_SOFT_SHUTDOWN_ON_IDLE = True
 if CELERY_BROKER_URL.startswith("redis"):
     CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any] = {
-        # Longer than the longest countdown, or Redis delivers a waiting wake-up twice.
+        # Longer than the longest countdown, or Redis redelivers waiting tasks.
         "visibility_timeout": 4 * 3600,
-        # A frozen Redis would hold a sender, and a worker, for ever.
+        # Without timeouts, a frozen Redis blocks senders and workers forever.
         "socket_timeout": 10,
         "socket_connect_timeout": 5,
         "health_check_interval": 25,
@@ -145,7 +145,7 @@ elif EMBEDDED_BROKER:
     CELERY_BROKER_TRANSPORT_OPTIONS = {"polling_interval": 0.05}
 SWEEP_INTERVAL = _from_environment("VIDEOJOBS_SWEEP_INTERVAL", 5.0 if EMBEDDED_BROKER else 60.0)
 CELERY_BEAT_SCHEDULE = {
-    # A tick that no worker took in time is dropped, not run later in a heap.
+    # Expire missed sweeps, or they pile up while no worker runs.
     "videojobs-sweep": {
         "task": "videojobs.sweep",
         "schedule": SWEEP_INTERVAL,
@@ -153,14 +153,14 @@ CELERY_BEAT_SCHEDULE = {
     },
     "videojobs-purge": {
         "task": "videojobs.purge",
-        # At a time of day: a beat that lost its memory in a deployment would start a day anew.
+        # A time of day: an interval restarts when a deployment deletes beat's schedule file.
         "schedule": crontab(hour=3, minute=17),
         "options": {"queue": "videojobs", "expires": 3600.0},
     },
 }
 
 
-# Names that no setting has are kept: the system check says so, with the name that was meant.
+# Unknown names are kept: the system check reports them and suggests the correct name.
 VIDEOJOBS: dict[str, Any] = {
     (name := variable.removeprefix("VIDEOJOBS_")): _from_environment(
         variable, DEFAULTS.get(name, "")
@@ -172,11 +172,11 @@ VIDEOJOBS: dict[str, Any] = {
 
 VIDEOJOBS.setdefault("MAY_SEE_JOB", "project.showcase.access.may_see")
 
-# On a development machine without a key, the provider is the simulator that `./dev serve` runs.
+# In development without an API key, `./dev serve` runs a simulated provider.
 SIMULATOR_PORT = _from_environment("VIDEOJOBS_SIMULATOR_PORT", 8900)
 SIMULATED = DEBUG and not {"API_KEY", "BASE_URL"} & set(VIDEOJOBS)
 if EMBEDDED_BROKER:
-    # What a command in another terminal submits has no other way to the worker than the sweep.
+    # Jobs submitted by a command in another terminal reach the worker through the sweep only.
     VIDEOJOBS.setdefault("SWEEP_GRACE", 5.0)
 if SIMULATED:
     VIDEOJOBS = {
@@ -204,7 +204,7 @@ if not DEBUG:
     SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = True
     SECURE_CONTENT_TYPE_NOSNIFF = True
     if env.bool("DJANGO_BEHIND_PROXY", default=False):
-        # Only where a proxy sets this header itself: otherwise any client could.
+        # Only behind a proxy that sets this header; otherwise any client could set it.
         SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
     STORAGES = {
         "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},

@@ -1,4 +1,4 @@
-"""The site in project/ reads its settings from the environment, and is safe where it is silent."""
+"""The settings of project/, from environment variables and with secure defaults."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-# Without the key: no test prints one, see `tests.support.leaks`.
+# Without the API key, which no test may print; see `tests.support.leaks`.
 SHOW = (
     "from django.conf import settings; settings.VIDEOJOBS.pop('API_KEY', None); "
     "print(getattr(settings, '{}'))"

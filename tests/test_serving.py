@@ -1,4 +1,4 @@
-"""What docs/serving.md shows is true: its nginx serves real files, its S3 signs real links."""
+"""The examples of docs/serving.md, with a real nginx and an S3 server."""
 
 import hashlib
 import json
@@ -39,14 +39,14 @@ REGION = "eu-central-1"
 
 
 def block(language: str, text: str) -> str:
-    """The page's block in this language that has this text in it."""
+    """The only code block of the page in `language` that contains `text`."""
     blocks = re.findall(rf"```{language}\n(.*?)```", PAGE, flags=re.DOTALL)
     (found,) = [code for code in blocks if text in code]
     return found
 
 
 def get(url: str, **headers: str) -> requests.Response:
-    """The answer itself, without redirects, and without anything from the environment."""
+    """A response without following redirects, and without proxies from the environment."""
     with requests.Session() as session:
         session.trust_env = False
         return session.get(url, headers=headers, allow_redirects=False, timeout=10)
@@ -54,7 +54,7 @@ def get(url: str, **headers: str) -> requests.Response:
 
 @pytest.fixture
 def files(media_root: Path) -> Path:
-    """A media root with a video in it, and the like of what else gets there."""
+    """A media root with a video, a partial file and dangerous files."""
     path = media_root / NAME
     path.parent.mkdir(parents=True)
     path.write_bytes(SAMPLE)
@@ -71,7 +71,7 @@ def public_location(files: Path) -> str:
 
 @pytest.fixture
 def public(files: Path) -> Iterator[Nginx]:
-    """The page's nginx for files that everybody may have."""
+    """An nginx with the page's configuration for public files."""
     with serving(public_location(files)) as nginx:
         yield nginx
 
@@ -151,14 +151,14 @@ def test_the_location_does_not_lead_beside_the_media_root(public: Nginx) -> None
     with requests.Session() as session:
         session.trust_env = False
         request = requests.Request("GET", public.url).prepare()
-        request.url = f"{public.url}/media../secret.mp4"  # as it stands, not normalised
+        request.url = f"{public.url}/media../secret.mp4"  # `requests` would normalize it
 
         assert session.send(request, timeout=10).status_code == 404
 
 
 @pytest.fixture
 def views(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The page's views, at the page's URLs."""
+    """The page's views and URLs."""
     module = ModuleType("serving_views")
     exec(compile(block("python", "# views.py"), "serving.md", "exec"), vars(module))
     urls = ModuleType("serving_urls")
@@ -173,11 +173,11 @@ def views(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 @pytest.fixture
 def private(files: Path, live_server: LiveServer, views: ModuleType) -> Iterator[Nginx]:
-    """The page's nginx in front of the page's views."""
+    """An nginx with the page's configuration for private files, in front of its views."""
     above = re.sub(r"\A.*?\{\n|\}\n\Z", "", public_location(files), flags=re.DOTALL)
     configuration = block("nginx", "internal")
     for shown, real in [
-        ("# … and all that stands above", above),
+        ("# … the directives from above", above),
         ("http://127.0.0.1:8000", f"http://127.0.0.1:{live_server.thread.port}"),
     ]:
         assert shown in configuration
@@ -188,7 +188,7 @@ def private(files: Path, live_server: LiveServer, views: ModuleType) -> Iterator
 
 @pytest.fixture
 def cookie(client: Client, transactional_db: None) -> Callable[[User], str]:
-    """The header by which the site knows a user."""
+    """A function that logs a user in and returns the Cookie header."""
 
     def logged_in(user: User) -> str:
         client.force_login(user)
@@ -273,7 +273,7 @@ def test_a_signed_link_to_one_video_does_not_lead_to_another(
 
 @pytest.fixture(scope="module")
 def s3_endpoint() -> Iterator[str]:
-    """An S3 over real HTTP."""
+    """An S3 server over real HTTP."""
     requests_of_each_test = logging.getLogger("werkzeug")
     level = requests_of_each_test.level
     requests_of_each_test.setLevel(logging.ERROR)
@@ -287,7 +287,7 @@ def s3_endpoint() -> Iterator[str]:
 
 @pytest.fixture
 def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A client of S3 with an empty bucket of the page's name."""
+    """An S3 client, with an empty bucket that has the name on the page."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "id")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     client = boto3.client("s3", endpoint_url=s3_endpoint, region_name=REGION)
@@ -300,7 +300,7 @@ def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def stated(settings: Settings) -> dict[str, Any]:
-    """The settings that the page states, upon those that are there."""
+    """The current settings, changed by the page's example."""
     names = {"STORAGES": {**settings.STORAGES}, "VIDEOJOBS": {**settings.VIDEOJOBS}}
     exec(compile(block("python", "S3Storage"), "serving.md", "exec"), names)
     return names
@@ -308,7 +308,7 @@ def stated(settings: Settings) -> dict[str, Any]:
 
 @pytest.fixture
 def s3_job(s3: Any, s3_endpoint: str, settings: Settings, tmp_path: Path) -> VideoJob:
-    """A job whose output is stored with the page's settings; only the address is another one."""
+    """A job whose output is stored with the page's settings, except for the endpoint."""
     names = stated(settings)
     names["STORAGES"]["videos"]["OPTIONS"]["endpoint_url"] = s3_endpoint
     settings.STORAGES, settings.VIDEOJOBS = names["STORAGES"], names["VIDEOJOBS"]
@@ -374,7 +374,7 @@ def test_an_upload_starts_no_threads(s3_job: VideoJob, monkeypatch: pytest.Monke
 
     storages["videos"].save(NAME, ContentFile(SAMPLE))
 
-    # The server runs in this process, too, and has threads of its own.
+    # The S3 server runs in this process and starts threads as well.
     assert not [name for name in started if name.startswith("ThreadPoolExecutor")]
 
 

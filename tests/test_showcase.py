@@ -1,4 +1,4 @@
-"""The example site: a form and a model that order videos, and a gallery in which they appear."""
+"""The example site: its form and model, which submit jobs, and its gallery."""
 
 import re
 from collections.abc import Callable
@@ -26,12 +26,12 @@ HOSTILE = "\"><script>alert(1)</script>\u202e 👩‍👩‍👧 '&"
 
 @pytest.fixture
 def simulated(settings: Settings) -> None:
-    """Nothing costs anything, so everybody may order."""
+    """With the simulated provider, all visitors may submit."""
     settings.SIMULATED = True
 
 
 def filled_in(client: Client, **changes: str) -> dict[str, str]:
-    """The form as the page offers it, with these changes."""
+    """The initial values of the form, with `changes`."""
     form = client.get("/").context["form"]
     values = {name: str(form[name].value()) for name in form.fields}
     return {**values, "ratio": "16:9", **changes}
@@ -285,7 +285,7 @@ def test_a_postcard_whose_job_is_gone_says_so(client: Client) -> None:
 
     card.job.delete()
 
-    assert "The video is gone." in client.get("/").content.decode()
+    assert "The video was deleted." in client.get("/").content.decode()
 
 
 @pytest.mark.parametrize("path", ["/", "/admin/login/", "/jobs/x/", "/admin/"])

@@ -1,4 +1,4 @@
-"""The tag shows a job as it is, to people with and without a script, whatever is written in it."""
+"""The `video_job` tag, with and without JavaScript, and with hostile texts."""
 
 from datetime import timedelta
 from typing import Any

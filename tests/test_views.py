@@ -1,4 +1,4 @@
-"""What a visitor is told of a job, and that nobody is told of a job that is not his to see."""
+"""The public status of a job, and who may see it."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -25,7 +25,7 @@ RULE = f"{__name__}.is_owner"
 
 
 def is_owner(request: HttpRequest, job: VideoJob) -> bool:
-    """The rule of these tests' site: it reads what only the caller wrote."""
+    """The rule of the tests' site, which uses `metadata` and `key` only."""
     return job.metadata.get("user", 0) == request.user.pk or job.key == "for-all"
 
 
@@ -59,19 +59,19 @@ def url(job: VideoJob) -> str:
 
 
 @pytest.fixture
-def told(client: Client, permit: object) -> Callable[[VideoJob], dict[str, Any]]:
-    """What somebody is told who may see every job."""
+def payload(client: Client, permit: object) -> Callable[[VideoJob], dict[str, Any]]:
+    """A function that gets the payload of a job, for a visitor who may see all jobs."""
 
-    def told(job: VideoJob) -> dict[str, Any]:
+    def payload(job: VideoJob) -> dict[str, Any]:
         answer = client.get(url(job))
         assert answer.status_code == 200
         body: dict[str, Any] = answer.json()
         return body
 
-    return told
+    return payload
 
 
-Told = Callable[[VideoJob], dict[str, Any]]
+Payload = Callable[[VideoJob], dict[str, Any]]
 
 
 STATES = {
@@ -93,16 +93,18 @@ STATES = {
 
 
 @pytest.mark.parametrize("state", jobs.STATES)
-def test_each_state_has_a_phase_and_says_whether_it_is_the_last(state: str, told: Told) -> None:
-    body = told(jobs.make(state))
+def test_each_state_has_a_phase_and_says_whether_it_is_the_last(
+    state: str, payload: Payload
+) -> None:
+    body = payload(jobs.make(state))
 
     assert (body["status"], body["phase"], body["finished"]) == STATES[state]
 
 
-def test_the_body_has_exactly_what_is_documented(told: Told) -> None:
+def test_the_body_has_exactly_what_is_documented(payload: Payload) -> None:
     job = jobs.make()
 
-    assert told(job) == {
+    assert payload(job) == {
         "id": str(job.pk),
         "status": "queued",
         "phase": "waiting",
@@ -115,25 +117,25 @@ def test_the_body_has_exactly_what_is_documented(told: Told) -> None:
     }
 
 
-def test_a_stored_video_is_named_with_its_poster(told: Told) -> None:
+def test_a_stored_video_is_named_with_its_poster(payload: Payload) -> None:
     job = jobs.make_stored(poster="2026/sample.jpg")
 
-    body = told(job)
+    body = payload(job)
 
     assert body["output_url"] == job.output.url
     assert body["poster_url"] == job.poster.url
     assert body["progress"] == 1
 
 
-def test_a_file_that_is_fetched_again_is_not_named(told: Told) -> None:
-    body = told(jobs.make("due", output="2026/sample.mp4"))
+def test_a_file_that_is_fetched_again_is_not_named(payload: Payload) -> None:
+    body = payload(jobs.make("due", output="2026/sample.mp4"))
 
     assert body["output_url"] is None
     assert body["progress"] == 0.95
 
 
 class Broken(Storage):
-    """A storage that fails to make a link, such as for want of credentials."""
+    """A storage that can't build a URL, such as S3 without credentials."""
 
     def url(self, name: str | None) -> str:
         raise RuntimeError("no credentials")
@@ -141,35 +143,35 @@ class Broken(Storage):
 
 @pytest.mark.parametrize("storage", [Storage(), Broken()])
 def test_a_storage_that_names_no_links_is_no_error(
-    storage: Storage, told: Told, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, payload: Payload, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(VideoJob._meta.get_field("output"), "storage", storage)
 
-    body = told(jobs.make("stored"))
+    body = payload(jobs.make("stored"))
 
     assert (body["output_url"], body["progress"]) == (None, 1)
 
 
 def test_the_providers_reason_is_told_bounded_and_without_secrets(
-    told: Told, settings: Settings
+    payload: Payload, settings: Settings
 ) -> None:
     link = f"https://cdn.example.com/v.mp4?{jobs.SECRET}"
     key = settings.VIDEOJOBS["API_KEY"]
     job = jobs.make("failed", error=f"Refused: {link} {key}\u202e\n" + "x" * 10_000)
 
-    error = told(job)["error"]
+    error = payload(job)["error"]
 
     assert error.startswith("Refused: https://cdn.example.com/v.mp4?[redacted] [key] x")
     assert len(error) == 300
 
 
-def test_an_error_of_a_job_that_has_not_failed_is_none_of_a_visitors(told: Told) -> None:
-    assert told(jobs.make("mirror-failed", error="no route to storage"))["error"] is None
+def test_an_error_of_a_job_that_has_not_failed_is_none_of_a_visitors(payload: Payload) -> None:
+    assert payload(jobs.make("mirror-failed", error="no route to storage"))["error"] is None
 
 
 @pytest.fixture
 def typical() -> None:
-    """Nine in ten jobs took 200 seconds, and half of them 100."""
+    """Jobs with a median of 100 seconds and a p90 of 200."""
     for length in [100] * 8 + [200] * 4:
         submitted_at = timezone.now() - timedelta(hours=1)
         finished_at = submitted_at + timedelta(seconds=length)
@@ -181,13 +183,13 @@ def typical() -> None:
     [(1, 0.0, 100), (59, 0.25, 100), (99, 0.45, 100), (101, 0.5, 200), (199, 0.95, 200)],
 )
 def test_progress_and_expected_time_follow_those_that_were_completed(
-    passed: float, progress: float, expected: float, told: Told, typical: None
+    passed: float, progress: float, expected: float, payload: Payload, typical: None
 ) -> None:
     now = timezone.now()
     submitted_at = now - timedelta(seconds=passed)
     checked = {"last_checked_at": now, "due_at": now}
 
-    body = told(jobs.make("processing", submitted_at=submitted_at, **checked))
+    body = payload(jobs.make("processing", submitted_at=submitted_at, **checked))
 
     assert body["progress"] == progress
     expected_at = submitted_at + timedelta(seconds=expected)
@@ -195,23 +197,23 @@ def test_progress_and_expected_time_follow_those_that_were_completed(
 
 
 def test_nothing_is_promised_of_a_job_that_takes_longer_than_others(
-    told: Told, typical: None
+    payload: Payload, typical: None
 ) -> None:
     now = timezone.now()
     submitted_at = now - timedelta(seconds=201)
 
-    body = told(jobs.make("processing", submitted_at=submitted_at, last_checked_at=now))
+    body = payload(jobs.make("processing", submitted_at=submitted_at, last_checked_at=now))
 
     assert (body["progress"], body["expected_at"]) == (None, None)
 
 
-def test_no_video_is_expected_before_the_next_check(told: Told, typical: None) -> None:
+def test_no_video_is_expected_before_the_next_check(payload: Payload, typical: None) -> None:
     now = timezone.now()
     times = {"submitted_at": now - timedelta(seconds=95), "last_checked_at": now}
     due_at = now + timedelta(seconds=40)
     job = jobs.make("processing", due_at=due_at, **times)
 
-    body = told(job)
+    body = payload(job)
 
     assert datetime.fromisoformat(body["expected_at"]) == due_at.replace(microsecond=0)
 
@@ -314,7 +316,7 @@ def test_a_poll_costs_one_query(client: Client, permit: Callable[[str | None], N
     first = queries(lambda: client.get(url(job)))
     second = queries(lambda: client.get(url(job)))
 
-    # What others took is looked up once a minute.
+    # Durations of earlier jobs are looked up once a minute.
     assert len(first) == 2
     assert len(second) == 1
 

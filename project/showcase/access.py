@@ -1,4 +1,4 @@
-"""Who may do what on this site."""
+"""Permissions of the example site."""
 
 from django.conf import settings
 from django.http import HttpRequest
@@ -7,10 +7,10 @@ from videojobs.models import VideoJob
 
 
 def may_see(request: HttpRequest, job: VideoJob) -> bool:
-    """The rule for `VIDEOJOBS["MAY_SEE_JOB"]`: what hangs in the gallery is there for everybody."""
+    """The rule for `VIDEOJOBS["MAY_SEE_JOB"]`: jobs in the gallery are public."""
     return job.metadata.get("gallery") is True
 
 
 def may_submit(request: HttpRequest) -> bool:
-    """A video costs money, unless the provider is simulated."""
+    """Videos cost money, unless the provider is simulated."""
     return bool(settings.SIMULATED) or request.user.has_perm("videojobs.add_videojob")

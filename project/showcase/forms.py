@@ -14,7 +14,7 @@ RATIOS = [("16:9", _("wide")), ("1:1", _("square")), ("9:16", _("tall"))]
 
 class PostcardForm(forms.ModelForm):
     ratio = forms.ChoiceField(label=_("shape"), choices=RATIOS)
-    # Made with the page: whoever sends it twice has one postcard, and pays once.
+    # Generated with the page, so that submitting it twice creates and bills one video.
     key = forms.UUIDField(widget=forms.HiddenInput, initial=uuid.uuid4)
 
     class Meta:
@@ -23,17 +23,17 @@ class PostcardForm(forms.ModelForm):
         widgets = {"text": forms.Textarea(attrs={"rows": 3})}
 
     def clean_text(self) -> str:
-        # Browsers send a line's end as two characters, and the provider may count them.
+        # Browsers send line breaks as CRLF, which counts as two characters.
         text: str = self.cleaned_data["text"]
         return text.replace("\r\n", "\n")
 
     def submit(self) -> Postcard | None:
-        """The postcard with its job; None, with the reasons at the fields, if it was refused."""
+        """The postcard with its job; None, with errors added to the form, if it was rejected."""
         given = self.cleaned_data
-        # Whoever goes back and writes something else wants another one.
+        # After going back in the browser, changed values create a new postcard.
         key = uuid.uuid5(given["key"], f"{given['title']}\n{given['text']}\n{given['ratio']}")
         try:
-            # Together, so that no receiver hears of the job before its postcard is there.
+            # One transaction, so that receivers never see the job without its postcard.
             with transaction.atomic():
                 job = VideoJob.objects.submit(
                     given["text"],

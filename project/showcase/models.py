@@ -1,4 +1,4 @@
-"""What the site is about. The video is a part of it, and may fail or come late."""
+"""The site's own model. Its video comes later, or fails."""
 
 from django.db import models
 from django.utils import timezone
@@ -9,7 +9,7 @@ from videojobs.models import VideoJob
 
 class Postcard(models.Model):
     title = models.CharField(_("title"), max_length=80)
-    text = models.TextField(_("what the video shows"), max_length=1000)
+    text = models.TextField(_("description of the video"), max_length=1000)
     job = models.OneToOneField(
         VideoJob, on_delete=models.SET_NULL, null=True, blank=True, editable=False
     )

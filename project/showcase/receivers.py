@@ -1,6 +1,6 @@
-"""What happens by itself: a new postcard gets its video, and learns what became of it.
+"""Receivers that order a video for each new postcard, and record the result.
 
-The last two run in the worker, and may run twice; see "Signals are sent after commit" in README.md.
+The last two run in the worker, and may run twice for a job; see the README about signals.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ from .models import Postcard
 
 @receiver(post_save, sender=Postcard)
 def order_video(instance: Postcard, created: bool, raw: bool = False, **kwargs: Any) -> None:
-    """A postcard that was written elsewhere than in the form, such as in the admin."""
+    """Submit a job for a postcard created outside the form, such as in the admin."""
     if not created or raw or instance.job_id:
         return
     try:

@@ -41,5 +41,5 @@ def gallery(request: HttpRequest) -> HttpResponse:
 
 
 def icon(request: HttpRequest) -> HttpResponse:
-    """What browsers ask for on pages that name no icon, such as the admin's."""
+    """Browsers request /favicon.ico on pages without an icon, such as the admin's."""
     return redirect(static("showcase/icon.svg"))

@@ -1,4 +1,4 @@
-"""`demo` and `serve`, as processes of their own, with no server at all."""
+"""`demo` and `serve` as subprocesses, without a broker or database server."""
 
 import hashlib
 import http.client
@@ -34,7 +34,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 
 def surroundings(directory: Path) -> dict[str, str]:
-    """What a newcomer's shell has, with database and files in a directory of the test's."""
+    """The environment of a fresh checkout, with the database and files in `directory`."""
     inherited = {
         name: value
         for name, value in os.environ.items()
@@ -68,7 +68,7 @@ def test_the_demo_works_twice_and_stores_what_it_says(
             (path,) = (tmp_path / "media").rglob(name)
             assert hashlib.sha256(path.read_bytes()).hexdigest().startswith(digest)
     kept = [path for path in (tmp_path / "media").rglob("*") if path.is_file()]
-    # Each video with its poster, and nothing else.
+    # One poster per video, and no other files.
     assert Counter(path.suffix for path in kept) == {".mp4": 10, ".jpg": 10}
 
 
@@ -87,7 +87,7 @@ def test_a_demo_that_nobody_reads_to_the_end_leaves_no_job_behind(
 
 @contextmanager
 def heeding_ctrl_c() -> Iterator[None]:
-    """Start processes that heed SIGINT, also from tests that a shell's `&` keeps from it."""
+    """Start processes that handle SIGINT, even if the tests were started with a shell's `&`."""
     inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
@@ -97,7 +97,7 @@ def heeding_ctrl_c() -> Iterator[None]:
 
 @contextmanager
 def served(environment: dict[str, str], log: Path) -> Iterator[str]:
-    """The site under `serve`; gives its address, and ends it as Ctrl-C does."""
+    """Run `serve`, yield its address, and stop it with SIGINT, like Ctrl-C."""
     command = [sys.executable, "-u", "manage.py", "serve", "--port", str(free_port())]
     with log.open("w") as output, heeding_ctrl_c():
         process = subprocess.Popen(
@@ -137,10 +137,10 @@ def test_serve_brings_a_submitted_job_from_another_terminal_to_its_end(
 
 def test_serve_says_address_and_login(environment: dict[str, str], tmp_path: Path) -> None:
     with served(environment, tmp_path / "log") as address:
-        said = (tmp_path / "log").read_text()
+        output = (tmp_path / "log").read_text()
 
-    assert f"http://{address}/admin/" in said
-    assert "dev, password dev" in said
+    assert f"http://{address}/admin/" in output
+    assert "dev, password dev" in output
 
 
 def test_serve_refuses_to_make_its_login_outside_debug(environment: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""What a newcomer sees: `serve`, its showcase, and a video that comes by itself."""
+"""The first steps of a new user in a browser: `serve`, the showcase, and a live video."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_the_gallery_fits_a_phone(browser: Browser, site: str) -> None:
 def test_a_refusal_stands_at_its_field(browser: Browser, site: str) -> None:
     with visiting(browser, site) as visit:
         page = visit.open("/")
-        page.get_by_label("What the video shows").fill(" ")
+        page.get_by_label("Description of the video").fill(" ")
 
         page.get_by_role("button", name="Generate").click()
 
@@ -96,7 +96,7 @@ def test_nothing_is_sent_again_of_a_status_that_did_not_change(
         page = visit.open("/")
         page.get_by_role("button", name="Generate").click()
 
-        # Chromium shows its own copy as if it had been sent: what was sent, the site's log says.
+        # Chromium reports a 304 as a 200 from its cache, so look into the site's log.
         for _answer in range(10):
             with page.expect_response("**/status/"):
                 pass
@@ -165,7 +165,7 @@ def test_a_video_that_can_not_be_played_is_words_and_no_black_box(
             VideoJob.objects.filter(pk=job.pk).update(**values, due_at=None)
             page.clock.run_for(5_000)
 
-        expect(page.get_by_text("The video can't be played just now.")).to_be_visible()
+        expect(page.get_by_text("The video can't be played right now.")).to_be_visible()
         expect(page.locator("video")).to_have_count(0)
         assert visit.barriers() == []
         assert all("404" in complaint for complaint in visit.complaints)

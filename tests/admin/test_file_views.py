@@ -410,7 +410,7 @@ def test_a_storage_that_fails_to_make_a_link_is_logged_and_takes_no_page_down(
     answer = staff.get(reverse(f"admin:videojobs_videojob_{page}", args=[job.pk]))
 
     assert answer.status_code == (200 if page == "change" else 404)
-    assert "2026/sample.mp4 has no link: RuntimeError: no credentials" in caplog.text
+    assert "Can't build a URL for 2026/sample.mp4: RuntimeError: no credentials" in caplog.text
     assert jobs.SECRET not in caplog.text
 
 

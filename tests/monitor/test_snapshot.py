@@ -19,7 +19,7 @@ from videojobs.monitor import histogram
 
 pytestmark = pytest.mark.django_db
 
-#: Ten o'clock and four minutes and a half, so that slots have begun already.
+#: 10:04:30, in the middle of the current slots.
 NOW = datetime(2026, 11, 28, 10, 4, 30, tzinfo=UTC)
 
 
@@ -34,7 +34,7 @@ def ago(seconds: float) -> datetime:
 
 
 def completed(took: float, *, finished: float = 60.0, **fields: Any) -> VideoJob:
-    """A job that took so many seconds, and was completed some seconds ago."""
+    """A job that took `took` seconds and was completed `finished` seconds ago."""
     times = {"submitted_at": ago(finished + took), "finished_at": ago(finished)}
     return jobs.make("skipped", **times, **fields)
 
@@ -57,7 +57,7 @@ def test_a_job_of_each_state_is_counted_where_it_belongs() -> None:
 
     found = monitor.snapshot()
 
-    # One of those in processing is overdue.
+    # One of the processing jobs is overdue.
     assert found.now.statuses == {"pending": 1, "submitting": 1, "queued": 1, "processing": 2}
     assert (found.now.downloads, found.now.overdue) == (1, 1)
     assert found.attention == monitor.Attention(unconfirmed=1, expired=1, mirror_failed=1)

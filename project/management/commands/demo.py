@@ -1,4 +1,4 @@
-"""Videos from the wish to the file, with nothing but this process."""
+"""Generate videos, from the prompt to the stored file, in a single process."""
 
 import hashlib
 import logging
@@ -23,7 +23,7 @@ TIMEOUT = 50.0
 
 @dataclass(frozen=True)
 class Scene:
-    """A job of the demo: what is asked for, what the provider does, and how it must end."""
+    """A job of the demo, with the provider's behavior and the expected final statuses."""
 
     prompt: str
     note: str
@@ -32,14 +32,14 @@ class Scene:
 
 
 def _script(name: str, **kwargs: Any) -> Script:
-    """A task of some seconds, whose file is like no other."""
+    """A task of a few seconds with a unique file."""
     steps = ("queued", 1.5), ("processing", 4.0), "completed"
     return Script.timed(*steps, output=sample(name), **kwargs)
 
 
 SCENES = [
-    Scene("A kitten in the grass", "all goes well", _script("kitten")),
-    Scene("A train in the snow", "all goes well", _script("train", create="flat")),
+    Scene("A kitten in the grass", "no faults", _script("kitten")),
+    Scene("A train in the snow", "no faults", _script("train", create="flat")),
     Scene(
         "A lighthouse at night",
         "the provider has an outage",
@@ -47,17 +47,17 @@ SCENES = [
     ),
     Scene(
         "A paper boat in the rain",
-        "the first download breaks off",
+        "the first download is truncated",
         _script("boat", downloads=[Truncate(1000)]),
     ),
     Scene(
         "A robbery, step by step",
-        "the provider says no",
+        "the provider rejects the prompt",
         Script.timed(("queued", 2.0), "failed", error="The prompt violates the content policy."),
         ends=("failed", "none"),
     ),
 ]
-ADOPTED = Scene("", "adopted by its id at the provider", _script("adopted"))
+ADOPTED = Scene("", "tracked by its provider ID", _script("adopted"))
 
 
 class Command(JobCommand):
@@ -65,7 +65,7 @@ class Command(JobCommand):
     requires_system_checks: list[str] = []
 
     def handle(self, **options: Any) -> None:
-        # Celery and the app log what the table shows.
+        # The table shows the same as the log lines of Celery and the app.
         logging.disable(logging.WARNING)
         app.conf.update(broker_url="memory://localhost", broker_transport_options={})
         call_command("migrate", verbosity=0)
@@ -77,8 +77,8 @@ class Command(JobCommand):
                 "POLL_INTERVAL": 1.0,
             }
             self.stdout.write(
-                f"The provider is simulated at {provider.base_url}; nothing is paid.\n"
-                f"Jobs are checked every {conf.POLL_INTERVAL:g} s here, and every 30 s for real.\n"
+                f"The provider is simulated at {provider.base_url}; nothing is billed.\n"
+                f"Jobs are polled every {conf.POLL_INTERVAL:g} s here; the default is 30 s.\n"
             )
             jobs: dict[VideoJob, Scene] = {}
             try:
@@ -86,20 +86,20 @@ class Command(JobCommand):
                 in_time = watch(jobs, stream=self.stdout, timeout=TIMEOUT)
                 problems = self._report(provider, jobs)
             finally:
-                # Nobody could end them any more: their provider ends with this process.
+                # Jobs left over could never finish: their provider ends with this process.
                 ids = [job.pk for job in jobs]
                 VideoJob.objects.filter(pk__in=ids, due_at__isnull=False).delete()
         if not in_time:
-            raise CommandError(f"Not all jobs ended within {TIMEOUT:g} s.")
+            raise CommandError(f"Not all jobs finished within {TIMEOUT:g} s.")
         if problems:
-            raise CommandError(f"{problems} of {len(jobs)} jobs did not end as they should.")
+            raise CommandError(f"{problems} of {len(jobs)} jobs did not end as expected.")
         self.stdout.write(
-            f"All {len(jobs)} jobs ended as they should, each file with the provider's hash.\n"
-            "Next: ./dev serve shows them in the admin; the README has the lines to write."
+            f"All {len(jobs)} jobs ended as expected, and each file has the provider's hash.\n"
+            "Next: ./dev serve shows them in the admin; the README shows the code for your site."
         )
 
     def _start(self, provider: SimulatedProvider, jobs: dict[VideoJob, Scene]) -> None:
-        """Submit every scene into `jobs`, and adopt a task that exists at the provider already."""
+        """Submit all scenes, and track a task that the provider already has. Fills `jobs`."""
         for scene in SCENES:
             provider.expect(scene.prompt, scene.script)
             jobs[VideoJob.objects.submit(scene.prompt, duration=5, ratio="16:9")] = scene
@@ -110,7 +110,7 @@ class Command(JobCommand):
         self.stdout.write(f"  {task_id}: {ADOPTED.note}\n")
 
     def _report(self, provider: SimulatedProvider, jobs: dict[VideoJob, Scene]) -> int:
-        """Write a table of what became of the jobs; return how many ended wrongly."""
+        """Write a table of the results; return the number of jobs that ended unexpectedly."""
         line = "{:<25} {:<10} {:>6} {:>6}  {:<16}  {}".format
         self.stdout.write("\n" + line("JOB", "ENDED", "CHECKS", "BYTES", "SHA-256", "FILE"))
         problems = 0
@@ -136,7 +136,7 @@ class Command(JobCommand):
 
 
 def _problem(job: VideoJob, scene: Scene, provider: SimulatedProvider) -> str:
-    """What is not as it should be, or ""."""
+    """A description of the first unexpected result; "" if there is none."""
     ended = job.status, job.mirror_status
     if ended != scene.ends:
         return f"ended {ended}, expected {scene.ends}"
@@ -145,4 +145,6 @@ def _problem(job: VideoJob, scene: Scene, provider: SimulatedProvider) -> str:
     with job.output.open("rb") as file:
         stored = hashlib.file_digest(file.file, "sha256").hexdigest()
     served = provider.sha256(job.provider_task_id or "")
-    return "" if stored == job.output_sha256 == served else "the file is not what was served"
+    return (
+        "" if stored == job.output_sha256 == served else "the stored file differs from the original"
+    )

@@ -1,4 +1,4 @@
-"""The site, a worker and, without an API key, the simulated provider, in one terminal."""
+"""Run the site, a worker and, without an API key, the simulated provider in one process."""
 
 import contextlib
 import logging
@@ -19,7 +19,7 @@ from videojobs.testing import Script, SimulatedProvider
 from videojobs.testing.script import DIRECTIVES
 
 LOGIN = "dev"
-# They say of each step, each sweep and each request that it happened.
+# These log each step and each sweep.
 _CHATTY = ("celery.app.trace", "celery.worker.strategy", "celery.beat")
 
 
@@ -31,7 +31,7 @@ class Command(BaseCommand):
 
     def handle(self, *, port: int, **options: Any) -> None:
         if not settings.DEBUG:
-            raise CommandError("serve makes a login that anybody knows: set DJANGO_DEBUG=1.")
+            raise CommandError("serve creates a login with a known password: set DJANGO_DEBUG=1.")
         call_command("migrate", verbosity=0)
         self._make_login()
         for name in _CHATTY:
@@ -47,7 +47,7 @@ class Command(BaseCommand):
                 f"  Login     {LOGIN}, password {LOGIN}\n"
                 f"  Provider  {conf.BASE_URL}\n"
                 "  Submit    ./dev manage videojobs_submit 'A kitten in the grass' --duration 5\n"
-                "  Ctrl-C ends all of it.\n"
+                "  Press Ctrl-C to stop.\n"
             )
             call_command("runserver", address, use_reloader=False, stdout=self.stdout)
 
@@ -57,20 +57,20 @@ class Command(BaseCommand):
             users.create_superuser(LOGIN, password=LOGIN)
 
     def _simulator(self) -> SimulatedProvider:
-        """The simulated provider where the settings expect it, so that restarts find it again."""
+        """The simulated provider on a fixed port, so that jobs continue after a restart."""
         port: int = settings.SIMULATOR_PORT
         if not _is_free(port):
             raise CommandError(
-                f"Port {port} is taken, which the simulated provider needs: "
-                "set VIDEOJOBS_SIMULATOR_PORT to another one."
+                f"The simulated provider needs port {port}, which is in use. "
+                "Set VIDEOJOBS_SIMULATOR_PORT to a free port."
             )
         self.stdout.write(
-            "No VIDEOJOBS_API_KEY is set: the provider is simulated, nothing is paid, and jobs are "
-            f"checked every {conf.POLL_INTERVAL:g} s instead of every 30."
+            "VIDEOJOBS_API_KEY is not set: the provider is simulated, nothing is billed, and jobs "
+            f"are polled every {conf.POLL_INTERVAL:g} s instead of every 30 s."
         )
-        self.stdout.write(f"Words in a prompt steer it: {', '.join(DIRECTIVES)}.")
+        self.stdout.write(f"Words in a prompt control the simulation: {', '.join(DIRECTIVES)}.")
         provider = SimulatedProvider(api_key=conf.API_KEY, script=Script.from_prompt, port=port)
-        # What an earlier run left under way goes on, as at a provider that doesn't forget.
+        # Jobs of an earlier run continue, as they would with a real provider.
         for job in VideoJob.objects.filter(endpoint__startswith=conf.BASE_URL).exclude(
             Q(provider_task_id=None) | Q(mirror_status="stored")
         ):
@@ -84,8 +84,8 @@ def _is_free(port: int) -> bool:
 
 
 def _free_port(wanted: int) -> int:
-    """`wanted`, or the first free port after it."""
+    """`wanted`, or the first free port of the 49 after it."""
     for port in range(wanted, wanted + 50):
         if _is_free(port):
             return port
-    raise CommandError(f"No free port from {wanted} to {wanted + 49}: name another with --port.")
+    raise CommandError(f"No free port from {wanted} to {wanted + 49}. Choose one with --port.")

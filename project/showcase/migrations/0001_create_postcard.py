@@ -23,7 +23,10 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("title", models.CharField(max_length=80, verbose_name="title")),
-                ("text", models.TextField(max_length=1000, verbose_name="what the video shows")),
+                (
+                    "text",
+                    models.TextField(max_length=1000, verbose_name="description of the video"),
+                ),
                 (
                     "created_at",
                     models.DateTimeField(
