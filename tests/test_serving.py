@@ -92,7 +92,7 @@ def test_a_video_is_served_as_one(public: Nginx) -> None:
         ("jpg", "image/jpeg"),
     ],
 )
-def test_whatever_is_stored_has_its_type(
+def test_stored_files_have_their_type(
     public: Nginx, files: Path, extension: str, content_type: str
 ) -> None:
     (files / f"v.{extension}").write_bytes(b"x")
@@ -110,7 +110,7 @@ def test_every_answer_forbids_guessing_and_running(public: Nginx, name: str) -> 
 
 
 @pytest.mark.parametrize("name", ["evil.html", "evil.svg"])
-def test_what_is_no_video_is_nothing_that_a_browser_shows(public: Nginx, name: str) -> None:
+def test_other_files_are_not_shown_inline(public: Nginx, name: str) -> None:
     answer = get(f"{public.url}/media/videojobs/2026/05/{name}")
 
     assert answer.headers["Content-Type"] == "application/octet-stream"

@@ -65,14 +65,14 @@ def test_a_stored_video_is_there_without_a_script() -> None:
 
 
 @pytest.mark.parametrize("state", ["stored", "failed", "unconfirmed", "mirror-failed"])
-def test_what_is_finished_has_nothing_for_the_script(state: str) -> None:
+def test_a_finished_job_has_nothing_for_the_script(state: str) -> None:
     text = render(jobs.make(state))
 
     assert "data-url" not in text
     assert "<progress" not in text
 
 
-def test_what_is_under_way_says_where_and_how_often_to_ask() -> None:
+def test_an_active_job_has_the_url_and_interval_for_polling() -> None:
     job = jobs.make()
 
     text = render(job)
@@ -83,7 +83,7 @@ def test_what_is_under_way_says_where_and_how_often_to_ask() -> None:
     assert 'data-seconds-left="about {} s left"' in text
 
 
-def test_what_nobody_can_say_is_not_shown() -> None:
+def test_unknown_progress_is_not_shown() -> None:
     text = render(jobs.make("processing"))
 
     assert '<p data-part="left" hidden></p>' in text
@@ -97,7 +97,7 @@ def test_what_nobody_can_say_is_not_shown() -> None:
         *((100, "about 2 min left"), (290, "about 5 min left")),
     ],
 )
-def test_the_time_left_is_told_no_more_exactly_than_it_is_known(left: float, words: str) -> None:
+def test_the_time_left_is_rounded(left: float, words: str) -> None:
     length = 400.0
     long_ago = timezone.now() - timedelta(hours=1)
     for _ in range(5):

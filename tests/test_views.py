@@ -93,9 +93,7 @@ STATES = {
 
 
 @pytest.mark.parametrize("state", jobs.STATES)
-def test_each_state_has_a_phase_and_says_whether_it_is_the_last(
-    state: str, payload: Payload
-) -> None:
+def test_each_state_has_a_phase_and_may_be_final(state: str, payload: Payload) -> None:
     body = payload(jobs.make(state))
 
     assert (body["status"], body["phase"], body["finished"]) == STATES[state]
@@ -142,7 +140,7 @@ class Broken(Storage):
 
 
 @pytest.mark.parametrize("storage", [Storage(), Broken()])
-def test_a_storage_that_names_no_links_is_no_error(
+def test_a_storage_without_urls_is_no_error(
     storage: Storage, payload: Payload, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(VideoJob._meta.get_field("output"), "storage", storage)
@@ -152,7 +150,7 @@ def test_a_storage_that_names_no_links_is_no_error(
     assert (body["output_url"], body["progress"]) == (None, 1)
 
 
-def test_the_providers_reason_is_told_bounded_and_without_secrets(
+def test_the_providers_error_is_bounded_and_without_secrets(
     payload: Payload, settings: Settings
 ) -> None:
     link = f"https://cdn.example.com/v.mp4?{jobs.SECRET}"
@@ -218,7 +216,7 @@ def test_no_video_is_expected_before_the_next_check(payload: Payload, typical: N
     assert datetime.fromisoformat(body["expected_at"]) == due_at.replace(microsecond=0)
 
 
-def test_without_a_rule_nobody_sees_anything(
+def test_without_a_rule_all_jobs_are_hidden(
     client: Client, permit: Callable[[str | None], None]
 ) -> None:
     permit(None)
@@ -321,7 +319,7 @@ def test_a_poll_costs_one_query(client: Client, permit: Callable[[str | None], N
     assert len(second) == 1
 
 
-def test_a_poll_of_somebody_who_is_logged_in_costs_his_session_too(
+def test_a_poll_with_a_session_takes_the_queries_of_the_session_too(
     client: Client, permit: Callable[[str | None], None]
 ) -> None:
     permit(RULE)

@@ -72,7 +72,7 @@ def test_the_demo_works_twice_and_stores_what_it_says(
     assert Counter(path.suffix for path in kept) == {".mp4": 10, ".jpg": 10}
 
 
-def test_a_demo_that_nobody_reads_to_the_end_leaves_no_job_behind(
+def test_a_demo_whose_output_is_closed_leaves_no_job_behind(
     environment: dict[str, str],
 ) -> None:
     command = [sys.executable, "manage.py", "demo"]

@@ -73,7 +73,7 @@ def test_a_deadline_of_just_now_has_passed() -> None:
     assert monitor.snapshot().now.overdue == 1
 
 
-def test_what_is_due_and_claimed_by_nobody_is_late() -> None:
+def test_due_and_unclaimed_jobs_are_late() -> None:
     jobs.make(due_at=ago(1))
     jobs.make("due", due_at=ago(1))
     jobs.make(due_at=NOW)
@@ -182,7 +182,7 @@ def test_a_clock_that_is_ahead_breaks_nothing() -> None:
     assert monitor.snapshot(6).window.total("new") == 0
 
 
-def test_verdicts_are_counted_by_when_they_came() -> None:
+def test_final_statuses_are_counted_by_their_time() -> None:
     for state in ("skipped", "failed", "cancelled", "expired", "stopped"):
         jobs.make(state, finished_at=ago(60), created_at=ago(100_000))
 
@@ -205,7 +205,7 @@ def test_stored_and_given_up_downloads_are_counted_by_when_they_were() -> None:
     assert (window.total("stored"), window.total("mirror_failed")) == (1, 1)
 
 
-def test_half_and_nine_in_ten_of_the_completed_took_so_long() -> None:
+def test_the_median_and_p90_of_completed_jobs() -> None:
     for seconds in range(10, 1001, 10):
         completed(seconds)
     jobs.make("failed", submitted_at=ago(9000), finished_at=ago(60))
@@ -245,7 +245,7 @@ def test_the_provider_answered_when_a_check_last_went_well() -> None:
 
 
 @pytest.mark.parametrize("state", ["skipped", "failed", "cancelled"])
-def test_a_verdict_is_an_answer(state: str) -> None:
+def test_a_final_status_is_a_response(state: str) -> None:
     jobs.make(state, finished_at=ago(30))
 
     assert monitor.snapshot().provider.answered_at == ago(30)
@@ -289,7 +289,7 @@ def test_where_no_check_failed_there_is_no_reason() -> None:
     assert monitor.snapshot().provider.problem is None
 
 
-def test_a_hold_is_told() -> None:
+def test_a_hold_is_included() -> None:
     jobs.make_hold("rejected")
 
     assert [hold.kind for hold in monitor.snapshot().provider.holds] == ["rejected"]
@@ -339,7 +339,7 @@ def test_that_no_worker_runs_takes_no_query_more() -> None:
 
 
 @pytest.mark.parametrize("part", [0.1, 0.5, 0.9, 1.0])
-def test_a_percentile_is_right_to_a_twentieth(part: float) -> None:
+def test_a_percentile_is_precise_to_five_percent(part: float) -> None:
     lengths = [1.07**power for power in range(1, 150)]
     for seconds in lengths:
         completed(seconds, finished=0)

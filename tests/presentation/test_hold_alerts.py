@@ -21,7 +21,7 @@ pytestmark = pytest.mark.django_db
         ("failing", "has been returning errors since 11:51 (2 min): HTTP 502. New"),
     ],
 )
-def test_a_hold_is_told_with_its_reason_and_when_it_is_tried_again(
+def test_a_hold_is_shown_with_its_reason_and_next_attempt(
     kind: str, expected: str, time_machine: Any
 ) -> None:
     time_machine.move_to("2026-11-28T11:53:30Z", tick=False)
@@ -47,16 +47,14 @@ def test_a_hold_is_told_with_its_reason_and_when_it_is_tried_again(
         ("failing", "creates", "they are retried, and no job fails because of this."),
     ],
 )
-def test_a_hold_is_told_with_what_waits_and_what_to_do(
-    kind: str, scope: str, expected: str
-) -> None:
+def test_a_hold_is_shown_with_its_effect_and_remedy(kind: str, scope: str, expected: str) -> None:
     jobs.make_hold(kind)
     ProviderHold.objects.update(scope=scope)
 
     assert expected in alerts.hold_notice()
 
 
-def test_a_hold_of_another_day_is_told_with_its_date(time_machine: Any) -> None:
+def test_a_hold_of_another_day_is_shown_with_its_date(time_machine: Any) -> None:
     time_machine.move_to("2026-11-28T11:53:30Z", tick=False)
     jobs.make_hold("unreachable")
     ProviderHold.objects.update(since=jobs.from_now(-86400))
@@ -71,7 +69,7 @@ def test_a_reason_that_is_a_sentence_ends_with_one_full_stop() -> None:
     assert "(2 min): HTTP 401: The API key is not valid. All jobs" in alerts.hold_notice()
 
 
-def test_a_doubt_that_lets_nobody_wait_is_not_told() -> None:
+def test_a_suspect_that_delays_no_job_is_not_shown() -> None:
     jobs.make_hold("suspect")
 
     assert alerts.hold_notice() == ""

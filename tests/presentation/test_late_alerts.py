@@ -49,7 +49,7 @@ def signed_in(client: Client) -> Client:
     return client
 
 
-def test_late_jobs_of_which_one_is_very_late_are_told_with_what_to_start() -> None:
+def test_late_jobs_are_reported_with_the_processes_to_start() -> None:
     late(720)
     late(100)
     late(10)

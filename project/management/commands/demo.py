@@ -145,6 +145,4 @@ def _problem(job: VideoJob, scene: Scene, provider: SimulatedProvider) -> str:
     with job.output.open("rb") as file:
         stored = hashlib.file_digest(file.file, "sha256").hexdigest()
     served = provider.sha256(job.provider_task_id or "")
-    return (
-        "" if stored == job.output_sha256 == served else "the stored file differs from the original"
-    )
+    return "" if stored == job.output_sha256 == served else "the stored file was altered"
