@@ -222,7 +222,7 @@ def test_the_owner_can_seek(private: Nginx, cookie: Callable[[User], str]) -> No
     assert (answer.status_code, answer.content) == (206, SAMPLE[100:200])
 
 
-def test_somebody_else_does_not_get_it(private: Nginx, cookie: Callable[[User], str]) -> None:
+def test_another_user_does_not_get_it(private: Nginx, cookie: Callable[[User], str]) -> None:
     job = stored(metadata={"user": User.objects.create_user("owner").pk})
 
     answer = get(
@@ -239,7 +239,7 @@ def test_who_is_not_logged_in_is_asked_to(private: Nginx) -> None:
     assert answer.content == b""
 
 
-def test_nobody_gets_a_file_past_the_view(private: Nginx) -> None:
+def test_a_file_is_not_served_past_the_view(private: Nginx) -> None:
     assert get(f"{private.url}/media/{NAME}").status_code == 404
 
 

@@ -51,7 +51,7 @@ def test_from_the_link_to_the_end_of_a_video_in_three_clicks(browser: Browser, s
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_gallery_keeps_nobody_out(browser: Browser, site: str, scheme: str) -> None:
+def test_the_gallery_is_accessible(browser: Browser, site: str, scheme: str) -> None:
     with visiting(browser, site, scheme=scheme) as visit:
         visit.open("/")
 

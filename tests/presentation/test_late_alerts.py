@@ -92,7 +92,7 @@ def test_a_worker_that_is_at_a_step_or_was_just_now_is_one(seconds: float, alert
         ("rejected", 245, False),
         ("rejected", -100, False),
         ("rejected", -181, True),
-        ("unreachable", 245, True),  # of create calls alone
+        ("unreachable", 245, True),  # of create requests only
     ],
 )
 def test_a_hold_of_all_calls_explains_what_is_late_until_shortly_after_its_end(
