@@ -95,7 +95,7 @@ class NewProject:
 
 @pytest.fixture
 def provider() -> Iterator[SimulatedProvider]:
-    with SimulatedProvider("sim-5d1f08c7", Script(["processing", "completed"])) as provider:
+    with SimulatedProvider("sim-5d1f08c7", Script(["completed"])) as provider:
         yield provider
 
 
