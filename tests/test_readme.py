@@ -1,49 +1,149 @@
-"""What README.md and docs/ show is true: their code runs, and what they name exists."""
+"""README.md and docs/ are right: their code runs, their commands parse, their links lead somewhere.
+
+`tests/acceptance/test_readme_in_a_new_project.py` follows the README in a new project, and
+`tests/test_serving.py` runs the code of docs/serving.md.
+"""
 
 import os
 import re
+import shlex
 import subprocess
 import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from celery.app.defaults import DEFAULTS as CELERY_DEFAULTS
+from celery.bin.celery import celery
 from django.contrib.auth.models import AnonymousUser, User
-from django.core.management import get_commands
+from django.core.checks import Error
+from django.core.management import get_commands, load_command_class
 from django.db import connection
+from django.db.utils import ConnectionHandler
+from django.http import HttpRequest, HttpResponse
 from django.template import Context, Template
 from django.test import RequestFactory
+from django.utils.module_loading import import_string
 from kombu import Queue
 from pytest_django import Settings
 
+from project import settings as site_settings
 from tests.support.servers import Redis
-from videojobs import signals, tasks
+from videojobs import checks, signals, tasks
 from videojobs.conf import DEFAULTS
 from videojobs.models import VideoJob
 from videojobs.queue import TASKS
+from videojobs.schedule import Policy
 from videojobs.testing import SimulatedProvider, crashes
+from videojobs.testing.script import DIRECTIVES
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
-HTML = re.findall(r"```html\n(.*?)```", README, flags=re.DOTALL)
-BLOCKS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+DOCS = ROOT / "docs"
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "benchmarks/README.md")),
+    *sorted(DOCS.glob("*.md")),
+]
+_FENCED = re.compile(r"^```(\w*)\n(.*?)^```", flags=re.DOTALL | re.MULTILINE)
 
 
-def block(beginning: str) -> dict[str, Any]:
-    """The names that the README's block with this text in it defines."""
-    (code,) = [code for code in BLOCKS if beginning in code]
-    names: dict[str, Any] = {"os": os, "Queue": Queue}
-    exec(compile(code, "README.md", "exec"), names)
+@dataclass(frozen=True)
+class Block:
+    """A block of code on a page."""
+
+    page: str
+    language: str
+    code: str
+
+    @property
+    def first_line(self) -> str:
+        return self.code.splitlines()[0]
+
+
+BLOCKS = [
+    Block(page.relative_to(ROOT).as_posix(), language, code)
+    for page in PAGES
+    for language, code in _FENCED.findall(page.read_text())
+]
+#: The blocks that a test here runs: page and first line.
+RUN: set[tuple[str, str]] = set()
+
+
+def block(page: str, first_line: str) -> Block:
+    RUN.add((page, first_line))
+    (found,) = [b for b in BLOCKS if b.page == page and b.first_line.startswith(first_line)]
+    return found
+
+
+def run(code: Block, **names: Any) -> dict[str, Any]:
+    """The names that a block defines, where `names` are defined before it."""
+    exec(compile(code.code, code.page, "exec"), names)
     return names
 
 
+SETTINGS = block("README.md", "# mysite/settings.py")
+CELERY_APP = block("README.md", "# mysite/celery.py")
+PACKAGE = block("README.md", "# mysite/__init__.py")
+VIEW = block("README.md", "# mysite/views.py")
+SHORT_PAGE = block("README.md", "{% load videojobs %}{% video_job_script %}")
+SUBMIT = block("docs/install.md", "from videojobs.models import VideoJob")
+RECEIVERS = block("docs/install.md", "# mysite/receivers.py")
+URLS = block("docs/install.md", "# mysite/urls.py")
+RULE = block("docs/install.md", "# mysite/rules.py")
+PAGE = block("docs/install.md", "{% load videojobs %}")
+SIMULATED = block("docs/install.md", "# mysite/settings.py, at the end")
+LONG_PAGE = block("docs/pages.md", "{% load videojobs static %}")
+MODELS = block("docs/settings.md", "VIDEOJOBS = {")
+PLUGIN = block("docs/testing.md", "# conftest.py")
+ORDERS = block("docs/testing.md", "# test_orders.py")
+PUBLISHING = block("docs/testing.md", "# test_publishing.py")
+SCRIPTS = block("docs/testing.md", "# test_scripts.py")
+CRASHES = block("docs/testing.md", "# test_crashes.py")
+#: Several blocks of this page are for the same file.
+DEPLOYED = [b for b in BLOCKS if b.page == "docs/deploy.md" and b.language == "python"]
+
+
+def deployed(name: str, **names: Any) -> Any:
+    """A setting as docs/deploy.md assigns it."""
+    (code,) = [code for code in DEPLOYED if re.search(rf"^{name}\b", code.code, re.MULTILINE)]
+    return run(code, **names)[name]
+
+
+def test_every_block_of_code_is_run() -> None:
+    elsewhere = {"docs/deploy.md", "docs/serving.md"}  # the tests of deployed(), test_serving.py
+    shown = [b for b in BLOCKS if b.language in {"python", "html"} and b.page not in elsewhere]
+
+    for code in shown:
+        assert any(code.page == p and code.first_line.startswith(line) for p, line in RUN), code
+    names = {name for code in DEPLOYED for name in re.findall(r"^([A-Z_]+)\b", code.code, re.M)}
+    assert names == {*CELERY_SETTINGS, "CELERY_BROKER_TRANSPORT_OPTIONS", "DATABASES", "LOGGING"}
+
+
+def test_every_other_block_has_a_known_language() -> None:
+    known = {"", "python", "html", "sh", "nginx", "json"}  # "": a drawing or a value
+
+    assert {code.language for code in BLOCKS} <= known
+
+
+# The README.
+
+
+def test_the_readme_is_short() -> None:
+    lines = (ROOT / "README.md").read_text().splitlines()
+
+    assert len(lines) <= 130
+    assert max(map(len, lines)) <= 120
+
+
 def test_the_settings_name_the_queues_and_the_task_that_exist(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("VIDEOJOBS_API_KEY", "key")
 
-    names = block("# settings.py")
+    names = run(SETTINGS, INSTALLED_APPS=[], BASE_DIR=tmp_path)
 
     queues = {queue.name for queue in names["CELERY_TASK_QUEUES"]}
     entries = names["CELERY_BEAT_SCHEDULE"].values()
@@ -52,40 +152,62 @@ def test_the_settings_name_the_queues_and_the_task_that_exist(
     assert {entry["task"] for entry in entries} == {tasks.sweep.name}
 
 
-@pytest.mark.django_db
-def test_the_view_submits_a_job() -> None:
-    view = block("order_video")["order_video"]
-    request = RequestFactory().post("/", {"prompt": "A kitten in the grass"})
+def visitor(prompt: str) -> HttpRequest:
+    request = RequestFactory().post("/", {"prompt": prompt})
+    request.user = User(pk=1)
+    return request
 
-    answer = view(request, 42)
+
+@pytest.fixture
+def order_video() -> Callable[[HttpRequest, int], HttpResponse]:
+    view: Callable[[HttpRequest, int], HttpResponse] = run(VIEW)["order_video"]
+    return view
+
+
+@pytest.mark.django_db
+def test_the_view_submits_a_job(order_video: Callable[..., HttpResponse]) -> None:
+    answer = order_video(visitor("A kitten in the grass"), 42)
 
     assert answer.status_code == 200
     assert VideoJob.objects.get().key == "order-42"
 
 
 @pytest.mark.django_db
-def test_the_view_pays_once_for_a_double_click() -> None:
-    view = block("order_video")["order_video"]
-    request = RequestFactory().post("/", {"prompt": "A kitten in the grass"})
-
-    view(request, 42)
-    view(request, 42)
+def test_the_view_pays_once_for_a_double_click(order_video: Callable[..., HttpResponse]) -> None:
+    order_video(visitor("A kitten in the grass"), 42)
+    order_video(visitor("A kitten in the grass"), 42)
 
     assert VideoJob.objects.count() == 1
 
 
 @pytest.mark.django_db
-def test_the_view_says_what_is_wrong_with_a_request() -> None:
-    view = block("order_video")["order_video"]
+def test_the_view_explains_an_invalid_request(order_video: Callable[..., HttpResponse]) -> None:
+    assert order_video(visitor(""), 42).status_code == 400
 
-    answer = view(RequestFactory().post("/", {"prompt": ""}), 42)
 
-    assert answer.status_code == 400
+@pytest.mark.django_db
+def test_the_view_lets_nobody_in_without_a_login(order_video: Callable[..., HttpResponse]) -> None:
+    request = visitor("A kitten in the grass")
+    request.user = AnonymousUser()
+
+    assert order_video(request, 42).status_code == 302
+    assert not VideoJob.objects.exists()
+
+
+# docs/install.md
+
+
+@pytest.mark.django_db
+def test_the_example_submits_and_tracks(capsys: pytest.CaptureFixture[str]) -> None:
+    names = run(SUBMIT)
+
+    assert names["job"].params == {"ratio": "16:9"}
+    assert capsys.readouterr().out == "pending none proj_1234567890\n"
 
 
 @pytest.mark.django_db
 def test_the_receivers_take_what_the_signals_send(capsys: pytest.CaptureFixture[str]) -> None:
-    names = block("@receiver(output_stored)")
+    names = run(RECEIVERS)
     try:
         signals.job_failed.send(sender=VideoJob, job=VideoJob(key="order-42", error="no"))
     finally:
@@ -95,11 +217,179 @@ def test_the_receivers_take_what_the_signals_send(capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out == "order-42 failed: no\n"
 
 
+def test_the_rule_shows_a_job_to_its_owner_only() -> None:
+    may_see = run(RULE)["may_see"]
+    request = RequestFactory().get("/")
+
+    def seen_by(visitor: Any, **metadata: Any) -> Any:
+        request.user = visitor
+        return may_see(request, VideoJob(metadata=metadata))
+
+    assert seen_by(User(pk=1), user=1) is True
+    assert seen_by(User(pk=2), user=1) is False
+    assert seen_by(AnonymousUser()) is False
+    assert seen_by(AnonymousUser(), user=None) is False
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("page", [SHORT_PAGE, PAGE, LONG_PAGE], ids=lambda code: code.page)
+def test_the_page_shows_a_job_and_asks_at_the_url_that_was_included(
+    page: Block, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    urls = ModuleType("readme_urls")
+    vars(urls).update(run(URLS))
+    monkeypatch.setitem(sys.modules, "readme_urls", urls)
+    settings.ROOT_URLCONF = "readme_urls"
+    job = VideoJob.objects.submit("A kitten", duration=5)
+
+    text = Template(page.code).render(Context({"job": job}))
+
+    assert f'data-url="/jobs/{job.pk}/status/"' in text
+    assert "job.js" in text
+
+
+def test_the_settings_of_the_simulated_provider_are_its_defaults() -> None:
+    chosen = run(SIMULATED, VIDEOJOBS={})["VIDEOJOBS"]
+
+    defaults = vars(parsed("videojobs_simulator", []))
+    assert set(chosen) <= set(DEFAULTS)
+    assert f"http://{defaults['host']}:{defaults['port']}/" in chosen["BASE_URL"]
+    assert chosen["BASE_URL"].endswith(SimulatedProvider(port=1).base_url.partition(":1/")[2])
+    assert chosen["API_KEY"] == defaults["api_key"]
+
+
+def test_every_word_that_steers_the_simulated_provider_is_in_the_table() -> None:
+    words = re.findall(r"^\| `(#\w+)` \|", (DOCS / "install.md").read_text(), flags=re.MULTILINE)
+
+    assert words == list(DIRECTIVES)
+
+
+def test_every_signal_is_in_the_table() -> None:
+    page = (DOCS / "install.md").read_text()
+    sent = {name for name, value in vars(signals).items() if isinstance(value, signals.Signal)}
+
+    assert all(f"| `{name}` |" in page for name in sent)
+    assert sent == set(re.findall(r"^\| `([a-z]+_[a-z]+)` \|", page, flags=re.MULTILINE))
+
+
+def test_every_extra_is_in_the_table() -> None:
+    page = (DOCS / "install.md").read_text().partition("| extra |")[2].partition("\n\n")[0]
+
+    assert set(re.findall(r"^\| `(\w+)` \|", page, flags=re.MULTILINE)) == extras()
+
+
+# docs/settings.md
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    table = (DOCS / "settings.md").read_text()
+    documented = dict(re.findall(r"^\| `([A-Z_]+)` \| (.*?) \|", table, flags=re.MULTILINE))
+
+    assert set(documented) == set(DEFAULTS)
+    numbers = {k: v for k, v in DEFAULTS.items() if isinstance(v, (int, float)) and v < 1e9}
+    assert {name: float(documented[name]) for name in numbers} == numbers
+
+
+def test_the_example_of_models_passes_the_checks(settings: Settings) -> None:
+    settings.VIDEOJOBS = run(MODELS)["VIDEOJOBS"]
+
+    assert not [found for found in checks.check_settings() if isinstance(found, Error)]
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
+def test_every_setting_that_a_page_names_exists(page: Path) -> None:
+    named = re.findall(r"VIDEOJOBS\[\"(\w+)\"\]", page.read_text())
+
+    assert set(named) <= set(DEFAULTS)
+
+
+# docs/deploy.md
+
+#: The settings of Celery that the page recommends, beside those of one broker.
+CELERY_SETTINGS = [
+    "CELERY_BEAT_SCHEDULE",
+    "CELERY_BROKER_CHANNEL_ERROR_RETRY",
+    "CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP",
+    "CELERY_WORKER_ENABLE_SOFT_SHUTDOWN_ON_IDLE",
+    "CELERY_WORKER_PREFETCH_MULTIPLIER",
+    "CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT",
+]
+
+
+@pytest.mark.parametrize("name", CELERY_SETTINGS)
+def test_a_recommended_setting_exists_and_is_the_sites_own(name: str) -> None:
+    assert name.removeprefix("CELERY_").lower() in CELERY_DEFAULTS
+    if name != "CELERY_BEAT_SCHEDULE":
+        assert deployed(name) == getattr(site_settings, name)
+
+
+def test_the_schedule_names_tasks_that_exist() -> None:
+    schedule = deployed("CELERY_BEAT_SCHEDULE")
+
+    assert {entry["task"] for entry in schedule.values()} == {tasks.sweep.name, tasks.purge.name}
+    assert schedule.keys() == site_settings.CELERY_BEAT_SCHEDULE.keys()
+    assert {entry["options"]["queue"] for entry in schedule.values()} == {"videojobs"}
+
+
+def test_the_visibility_timeout_is_long_enough() -> None:
+    options = deployed("CELERY_BROKER_TRANSPORT_OPTIONS")
+
+    assert options["visibility_timeout"] >= 1.5 * Policy.current().longest_countdown
+
+
+def test_the_options_for_sqlite_are_used(tmp_path: Path) -> None:
+    database = {"ENGINE": "django.db.backends.sqlite3", "NAME": str(tmp_path / "db.sqlite3")}
+    databases = deployed("DATABASES", DATABASES={"default": database})
+    opened = ConnectionHandler(databases)["default"]
+
+    with opened.cursor() as cursor:
+        cursor.execute("PRAGMA journal_mode")
+        assert cursor.fetchone() == ("wal",)
+    opened.close()
+
+
+def test_the_logging_is_the_sites_own() -> None:
+    shown = deployed("LOGGING")
+
+    for part in ("version", "disable_existing_loggers", "formatters", "handlers"):
+        assert shown[part] == site_settings.LOGGING[part]
+    import_string(shown["formatters"]["redacted"]["()"])
+
+
+def test_every_variable_of_the_site_is_in_the_table() -> None:
+    source = (ROOT / "project" / "settings.py").read_text()
+    read = set(re.findall(r'(?:env\.\w+|_from_environment)\(\s*"(\w+)"', source))
+    documented = re.findall(r"^\| `([A-Z_<>]+)` \|", (DOCS / "deploy.md").read_text(), re.MULTILINE)
+
+    assert read | {"VIDEOJOBS_<NAME>", "VIDEOJOBS_API_KEY"} == set(documented)
+
+
+# docs/testing.md
+
+
+def test_the_plugin_can_be_imported() -> None:
+    for name in run(PLUGIN)["pytest_plugins"]:
+        import_string(f"{name}.simulated_provider")
+
+
 @pytest.mark.django_db(transaction=True)
 def test_the_example_of_a_test_passes(simulated_provider: SimulatedProvider) -> None:
-    names = block("pytest_plugins")
+    run(ORDERS)["test_a_video_is_ordered_once"](simulated_provider, None)
 
-    names["test_a_video_is_ordered_once"](simulated_provider, None)
+
+@pytest.mark.django_db(transaction=True)
+def test_the_example_of_a_whole_job_passes(
+    simulated_provider: SimulatedProvider, settings: Settings, tmp_path: Path
+) -> None:
+    example = run(PUBLISHING)["test_a_video_is_stored"]
+
+    example(simulated_provider, None, settings, tmp_path)
+
+
+def test_the_examples_of_scripts_are_valid() -> None:
+    names = run(SCRIPTS)
+
+    assert names["by_the_clock"].until == (2.0, 5.0)
 
 
 @pytest.mark.timeout(300)
@@ -114,11 +404,11 @@ def test_the_example_of_a_crash_matrix_passes(
     few = ["submit: call sent, id not recorded", "mirror: signals sent, not ticked off"]
     monkeypatch.setattr(crashes, "POINTS", {name: crashes.POINTS[name] for name in few})
     (tmp_path / "mysite.py").write_text("from project.celery import app as app")
-    impatient = ["POLL_INTERVAL", "READ_TIMEOUT", "LEASE_MARGIN", "SWEEP_GRACE", "SWEEP_INTERVAL"]
-    impatient.append("RECEIVER_TIMEOUT")
-    names = block("from videojobs.testing import Supervisor")
+    short = ["POLL_INTERVAL", "READ_TIMEOUT", "LEASE_MARGIN", "SWEEP_GRACE", "SWEEP_INTERVAL"]
+    short.append("RECEIVER_TIMEOUT")
+    names = run(CRASHES)
     environment = {
-        **{f"VIDEOJOBS_{name}": "1" for name in impatient},
+        **{f"VIDEOJOBS_{name}": "1" for name in short},
         "VIDEOJOBS_BASE_URL": simulated_provider.base_url,
         "VIDEOJOBS_API_KEY": simulated_provider.api_key,
         "VIDEOJOBS_ALLOWED_PRIVATE_NETWORKS": "127.0.0.0/8",
@@ -133,77 +423,101 @@ def test_the_example_of_a_crash_matrix_passes(
     names["test_no_job_is_lost_with_a_worker"](simulated_provider, environment, tmp_path, None)
 
 
-def test_the_rule_shows_a_job_to_its_owner_only() -> None:
-    may_see = block("def may_see")["may_see"]
-    request = RequestFactory().get("/")
-
-    def seen_by(visitor: Any, **metadata: Any) -> Any:
-        request.user = visitor
-        return may_see(request, VideoJob(metadata=metadata))
-
-    assert seen_by(User(pk=1), user=1) is True
-    assert seen_by(User(pk=2), user=1) is False
-    assert seen_by(AnonymousUser()) is False
-    assert seen_by(AnonymousUser(), user=None) is False
+# Commands.
 
 
-@pytest.mark.django_db
-def test_the_page_shows_a_job_and_asks_at_the_url_that_was_included(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    [code] = [code for code in BLOCKS if "# urls.py" in code]
-    urls = ModuleType("readme_urls")
-    exec(compile(code.replace("..., ", ""), "README.md", "exec"), vars(urls))
-    monkeypatch.setitem(sys.modules, "readme_urls", urls)
-    settings.ROOT_URLCONF = "readme_urls"
-    [page] = [html for html in HTML if "video_job" in html]
-    job = VideoJob.objects.submit("A kitten", duration=5)
-
-    text = Template(page).render(Context({"job": job}))
-
-    assert f'data-url="/jobs/{job.pk}/status/"' in text
-    assert "job.js" in text
+def extras() -> set[str]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return set(project["optional-dependencies"])
 
 
-def test_every_signal_is_in_the_table() -> None:
-    sent = {name for name, value in vars(signals).items() if isinstance(value, signals.Signal)}
+def parsed(command: str, arguments: list[str]) -> Any:
+    """The arguments of a management command; `CommandError` where they are wrong."""
+    loaded = load_command_class(get_commands()[command], command)
+    return loaded.create_parser("manage.py", command).parse_args(arguments)
 
-    assert sent == set(re.findall(r"^\| `(\w+)` \|", README, flags=re.MULTILINE)) & sent
-    assert all(f"| `{name}` |" in README for name in sent)
+
+def shell_commands() -> Iterator[tuple[str, list[str]]]:
+    """Each command line of each `sh` block, and its page."""
+    for code in BLOCKS:
+        if code.language == "sh":
+            for line in re.split(r"\n|&&", code.code):
+                if words := shlex.split(line, comments="$" not in line):
+                    yield code.page, words
 
 
-def test_every_command_is_in_the_table() -> None:
+def dev_commands() -> set[str]:
+    listed = subprocess.run([ROOT / "dev"], capture_output=True, text=True, check=True).stdout
+    return set(re.findall(r"^  (\w+) ", listed, flags=re.MULTILINE))
+
+
+def check_command(words: list[str], dev: set[str]) -> None:
+    match words:
+        case ["./dev", name, *_]:
+            assert name in dev
+        case ["python", "manage.py", name, *arguments]:
+            parsed(name, arguments)
+        case ["celery", "-A", _, name, *arguments]:
+            options = {option for p in celery.commands[name].params for option in p.opts}
+            assert {word for word in arguments if word.startswith("-")} <= options
+        case ["pip", "install", "--require-hashes", "-r", file]:
+            assert (ROOT / file).is_file()
+        case ["pip", "install", package]:
+            named = re.fullmatch(r"\./videojobs\[([\w,]+)\]", package)
+            assert named is not None
+            assert set(named[1].split(",")) <= extras()
+        case ["export", *variables]:
+            known = (DOCS / "deploy.md").read_text()
+            assert all(f"| `{variable.partition('=')[0]}` |" in known for variable in variables)
+        case _:
+            assert words in (["python3", "-m", "venv", ".venv"], [".", ".venv/bin/activate"])
+
+
+def test_every_command_line_is_valid() -> None:
+    dev = dev_commands()
+    for page, words in shell_commands():
+        if page == "docs/monitoring.md":  # a script, whose commands are checked by name
+            continue
+        try:
+            check_command(words, dev)
+        except Exception as error:
+            raise AssertionError(f"{page}: {shlex.join(words)}: {error}") from error
+
+
+def test_every_command_is_in_the_table_and_has_an_example() -> None:
+    page = (DOCS / "commands.md").read_text()
     commands = {name for name, app in get_commands().items() if app == "videojobs"}
 
-    assert commands == set(re.findall(r"^\| `(videojobs_\w+)", README, flags=re.MULTILINE))
+    assert commands == set(re.findall(r"^\| \[?`(videojobs_\w+)", page, flags=re.MULTILINE))
+    assert commands == set(re.findall(r"^python manage.py (videojobs_\w+)", page, re.MULTILINE))
 
 
-def test_every_setting_is_documented_with_its_default() -> None:
-    table = (ROOT / "docs" / "settings.md").read_text()
-    documented = dict(re.findall(r"^\| `([A-Z_]+)` \| (.*?) \|", table, flags=re.MULTILINE))
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_that_a_page_names_exists(page: Path) -> None:
+    named = set(re.findall(r"\bvideojobs_[a-z]\w+", page.read_text()))
 
-    assert set(documented) == set(DEFAULTS)
-    numbers = {k: v for k, v in DEFAULTS.items() if isinstance(v, (int, float)) and v < 1e9}
-    assert {name: float(documented[name]) for name in numbers} == numbers
+    assert named <= {name for name in get_commands() if name.startswith("videojobs_")}
 
 
 def test_every_dev_command_exists() -> None:
-    listed = subprocess.run([ROOT / "dev"], capture_output=True, text=True, check=True).stdout
+    for page in PAGES:
+        named = set(re.findall(r"\./dev (\w+)", page.read_text()))
+        assert named <= dev_commands() | {"alone"}, page
 
-    for command in set(re.findall(r"\./dev (\w+)", README)):
-        assert re.search(rf"^  {command} ", listed, flags=re.MULTILINE), command
+
+def test_the_readme_tests_by_dev_test() -> None:
+    assert ("README.md", ["./dev", "test"]) in list(shell_commands())
 
 
-PAGES = [
-    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "benchmarks/README.md")),
-    *sorted((ROOT / "docs").glob("*.md")),
-]
+# Links.
 
 
 def targets(page: Path) -> list[str]:
-    """What a page links to or shows, of this repository."""
-    text = re.sub(r"```.*?```|`[^`\n]+`", "", page.read_text(), flags=re.DOTALL)
+    """The files of this repository that a page links to or shows."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    text = re.sub(r"`[^`\n]+`", "", text)
     found = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'(?:src|srcset)="([^"]+)"', text)
+    found += re.findall(r"^\[\w+\]: (\S+)$", text, flags=re.MULTILINE)
     return [target for target in found if "://" not in target]
 
 
@@ -214,7 +528,7 @@ def anchors(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_what_a_page_links_to_or_shows_is_there(page: Path) -> None:
+def test_the_targets_of_a_pages_links_and_pictures_exist(page: Path) -> None:
     lost = []
     for target in targets(page):
         path, _hash, anchor = target.partition("#")
@@ -223,3 +537,9 @@ def test_what_a_page_links_to_or_shows_is_there(page: Path) -> None:
             lost.append(target)
 
     assert lost == []
+
+
+def test_the_index_links_every_page() -> None:
+    linked = {target.partition("#")[0] for target in targets(DOCS / "README.md")}
+
+    assert {page.name for page in DOCS.glob("*.md")} - {"README.md"} <= linked
