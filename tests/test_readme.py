@@ -28,7 +28,6 @@ from django.http import HttpRequest, HttpResponse
 from django.template import Context, Template
 from django.test import RequestFactory
 from django.utils.module_loading import import_string
-from kombu import Queue
 from pytest_django import Settings
 
 from project import settings as site_settings
@@ -186,7 +185,7 @@ def test_the_view_explains_an_invalid_request(order_video: Callable[..., HttpRes
 
 
 @pytest.mark.django_db
-def test_the_view_lets_nobody_in_without_a_login(order_video: Callable[..., HttpResponse]) -> None:
+def test_the_view_requires_a_login(order_video: Callable[..., HttpResponse]) -> None:
     request = visitor("A kitten in the grass")
     request.user = AnonymousUser()
 
@@ -337,6 +336,7 @@ def test_the_visibility_timeout_is_long_enough() -> None:
     assert options["visibility_timeout"] >= 1.5 * Policy.current().longest_countdown
 
 
+@pytest.mark.django_db
 def test_the_options_for_sqlite_are_used(tmp_path: Path) -> None:
     database = {"ENGINE": "django.db.backends.sqlite3", "NAME": str(tmp_path / "db.sqlite3")}
     databases = deployed("DATABASES", DATABASES={"default": database})
