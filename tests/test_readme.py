@@ -372,12 +372,12 @@ def test_the_plugin_can_be_imported() -> None:
         import_string(f"{name}.simulated_provider")
 
 
-@pytest.mark.django_db(transaction=True)
+@pytest.mark.django_db
 def test_the_example_of_a_test_passes(simulated_provider: SimulatedProvider) -> None:
     run(ORDERS)["test_a_video_is_ordered_once"](simulated_provider, None)
 
 
-@pytest.mark.django_db(transaction=True)
+@pytest.mark.django_db
 def test_the_example_of_a_whole_job_passes(
     simulated_provider: SimulatedProvider, settings: Settings, tmp_path: Path
 ) -> None:
