@@ -1,4 +1,4 @@
-"""The admin: every job with its history, and what an operator can do about it."""
+"""The admin: every job with its history, and the actions an operator can take."""
 
 from typing import Any
 
@@ -28,9 +28,9 @@ from .monitor import views as monitor
 
 @admin.register(VideoJob)
 class VideoJobAdmin(admin.ModelAdmin):
-    """Nothing is edited or deleted here; the promises of a job are kept by its steps.
+    """A read-only admin: only steps and actions change a job.
 
-    What an operator may do is in `actions`; a new job comes by `add_form`.
+    Actions are in `actions`, the form that creates jobs is in `add_form`.
     """
 
     class Media:
@@ -49,9 +49,9 @@ class VideoJobAdmin(admin.ModelAdmin):
     search_fields = ["provider_task_id", "key", "prompt"]
     search_help_text = format_lazy(
         _(
-            "Job id, provider's id or key, or the beginning of one (of a job id, 8 characters); "
-            "else words of the prompt (in quotes: only of it). Prompts are searched in the newest "
-            "{count} jobs of the selection; choose a date to look further back."
+            "Search by job ID, provider ID or key (a prefix is enough; 8 characters of a job ID), "
+            "or by words of the prompt (quote a phrase). Only the newest {count} jobs of the "
+            "selection are searched by prompt; filter by date to search older ones."
         ),
         count=f"{search.NEWEST:,}",
     )
@@ -96,7 +96,6 @@ class VideoJobAdmin(admin.ModelAdmin):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        """By an identifier, or by words of the prompt; see `search`."""
         return search.found(queryset, search_term, among=self.get_queryset(request)), False
 
     def changelist_view(
@@ -105,7 +104,7 @@ class VideoJobAdmin(admin.ModelAdmin):
         actions.refuse_unpermitted(request)
         context = {
             **html.notice_context(),
-            # Asked for by the template: the list may lead to another page.
+            # A callable: a list that redirects to another page runs no query for it.
             "late_notice": alerts.late_notice,
             **(extra_context or {}),
         }

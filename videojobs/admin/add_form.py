@@ -1,6 +1,6 @@
-"""The form that submits a job: it asks for what `submit` of the record takes, which alone writes.
+"""The form that submits a job, with the arguments of `VideoJob.objects.submit` as its fields.
 
-The provider's rules are said at their fields; what is typed stays there as long as it is wrong.
+Violations of the provider's rules are shown as errors of the fields.
 """
 
 import secrets
@@ -37,7 +37,7 @@ def _ratios() -> Iterable[tuple[str, Any]]:
 
 
 class UrlsField(forms.CharField):
-    """URLs, one a line; None without one."""
+    """URLs, one per line; cleans to a list, or None if empty."""
 
     widget = AdminTextareaWidget(attrs={"rows": 3, "spellcheck": "false"})
 
@@ -53,9 +53,9 @@ def _url(label: Any) -> forms.CharField:
 
 
 class AddForm(forms.Form):
-    """A request for a video. What is required, and what is allowed, `validation` says alone."""
+    """A request for a video. No field is required here: `providers.validation` has the rules."""
 
-    # Sent twice, it is one job: whoever clicks twice pays once.
+    # Makes a double click one job, billed once.
     token = forms.CharField(widget=forms.HiddenInput, max_length=64)
     model = forms.ChoiceField(label=_("Model"), choices=_models, required=False)
     prompt = forms.CharField(
@@ -83,17 +83,19 @@ class AddForm(forms.Form):
         label=_("Key"),
         required=False,
         widget=AdminTextInputWidget,
-        help_text=_("Your own, such as order-42: a second request with it is not sent. Optional."),
+        help_text=_(
+            "Optional. Your own ID, such as order-42: a request with a used key is not sent."
+        ),
     )
 
     def clean_prompt(self) -> str:
-        # Browsers send a line's end as two characters, and the provider may count them.
+        # Browsers submit line breaks as CRLF, and the provider may count both characters.
         prompt: str = self.cleaned_data["prompt"]
         return prompt.replace("\r\n", "\n")
 
     def clean(self) -> None:
         if self.errors:
-            return  # what could not be read at all
+            return  # Fields that failed their own validation have no cleaned value.
         request = self._request()
         try:
             validation.check_caller_values(request["key"], None)
@@ -104,7 +106,7 @@ class AddForm(forms.Form):
             self._explain(error)
 
     def submit(self, actor: str) -> VideoJob | None:
-        """Submit what was asked for; None with errors at the form, such as of a limit."""
+        """Submit the request. On an error, such as a quota, add it to the form and return None."""
         try:
             return VideoJob.objects.submit(**self._request(), **self._params(), actor=actor)
         except ValidationError as error:
@@ -112,7 +114,7 @@ class AddForm(forms.Form):
             return None
 
     def idempotency_key(self) -> str:
-        """The caller's own key, or the one that makes this very form one order."""
+        """The user's key, or one derived from the token, so that a form is one order."""
         return self.cleaned_data["key"] or f"form-{self.cleaned_data['token']}"
 
     def _request(self) -> dict[str, Any]:
@@ -128,7 +130,7 @@ class AddForm(forms.Form):
         return params
 
     def _explain(self, error: ValidationError) -> None:
-        """Put errors at their fields; what has none here is an error of the form."""
+        """Add errors to their fields; errors of fields that the form lacks are non-field errors."""
         ours = dict(zip(conf.FRAME_FIELDS, _FRAMES))
         for name, errors in _by_field(error).items():
             field = ours.get(name, name)
@@ -147,15 +149,14 @@ FIELDSETS: Any = [
         {
             "fields": [*_FRAMES, *_REFERENCES],
             "classes": ["collapse"],
-            "description": _("URLs that the provider can open. Of references, one a line."),
+            "description": _("URLs that the provider can open. Enter one reference per line."),
         },
     ),
-    (_("Afterwards"), {"fields": ["mirror", "key"]}),
+    (_("Storage and key"), {"fields": ["mirror", "key"]}),
 ]
 
 
 def add_view(model_admin: Any, request: HttpRequest) -> HttpResponse:
-    """Show the form; submit what it asks for, once, and lead to the job."""
     if not model_admin.has_add_permission(request):
         raise PermissionDenied
     if request.method == "POST":
@@ -163,11 +164,11 @@ def add_view(model_admin: Any, request: HttpRequest) -> HttpResponse:
         if form.is_valid():
             known = VideoJob.objects.filter(key=form.idempotency_key()).exists()
             if job := form.submit(definitions.actor(request)):
-                told = _told(form, known=known)
-                return _lead_to(model_admin, request, job, told, warn=known)
+                text = _message(form, known=known)
+                return _lead_to(model_admin, request, job, text, warn=known)
     else:
         form = AddForm(initial={"token": secrets.token_hex(16)})
-    # Django's own helpers ask no more of a form than its fields and errors.
+    # Django's helpers use only the fields and errors of a ModelForm, which this form has, too.
     shown = helpers.AdminForm(cast(Any, form), FIELDSETS, {}, model_admin=model_admin)
     context = {
         **model_admin.admin_site.each_context(request),
@@ -188,12 +189,12 @@ def add_view(model_admin: Any, request: HttpRequest) -> HttpResponse:
     return response
 
 
-def _told(form: AddForm, *, known: bool) -> Any:
+def _message(form: AddForm, *, known: bool) -> Any:
     if not known:
         return _("Submitted as job {}.")
     if form.cleaned_data["key"]:
-        return _("Nothing was sent: the key belongs to job {} already.")
-    return _("This form was sent already, as job {}. For another one, open the form anew.")
+        return _("Nothing was sent: job {} already uses this key.")
+    return _("This form was already submitted as job {}. Open a new form for another video.")
 
 
 def _name(model_admin: Any, request: HttpRequest, job: VideoJob) -> Any:
@@ -202,10 +203,10 @@ def _name(model_admin: Any, request: HttpRequest, job: VideoJob) -> Any:
 
 
 def _lead_to(
-    model_admin: Any, request: HttpRequest, job: VideoJob, told: Any, *, warn: bool
+    model_admin: Any, request: HttpRequest, job: VideoJob, text: Any, *, warn: bool
 ) -> HttpResponse:
     level = messages.WARNING if warn else messages.SUCCESS
-    messages.add_message(request, level, format_html(str(told), _name(model_admin, request, job)))
+    messages.add_message(request, level, format_html(str(text), _name(model_admin, request, job)))
     if model_admin.has_view_permission(request, job):
         return HttpResponseRedirect(links.url(model_admin, request, "change", job.pk))
     return HttpResponseRedirect(reverse("admin:index", current_app=model_admin.admin_site.name))

@@ -1,7 +1,7 @@
-"""What people see of a job, as HTML: escaped, bounded in its effect, without secrets.
+"""Parts of a job as HTML, escaped and without secrets.
 
-Text from outside enters by `format_html` alone. Styles are classes, so that a strict
-Content-Security-Policy holds.
+External text is only inserted by `format_html`. Styles are classes, not inline, so that a strict
+Content-Security-Policy works.
 """
 
 import json
@@ -23,7 +23,7 @@ from ..presentation.humanize import PATTERNS, Moment, Parts
 from ..sanitize import clean, redact
 from ..states import MirrorStatus, Status
 
-# Tone and sign: the sign says without colour what the tone says with it.
+# Tone and sign: the sign carries the meaning of the tone without its color.
 _WAITS, _RUNS, _GOOD = ("waits", "○"), ("runs", "▸"), ("good", "✓")
 _BAD, _PERSON, _QUIET = ("bad", "✕"), ("person", "!"), ("quiet", "–")
 
@@ -49,12 +49,12 @@ _MIRROR_TONES: Mapping[str, tuple[str, str]] = {
 _LABELS = dict(Status.choices)
 _MIRROR_LABELS = dict(MirrorStatus.choices)
 
-# Characters that turn the direction of the text after them.
+# Characters that change the direction of the text after them.
 _DIRECTIONS = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def status_badge(job: VideoJob) -> SafeString:
-    """The provider's status, and that the job is overdue if it is."""
+    """The status, with a second badge if the job is overdue."""
     badge = _badge(job.status, _LABELS, _TONES)
     if not job.is_overdue:
         return badge
@@ -62,12 +62,11 @@ def status_badge(job: VideoJob) -> SafeString:
 
 
 def mirror_badge(job: VideoJob) -> SafeString:
-    """The download's status."""
     return _badge(job.mirror_status, _MIRROR_LABELS, _MIRROR_TONES)
 
 
 def mirrored(job: VideoJob) -> SafeString:
-    """The download's status, and what it brought."""
+    """The mirror badge; for a stored video also its picture and duration."""
     found = (picture(job), seconds(job.output_duration))
     words = ", ".join(filter(None, found)) if job.mirror_status == MirrorStatus.STORED else ""
     if not words:
@@ -76,7 +75,7 @@ def mirrored(job: VideoJob) -> SafeString:
 
 
 def change(event: JobEvent) -> SafeString | str:
-    """What an event changed: from which badge to which."""
+    """The change that an event records, as badges: "old → new"."""
     if event.kind == JobEvent.Kind.DOWNLOAD:
         return gettext("download failed")
     if event.kind in (JobEvent.Kind.NOTE, JobEvent.Kind.REGENERATED):
@@ -91,7 +90,7 @@ def change(event: JobEvent) -> SafeString | str:
 
 
 def moment(when: Moment) -> SafeString:
-    """A moment in words, with the exact time in its title; a page may count down to it."""
+    """A moment in words, with the exact time as its title; countdown.js updates it."""
     pattern = format_html(' data-videojobs-countdown="{}"', when.pattern) if when.pattern else ""
     return format_html(
         '<time class="videojobs-moment" datetime="{}" title="{}"{}>{}</time>',
@@ -103,19 +102,19 @@ def moment(when: Moment) -> SafeString:
 
 
 def text(parts: Parts) -> SafeString:
-    """A text without secrets, in which each moment is one."""
+    """Parts as redacted text, with moments as `<time>` elements."""
     return format_html_join(
         "", "{}", ((moment(part) if isinstance(part, Moment) else redact(part),) for part in parts)
     )
 
 
 def hold_notice(now: datetime) -> SafeString:
-    """The holds of the provider, with their ends counting down; "" without one."""
-    return format_html_join(" ", "{}", ((text(told),) for told in alerts.hold_notices(now)))
+    """The provider's holds, with countdowns to their ends; "" without holds."""
+    return format_html_join(" ", "{}", ((text(notice),) for notice in alerts.hold_notices(now)))
 
 
 def notice_context() -> dict[str, Any]:
-    """For each page: the holds of the provider, and what its times count down by."""
+    """The context of each page: the provider's holds, and the clock and texts of countdowns."""
     now = timezone.now()
     return {
         "hold_notice": hold_notice(now),
@@ -131,37 +130,35 @@ def exact(when: datetime) -> SafeString:
 
 
 def times(known: Iterable[tuple[object, datetime]]) -> SafeString:
-    """Times with their labels."""
     rows = ((label, exact(when)) for label, when in known)
     items = format_html_join("", "<div><dt>{}</dt><dd>{}</dd></div>", rows)
     return format_html('<dl class="videojobs-times">{}</dl>', items)
 
 
 def picture(job: VideoJob) -> str:
-    """What the stored video shows, such as "320 × 180, h264"; "" where nobody has looked."""
+    """Size and codec, such as "320 × 180, h264"; "" for a video that was not probed."""
     sides = (job.output_width, job.output_height)
     size = f"{sides[0]} × {sides[1]}" if all(sides) else ""
     return ", ".join(filter(None, (size, clean(job.output_codec))))
 
 
 def seconds(length: float | None) -> str:
-    """A video's length; "" for one that is not known."""
+    """A video's duration, such as "5.04 s"; "" if it is unknown."""
     return "" if length is None else f"{localize(round(length, 2))} s"
 
 
 def size(number: int) -> str:
-    """A number of bytes, for people and to the byte."""
+    """A number of bytes, rounded and exact: "1.2 MB (1,234,567 bytes)"."""
     exactly = gettext("%(size)s bytes") % {"size": localize(number)}
     return f"{filesizeformat(number)} ({exactly})"
 
 
 def code(text: str) -> SafeString:
-    """An identifier or a hash."""
     return format_html('<code class="videojobs-code">{}</code>', text)
 
 
 def box(text: str, label: object) -> SafeString:
-    """Text of any length: it scrolls, also by keyboard, and turns no text around it."""
+    """Redacted text in a box that scrolls, also by keyboard, and isolates text direction."""
     return format_html(
         '<pre class="videojobs-box" dir="auto" tabindex="0" role="region" aria-label="{}">{}</pre>',
         label,
@@ -170,7 +167,7 @@ def box(text: str, label: object) -> SafeString:
 
 
 def json_box(value: Any, label: object) -> SafeString:
-    """JSON to be read. A direction mark is shown as JSON would escape it."""
+    """Redacted, indented JSON, with direction marks escaped."""
     text = json.dumps(_redacted(value), indent=2, ensure_ascii=False, default=str)
     return box(_DIRECTIONS.sub(lambda mark: f"\\u{ord(mark[0]):04x}", text), label)
 
@@ -191,7 +188,7 @@ def _pill(label: object, tone: str, sign: str) -> SafeString:
 
 
 def _redacted(value: Any) -> Any:
-    """The value without keys and signed queries; reference images have signed URLs, too."""
+    """Redact nested strings, too: reference images have signed URLs."""
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, list):

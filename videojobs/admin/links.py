@@ -12,12 +12,12 @@ from django.utils.translation import gettext
 
 from ..models import VideoJob
 
-#: The most jobs that are linked one by one.
+#: The most jobs that a message links.
 _MOST_LINKS = 20
 
 
 def url(model_admin: Any, request: HttpRequest, name: str, *args: Any) -> str:
-    """A page of the job admin, that leads back to the list as it was filtered."""
+    """The URL of a page of the job admin, with the filters of the list preserved."""
     site = model_admin.admin_site.name
     plain = reverse(f"admin:videojobs_videojob_{name}", args=args, current_app=site)
     context = {
@@ -28,14 +28,14 @@ def url(model_admin: Any, request: HttpRequest, name: str, *args: Any) -> str:
 
 
 def link(model_admin: Any, job: VideoJob) -> SafeString:
-    """A job's id that leads to its page."""
+    """A link to a job's page, with the job's ID as its text."""
     name = "admin:videojobs_videojob_change"
     target = reverse(name, args=[job.pk], current_app=model_admin.admin_site.name)
     return format_html('<a href="{}">{}</a>', target, job.pk)
 
 
 def links(model_admin: Any, jobs: Sequence[VideoJob]) -> SafeString:
-    """Some jobs' ids, that lead to their pages, and how many more there are."""
+    """Links to the first jobs, and the number of the remaining ones."""
     shown = format_html_join(", ", "{}", ((link(model_admin, job),) for job in jobs[:_MOST_LINKS]))
     if (more := len(jobs) - _MOST_LINKS) <= 0:
         return shown

@@ -27,7 +27,7 @@ class VideoJob(models.Model):
         _("mirror"), max_length=8, choices=MirrorStatus, default=MirrorStatus.NONE
     )
     provider_task_id = models.CharField(
-        _("provider's id"), max_length=255, null=True, blank=True, unique=True
+        _("provider ID"), max_length=255, null=True, blank=True, unique=True
     )
     key = models.CharField(
         max_length=255, null=True, blank=True, unique=True, help_text=_("The caller's own.")
@@ -44,7 +44,7 @@ class VideoJob(models.Model):
     # The job whose request this one repeats, because a person wanted it.
     regenerated_from = models.ForeignKey(
         "self",
-        verbose_name=_("generated again from"),
+        verbose_name=_("regenerated from"),
         on_delete=models.SET_NULL,
         null=True,
         blank=True,
@@ -100,12 +100,12 @@ class VideoJob(models.Model):
         verbose_name_plural = _("video jobs")
         ordering = ["-created_at"]
         permissions = [
-            ("check_videojob", "Can have a job checked now"),
+            ("check_videojob", "Can check a job now"),
             ("stop_videojob", "Can stop tracking a job"),
-            ("resume_videojob", "Can take up a job again"),
+            ("resume_videojob", "Can resume tracking a job"),
             ("resolve_videojob", "Can resolve an unconfirmed submission"),
-            ("mirror_videojob", "Can mirror an output again"),
-            ("regenerate_videojob", "Can generate a job again, which is billed"),
+            ("mirror_videojob", "Can download an output again"),
+            ("regenerate_videojob", "Can regenerate a job (billed)"),
         ]
         indexes = [
             # → the sweep: due() and stuck(). Only unfinished jobs are in it.

@@ -1,4 +1,4 @@
-"""The page that asks before something is done to many jobs, or is billed; and its answer."""
+"""The confirmation page of actions on many jobs and of billed actions, and its POST view."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -20,7 +20,7 @@ from . import definitions, feedback
 from .definitions import Action
 from .feedback import MOST
 
-#: How many of the jobs are shown.
+#: The number of jobs that the page lists.
 _SHOWN = 20
 
 
@@ -35,7 +35,7 @@ def ask(
     left: str = "",
     of_page: bool = False,
 ) -> HttpResponse:
-    """Show what would be done to which jobs. The answer is about them as they are now."""
+    """Show the confirmation page. It applies to the jobs in their current state only."""
     request.current_app = model_admin.admin_site.name
     count = {"count": len(jobs)}
     context = {
@@ -60,24 +60,24 @@ def ask(
 
 
 def _shown(action: Action, jobs: Sequence[VideoJob]) -> Iterator[str]:
-    """Each job as it is; for an order also the latest job that repeats it already, if any."""
+    """`pk:turn:repeat` of each job; `repeat` is the latest job regenerated from it, or empty."""
     repeats = manual.latest_repeats(jobs) if action.is_order else {}
     for job in jobs:
         yield f"{job.pk}:{job.turn}:{repeats.get(job.pk, '')}"
 
 
 def _row(model_admin: Any, job: Any) -> tuple[Any, ...]:
-    # The list has read no more than the beginning of a prompt.
+    # The list defers the prompt and annotates its beginning.
     start = getattr(job, "prompt_start", None)
     excerpt = clean((job.prompt if start is None else start)[: EXCERPT * 6], EXCERPT)
     return links.link(model_admin, job), html.status_badge(job), excerpt
 
 
 def answer(model_admin: Any, request: HttpRequest, action: Action) -> HttpResponse:
-    """Do what was confirmed, to each job that is still as it was shown."""
+    """Run the confirmed action on each job that has not changed since the page was shown."""
     if not action.is_permitted(request) or not model_admin.has_view_permission(request):
         raise PermissionDenied
-    if not action.label:  # It is only on the page of a job, which says what it takes.
+    if not action.label:  # The action is only on the job page.
         raise Http404
     seen = request.POST.getlist("job")[:MOST]
     done: list[Any] = []
@@ -100,8 +100,8 @@ def answer(model_admin: Any, request: HttpRequest, action: Action) -> HttpRespon
     new = [job for job in done if isinstance(job, VideoJob)]
     if done or not refused:
         skipped = 0 if refused else len(seen) - len(done)
-        told = links.links(model_admin, new) if new else ""
-        feedback.tell(request, action, len(done), skipped=skipped, new=told)
+        created = links.links(model_admin, new) if new else ""
+        feedback.tell(request, action, len(done), skipped=skipped, new=created)
     if refused:
         messages.error(request, _in_short(refused))
     return HttpResponseRedirect(_after(model_admin, request, seen, new))
@@ -110,10 +110,10 @@ def answer(model_admin: Any, request: HttpRequest, action: Action) -> HttpRespon
 def _as_shown(
     model_admin: Any, request: HttpRequest, seen: Sequence[str]
 ) -> Iterator[tuple[VideoJob, str]]:
-    """The jobs that nobody has changed since they were shown, and their latest repeats then.
+    """The jobs that have not changed since they were shown, each with its latest repeat then.
 
-    One at a time, as long as they are. One that was resolved, and is unconfirmed again, is about
-    another request than was meant.
+    Jobs are matched by `turn`, not by status: a job that was resolved and became unconfirmed
+    again belongs to another request than the one shown.
     """
     for text in seen:
         pk, _colon, rest = text.partition(":")
@@ -129,7 +129,7 @@ def _as_shown(
 
 
 def _is_latest(job: VideoJob, repeat: str, *, key: str) -> bool:
-    """Whether no other order repeats the job since it was shown; this very one may, sent twice."""
+    """Whether no other order regenerated the job since it was shown. Resending this one is fine."""
     latest = str(manual.latest_repeats([job]).get(job.pk, ""))
     return latest == repeat or VideoJob.objects.filter(key=key).exists()
 
@@ -148,7 +148,7 @@ def _in_short(refused: Sequence[str]) -> str:
 def _after(
     model_admin: Any, request: HttpRequest, seen: Sequence[str], new: Sequence[VideoJob]
 ) -> str:
-    """Back to where the question came from; or to the one job that is new."""
+    """The URL to redirect to: the list, the job page, or the page of the one new job."""
     if not request.POST.get("of_page") or len(seen) != 1:
         return links.url(model_admin, request, "changelist")
     try:

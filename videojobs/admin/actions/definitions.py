@@ -1,6 +1,7 @@
-"""What an operator may do to jobs: the table that the job page, the list and the URLs are made of.
+"""The table of operator actions, from which the job page, the list and the URLs are built.
 
-`conditions` has what is possible, and `operations` does it; here are the permissions and the words.
+`conditions` defines when an action is possible, `operations` runs it; this module adds
+permissions and texts.
 """
 
 from collections import Counter
@@ -22,12 +23,12 @@ from ...states import Status
 
 @dataclass(frozen=True)
 class Action:
-    """Something that a person may do to a job; its name is that of the operation."""
+    """An operator action on a job, named after its operation."""
 
     name: str
     permission: str
     operation: Callable[..., Any]
-    #: Which jobs it applies to: as a condition, and of one that is read.
+    #: The jobs it applies to: as a query, and as a check of a loaded job.
     condition: Callable[[], Q]
     applies: Callable[[VideoJob], bool]
 
@@ -35,54 +36,50 @@ class Action:
     button: Any
     explanation: Callable[[VideoJob], Any]
     refused: Any
-    #: Why it has to wait, of a job that it would apply to later.
+    #: Why a job that the action applies to later has to wait.
     waits: Callable[[VideoJob], str] = lambda job: ""
     success: Any = ""
-    #: Fields of its form that the operation takes.
+    #: Form fields passed to the operation.
     takes: tuple[str, ...] = ()
-    #: Whether what it says has to be opened before there is a button.
+    #: Whether the button is inside a collapsed section.
     folded: bool = False
-    #: What is answered where the box beside the button has to be ticked and is not.
+    #: The error if the required acknowledgement box is not ticked.
     acknowledged: Any = ""
-    #: Whether it asks on a page of its own also where one job is meant, and takes a key from there.
+    #: Whether one job needs a confirmation page, too, which supplies an idempotency key.
     is_order: bool = False
 
-    # On the list; those without `label` are not on it.
+    # On the list; actions without `label` are not on it.
     label: Any = ""
     done: Any = ""
     skipped: Any = ""
-    #: What a selection takes first; where it still applies afterwards, what was done comes last.
+    #: Which jobs come first. Where the action still applies afterwards, processed jobs come last.
     order: tuple[Any, ...] = ("created_at", "pk")
-    #: The jobs of a selection that are left out although it applies to them.
+    #: Excludes jobs of a selection although the action applies to them.
     excludes: Callable[[], Any] | None = None
-    #: What is said before a selection is done, and the words of the button; without, nobody asks.
+    #: The text and the button of the confirmation page; without `warns`, there is no such page.
     warns: Callable[[Iterable[VideoJob]], list[str]] | None = None
     confirms: Any = ""
 
     def is_permitted(self, request: HttpRequest) -> bool:
-        """Whether whoever asks may do it."""
         return bool(request.user.has_perm(f"videojobs.{self.permission}"))
 
     def is_acknowledged(self, request: HttpRequest) -> bool:
-        """Whether the box is ticked, where there is one. Not every browser insists on it."""
+        """Whether the required box is ticked. Not every browser enforces `required`."""
         return not self.acknowledged or bool(request.POST.get("acknowledged"))
 
     def refusal(self, job: VideoJob) -> Any:
-        """Why it is not done to a job that it doesn't apply to."""
         return self.waits(job) or self.refused
 
     def selects(self) -> Q:
-        """The jobs of a selection that it is done to."""
         return self.condition() & self.excludes() if self.excludes else self.condition()
 
 
 def actor(request: HttpRequest) -> str:
-    """Who asks, for the history of a job."""
+    """The name of the user for the job history, cut to the length of the column."""
     return str(request.user.get_username())[: JobEvent._meta.get_field("actor").max_length]
 
 
 def permitted(request: HttpRequest) -> frozenset[str]:
-    """The names of the actions that the user may start."""
     return frozenset(action.name for action in ACTIONS.values() if action.is_permitted(request))
 
 
@@ -91,54 +88,53 @@ def _not_repeated() -> Any:
 
 
 def _warns_of_ordering(jobs: Iterable[VideoJob]) -> list[str]:
-    """What is billed; and of how many it was already, since an order may have gone out unseen."""
-    told = [
-        str(_("Each request is sent once more: the provider generates a new video, and bills it.")),
-        str(_("What an old job has stays as it is.")),
+    """Mentions earlier regenerations: an operator may not know of another one's order."""
+    lines = [
+        str(_("Each request is sent again. The provider generates and bills a new video.")),
+        str(_("Existing jobs and their videos don't change.")),
     ]
     if count := len(manual.latest_repeats(jobs)):
         again = ngettext(
-            "%(count)d request was generated again already: this is one more order.",
-            "%(count)d requests were generated again already: this is one more order of each.",
+            "%(count)d request was regenerated before. Confirming orders it once more.",
+            "%(count)d requests were regenerated before. Confirming orders each of them once more.",
             count,
         )
-        told.append(again % {"count": count})
-    return told
+        lines.append(again % {"count": count})
+    return lines
 
 
-def _says_of_stopping(job: VideoJob) -> Any:
+def _explain_stopping(job: VideoJob) -> Any:
     if job.status == Status.PENDING:
-        return _("Nothing was sent yet, and nothing will be sent or billed.")
+        return _("Nothing was sent yet. Nothing will be sent or billed.")
     return _(
-        "It is not asked for any more. That is no refund: the provider may still finish, and bill."
+        "Polling stops. This is not a refund: the provider may still finish the video and bill you."
     )
 
 
 def _warns_of_stopping(jobs: Iterable[VideoJob]) -> list[str]:
-    """What becomes of how many."""
     count = Counter(job.status == Status.PENDING for job in jobs)
-    told = []
+    lines = []
     if count[False]:
-        told.append(
+        lines.append(
             ngettext(
-                "%(count)d job is not asked for any more. That is no refund: the provider may "
-                "still finish it, and bill.",
-                "%(count)d jobs are not asked for any more. That is no refund: the provider may "
-                "still finish them, and bill.",
+                "Polling stops for %(count)d job. This is not a refund: the provider may still "
+                "finish the video and bill you.",
+                "Polling stops for %(count)d jobs. This is not a refund: the provider may still "
+                "finish the videos and bill you.",
                 count[False],
             )
             % {"count": count[False]}
         )
     if count[True]:
-        told.append(
+        lines.append(
             ngettext(
-                "%(count)d job was not sent yet, and will not be sent or billed.",
-                "%(count)d jobs were not sent yet, and will not be sent or billed.",
+                "%(count)d job was not sent yet and will not be sent or billed.",
+                "%(count)d jobs were not sent yet and will not be sent or billed.",
                 count[True],
             )
             % {"count": count[True]}
         )
-    return told
+    return lines
 
 
 _TABLE = [
@@ -148,10 +144,10 @@ _TABLE = [
         operations.attach,
         lambda: conditions.UNCONFIRMED,
         conditions.is_unconfirmed,
-        button=_("Attach this id and track it"),
-        explanation=lambda job: _("The provider has it. Its id there:"),
-        success=_("Resolved: the job goes on."),
-        refused=_("The job is not unconfirmed any more."),
+        button=_("Attach this ID and track the job"),
+        explanation=lambda job: _("The provider has the job. Provider ID:"),
+        success=_("Resolved. The job continues."),
+        refused=_("The job is no longer unconfirmed."),
         takes=("task_id",),
     ),
     Action(
@@ -160,10 +156,10 @@ _TABLE = [
         operations.not_created,
         lambda: conditions.UNCONFIRMED,
         conditions.is_unconfirmed,
-        button=_("Send it again, which is billed"),
-        explanation=lambda job: _("I have looked: the provider does not have it."),
-        success=_("Resolved: the job goes on."),
-        refused=_("The job is not unconfirmed any more."),
+        button=_("Send again (billed)"),
+        explanation=lambda job: _("I checked with the provider: the job was not created."),
+        success=_("Resolved. The job continues."),
+        refused=_("The job is no longer unconfirmed."),
         acknowledged=_(
             "Nothing was sent. Tick the box to confirm that you checked with the provider."
         ),
@@ -175,21 +171,21 @@ _TABLE = [
         conditions.checkable,
         conditions.can_be_checked,
         button=_("Check now"),
-        explanation=lambda job: _("The next step comes as soon as the provider's interval allows."),
-        success=_("The next step was brought forward."),
-        refused=_("Nothing to bring forward: no step waits, it is due anyway, or is under way."),
+        explanation=lambda job: _("Run the next step as soon as the poll interval allows."),
+        success=_("The next step runs as soon as possible."),
+        refused=_("Nothing to check: the next step is due already or running, or there is none."),
         waits=descriptions.waiting,
-        label=_("Check now: bring the next step forward"),
+        label=_("Check now"),
         done=ngettext_lazy(
-            "The next step of %(count)d job was brought forward",
-            "The next steps of %(count)d jobs were brought forward",
+            "%(count)d job will be checked as soon as possible",
+            "%(count)d jobs will be checked as soon as possible",
             "count",
         ),
         skipped=ngettext_lazy(
-            "%(count)d job skipped: no step waits, it is due anyway, is under way, or waits for "
-            "the provider",
-            "%(count)d jobs skipped: no step waits, it is due anyway, is under way, or waits for "
-            "the provider",
+            "%(count)d job skipped: it has no next step, or the step is due already, running or "
+            "waiting for the provider",
+            "%(count)d jobs skipped: they have no next step, or the step is due already, running "
+            "or waiting for the provider",
             "count",
         ),
         order=("due_at", "pk"),
@@ -200,17 +196,17 @@ _TABLE = [
         operations.resume,
         lambda: conditions.CAN_BE_RESUMED,
         conditions.can_be_resumed,
-        button=_("Take it up again"),
-        explanation=lambda job: _("The provider is asked what became of it. Nothing is paid."),
-        success=_("The job is tracked again."),
-        refused=_("Only a job can be taken up that expired or was stopped, with an id."),
-        label=_("Take up again: ask the provider what became of them"),
+        button=_("Resume tracking"),
+        explanation=lambda job: _("Ask the provider for the result. Not billed."),
+        success=_("Tracking resumed."),
+        refused=_("Only expired or stopped jobs with a provider ID can be resumed."),
+        label=_("Resume tracking"),
         done=ngettext_lazy(
-            "%(count)d job is tracked again", "%(count)d jobs are tracked again", "count"
+            "Tracking resumed for %(count)d job", "Tracking resumed for %(count)d jobs", "count"
         ),
         skipped=ngettext_lazy(
-            "%(count)d job skipped: it is neither expired nor stopped, or has no provider's id",
-            "%(count)d jobs skipped: neither expired nor stopped, or without a provider's id",
+            "%(count)d job skipped: it is neither expired nor stopped, or has no provider ID",
+            "%(count)d jobs skipped: they are neither expired nor stopped, or have no provider ID",
             "count",
         ),
         order=("finished_at", "pk"),
@@ -221,20 +217,20 @@ _TABLE = [
         operations.remirror,
         lambda: conditions.CAN_BE_REMIRRORED,
         conditions.can_be_remirrored,
-        button=_("Fetch the video again"),
+        button=_("Download again"),
         explanation=lambda job: _(
-            "A worker downloads what the provider has generated already, and replaces the stored "
-            "file if there is one. Nothing is generated again, and nothing is paid."
+            "A worker downloads the generated video again and replaces the stored file, if any. "
+            "Nothing is generated or billed."
         ),
-        success=_("The download is due: a worker fetches the video."),
-        refused=_("There is no output to fetch, or its download is due already."),
-        label=_("Fetch the videos again: nothing is generated"),
+        success=_("The download is queued."),
+        refused=_("There is no video to download, or its download is queued already."),
+        label=_("Download again"),
         done=ngettext_lazy(
-            "%(count)d output is fetched again", "%(count)d outputs are fetched again", "count"
+            "%(count)d download is queued", "%(count)d downloads are queued", "count"
         ),
         skipped=ngettext_lazy(
-            "%(count)d job skipped: it has no output, or its download is due already",
-            "%(count)d jobs skipped: they have no output, or its download is due already",
+            "%(count)d job skipped: it has no video, or its download is queued already",
+            "%(count)d jobs skipped: they have no video, or its download is queued already",
             "count",
         ),
         order=(F("mirrored_at").asc(nulls_first=True), "pk"),
@@ -245,31 +241,31 @@ _TABLE = [
         operations.regenerate,
         lambda: conditions.CAN_BE_REGENERATED,
         conditions.can_be_regenerated,
-        button=_("Generate it again…"),
+        button=_("Regenerate…"),
         explanation=lambda job: _(
-            "The same request as a new job, which is billed: you are asked first."
+            "Send the same request as a new job. This is billed; you confirm it on the next page."
         ),
-        refused=_("The job is not finished, or its request is not known."),
+        refused=_("Only finished jobs whose request is known can be regenerated."),
         is_order=True,
-        label=_("Generate again, which is billed"),
+        label=_("Regenerate (billed)"),
         done=ngettext_lazy(
-            "%(count)d request is sent as a new job, which is billed",
-            "%(count)d requests are sent as new jobs, which is billed",
+            "%(count)d request is sent as a new job (billed)",
+            "%(count)d requests are sent as new jobs (billed)",
             "count",
         ),
         skipped=ngettext_lazy(
-            "%(count)d job skipped: it is not finished, its request is not known, or it was "
-            "generated again already",
-            "%(count)d jobs skipped: not finished, of an unknown request, or generated again "
-            "already",
+            "%(count)d job skipped: it is not finished, its request is unknown, or it was "
+            "regenerated already",
+            "%(count)d jobs skipped: they are not finished, their requests are unknown, or they "
+            "were regenerated already",
             "count",
         ),
         order=("finished_at", "pk"),
         excludes=_not_repeated,
         warns=_warns_of_ordering,
         confirms=ngettext_lazy(
-            "Generate again, which is billed: %(count)d request",
-            "Generate again, which is billed: %(count)d requests",
+            "Regenerate %(count)d video (billed)",
+            "Regenerate %(count)d videos (billed)",
             "count",
         ),
     ),
@@ -280,15 +276,15 @@ _TABLE = [
         lambda: conditions.CAN_BE_STOPPED,
         conditions.can_be_stopped,
         button=_("Stop this job"),
-        explanation=_says_of_stopping,
+        explanation=_explain_stopping,
         success=_("The job is stopped."),
-        refused=_("The job can not be stopped: it is finished, or its create call is under way."),
+        refused=_("The job can't be stopped: it is finished, or its create request is being sent."),
         folded=True,
-        label=_("Stop: ask for them no more"),
+        label=_("Stop"),
         done=ngettext_lazy("%(count)d job is stopped", "%(count)d jobs are stopped", "count"),
         skipped=ngettext_lazy(
-            "%(count)d job skipped: it is finished, or its create call is under way",
-            "%(count)d jobs skipped: they are finished, or their create call is under way",
+            "%(count)d job skipped: it is finished, or its create request is being sent",
+            "%(count)d jobs skipped: they are finished, or their create request is being sent",
             "count",
         ),
         warns=_warns_of_stopping,

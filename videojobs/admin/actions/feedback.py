@@ -1,4 +1,4 @@
-"""What a person is told of what he did, and where he finds himself afterwards."""
+"""The messages that operators see after an action."""
 
 from django.contrib import messages
 from django.http import HttpRequest
@@ -8,7 +8,7 @@ from django.utils.translation import gettext
 
 from .definitions import Action
 
-#: The most jobs that one click does something to: each is a transition, and the browser waits.
+#: The most jobs per run of an action: each job is a transition, and the browser waits.
 MOST = 500
 
 
@@ -21,21 +21,25 @@ def tell(
     left: str = "",
     new: SafeString | str = "",
 ) -> None:
-    """Say what became of a selection; `left` is about those that one click could not take."""
-    told = action.done % {"count": done}
+    """Add the result of an action as a message; `left` is about the jobs above `MOST`."""
+    text = action.done % {"count": done}
     if skipped:
-        told = f"{told}, {action.skipped % {'count': skipped}}"
-    told = format_html("{}: {}.", told, new) if new else f"{told}."
+        text = f"{text}, {action.skipped % {'count': skipped}}"
+    text = format_html("{}: {}.", text, new) if new else f"{text}."
     if left:
-        told = format_html("{} {}", told, left)
-    messages.add_message(request, messages.SUCCESS if done else messages.WARNING, told)
+        text = format_html("{} {}", text, left)
+    messages.add_message(request, messages.SUCCESS if done else messages.WARNING, text)
 
 
 def told_of_more(left: int, *, at_least: bool = False) -> str:
-    """That one click takes so many at most."""
+    """The message about jobs above `MOST`; `at_least` if `left` is a lower bound."""
     more = (
-        gettext("%(most)d are the most at a time: do it again for more than %(count)d more.")
+        gettext(
+            "At most %(most)d jobs per run. Repeat the action for the remaining %(count)d or more."
+        )
         if at_least
-        else gettext("%(most)d are the most at a time: do it again for %(count)d more.")
+        else gettext(
+            "At most %(most)d jobs per run. Repeat the action for the remaining %(count)d."
+        )
     )
     return more % {"most": MOST, "count": left}

@@ -1,4 +1,4 @@
-"""The views, the list's actions and the buttons, made from the table in `definitions`."""
+"""The views, list actions and buttons, built from the table in `definitions`."""
 
 from functools import partial
 from typing import Any
@@ -18,12 +18,12 @@ from . import confirmation, feedback
 from .definitions import ACTIONS, Action, actor, permitted
 from .feedback import MOST
 
-#: They are one question, that is asked before all others.
+#: The two answers to an unconfirmed submission, shown as one section above all others.
 _RESOLVING = ("attach", "not_created")
 
 
 def urls(model_admin: Any) -> list[URLPattern]:
-    """An address for each action on a job, and one for what was confirmed."""
+    """A URL for each action on a job, and one that confirmation pages post to."""
     wrap = model_admin.admin_site.admin_view
 
     @require_POST
@@ -48,7 +48,7 @@ def urls(model_admin: Any) -> list[URLPattern]:
 
 
 def list_actions(request: HttpRequest) -> dict[str, tuple[Any, str, Any]]:
-    """The list's actions of whoever asks, as `ModelAdmin.get_actions` wants them."""
+    """The list actions that the user may run, in the format of `ModelAdmin.get_actions`."""
     may = permitted(request)
     return {
         action.name: (partial(_on_list, action), action.name, action.label)
@@ -58,15 +58,14 @@ def list_actions(request: HttpRequest) -> dict[str, tuple[Any, str, Any]]:
 
 
 def refuse_unpermitted(request: HttpRequest) -> None:
-    """Refuse a posted action of somebody who may not: Django would show the list, as if nothing
-    had been asked for."""
+    """Answer 403 to an action without its permission: Django would ignore it and show the list."""
     asked = ACTIONS.keys() & request.POST.getlist("action")
     if not asked <= permitted(request):
         raise PermissionDenied
 
 
 def offers(model_admin: Any, request: HttpRequest, job: VideoJob) -> dict[str, Any]:
-    """What the job page's buttons need, of the actions that are possible and permitted."""
+    """The template context of the job page's buttons, for possible and permitted actions."""
     may = permitted(request)
     possible = {
         action.name: {
@@ -86,7 +85,7 @@ def offers(model_admin: Any, request: HttpRequest, job: VideoJob) -> dict[str, A
 def _on_page(
     model_admin: Any, action: Action, request: HttpRequest, object_id: str
 ) -> HttpResponse:
-    """Action on a job for somebody who may, and who has seen it as it is; then show it."""
+    """Run an action from the job page if the job has not changed since the page was shown."""
     job: VideoJob | None = model_admin.get_object(request, object_id)
     if not action.is_permitted(request) or not model_admin.has_view_permission(request, job):
         raise PermissionDenied
@@ -94,8 +93,10 @@ def _on_page(
         raise Http404
     page = links.url(model_admin, request, "change", job.pk)
     if request.POST.get("turn") != str(job.turn):
-        # The page may be about an earlier submission, that was resolved and sent again since.
-        messages.warning(request, _("The job has changed meanwhile: look again, then decide."))
+        # The page may show an earlier submission that was resolved and sent again since.
+        messages.warning(
+            request, _("The job has changed since you opened this page. Review it and try again.")
+        )
     elif not action.applies(job):
         messages.warning(request, action.refusal(job))
     elif not action.is_acknowledged(request):
@@ -114,16 +115,16 @@ def _act(request: HttpRequest, action: Action, job: VideoJob) -> None:
     except ValidationError as error:
         messages.error(request, " ".join(error.messages))
     else:
-        level, told = (
+        level, text = (
             (messages.SUCCESS, action.success) if done else (messages.WARNING, action.refusal(job))
         )
-        messages.add_message(request, level, told)
+        messages.add_message(request, level, text)
 
 
 def _on_list(
     action: Action, model_admin: Any, request: HttpRequest, selected: QuerySet[VideoJob]
 ) -> HttpResponse | None:
-    """Action on the selected jobs, on as many as one click may take; or ask first."""
+    """Run an action on at most `MOST` of the selected jobs, or show its confirmation page."""
     fitting = selected.filter(action.selects())
     number, has_more = counted(fitting)
     everything, too_many = counted(selected)
@@ -136,7 +137,7 @@ def _on_list(
     left = feedback.told_of_more(later, at_least=has_more) if later else ""
 
     def skipped(done: int) -> int:
-        # Of more than are counted nobody knows.
+        # Above the counting limit, the number of skipped jobs is unknown.
         return 0 if too_many else max(0, everything - later - done)
 
     if action.warns and jobs:

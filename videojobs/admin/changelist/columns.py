@@ -38,7 +38,7 @@ def mirror_badge(job: VideoJob) -> SafeString:
 
 @admin.display(description=_("prompt"))
 def excerpt(job: Any) -> SafeString:
-    """The beginning of the prompt; below it, where their columns have no room, the lesser facts."""
+    """The beginning of the prompt, and the columns that narrow screens show below it."""
     text = clean(job.prompt_start, EXCERPT) or NOTHING
     return format_html(
         '<bdi class="videojobs-excerpt">{}</bdi> <span class="videojobs-facts">{}</span>',
@@ -54,8 +54,8 @@ def _facts(job: VideoJob) -> Iterator[object]:
         yield ngettext("%(count)d check", "%(count)d checks", job.check_count) % count
     if job.error_count:
         count = {"count": job.error_count}
-        told = ngettext("%(count)d error", "%(count)d errors in a row", job.error_count)
-        yield format_html('<strong class="videojobs-errors">{}</strong>', told % count)
+        text = ngettext("%(count)d error", "%(count)d errors in a row", job.error_count)
+        yield format_html('<strong class="videojobs-errors">{}</strong>', text % count)
     if job.model:
         yield format_html("<bdi>{}</bdi>", job.model)
 
@@ -79,7 +79,7 @@ def errors(job: VideoJob) -> SafeString | int:
 
 @admin.display(description=_("next step"), ordering="due_at")
 def next_step(job: VideoJob) -> SafeString | str:
-    """When the next step comes, counting down, and below it when the video may be there."""
+    """Countdowns to the next step and, below it, to the estimated completion."""
     now = timezone.now()
     step = descriptions.next_step(job, now)
     if step is None:
@@ -96,7 +96,7 @@ def model_name(job: VideoJob) -> str:
     return job.model or NOTHING
 
 
-#: Sorted are those only that an index has sorted already: of a million jobs, nothing else is quick.
+#: Only columns with an index are sortable: sorting a million jobs without one is too slow.
 COLUMNS: list[Any] = [
     short_id,
     status_badge,

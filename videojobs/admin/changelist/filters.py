@@ -1,4 +1,4 @@
-"""What the list can be narrowed to."""
+"""The filters of the list."""
 
 from typing import Any
 
@@ -14,18 +14,18 @@ from ...conf import conf
 from ...models import VideoJob
 from ...states import MirrorStatus, Status
 
-#: What is shown without its secrets, or not at all. A filter by a part of it would tell the rest,
-#: one letter after the other.
+#: Fields that are shown redacted, or not at all. A filter such as `startswith` would reveal their
+#: secrets character by character.
 _HIDDEN = frozenset({"prompt", "params", "metadata", "video_url", "error", "endpoint"})
 _TIMES = frozenset(
     field.name for field in VideoJob._meta.fields if isinstance(field, models.DateTimeField)
 )
-#: The lookups of a time that an index answers.
+#: The lookups of times that use an index.
 _RANGES = frozenset({"", "exact", "gt", "gte", "lt", "lte", "isnull"})
 
 
 def may_be_filtered_by(lookup: str) -> bool:
-    """Whether a lookup in the address of the list gives away no secret and reads no whole table."""
+    """Whether a lookup in the query string reveals no secret and needs no full table scan."""
     field, _dashes, part = lookup.partition("__")
     if field in _TIMES:
         return part in _RANGES
@@ -33,7 +33,7 @@ def may_be_filtered_by(lookup: str) -> bool:
 
 
 class ModelFilter(admin.SimpleListFilter):
-    """By model, with the names from the settings: those in use would be a scan of the table."""
+    """By model, with the names from the settings: a query of those in use scans the table."""
 
     title = _("model")
     parameter_name = "model"
@@ -46,17 +46,17 @@ class ModelFilter(admin.SimpleListFilter):
 
 
 class AttentionFilter(admin.SimpleListFilter):
-    """The jobs that somebody should look at."""
+    """Jobs that need attention, and jobs that are late or failing."""
 
     title = _("attention")
     parameter_name = "attention"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
         return [
-            ("person", _("needs a person")),
-            ("unconfirmed", _("needs a person: unconfirmed")),
-            ("mirror-failed", _("needs a person: mirror failed")),
-            ("expired", _("needs a person: expired")),
+            ("person", _("needs attention")),
+            ("unconfirmed", _("needs attention: unconfirmed")),
+            ("mirror-failed", _("needs attention: mirror failed")),
+            ("expired", _("needs attention: expired")),
             ("overdue", _("overdue")),
             ("late", _("late")),
             ("stalled", _("late: stalled")),
@@ -65,7 +65,7 @@ class AttentionFilter(admin.SimpleListFilter):
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         now = timezone.now()
-        rules = {
+        conditions_by_name = {
             "person": conditions.NEEDS_ATTENTION,
             "unconfirmed": Q(status=Status.UNCONFIRMED),
             "mirror-failed": Q(mirror_status=MirrorStatus.FAILED),
@@ -75,5 +75,5 @@ class AttentionFilter(admin.SimpleListFilter):
             "stalled": conditions.stalled(now),
             "failing": conditions.CHECK_FAILED,
         }
-        condition = rules.get(self.value() or "")
+        condition = conditions_by_name.get(self.value() or "")
         return queryset.filter(condition) if condition else queryset

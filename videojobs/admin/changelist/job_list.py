@@ -1,4 +1,4 @@
-"""The admin's list: what it reads of each job, and what it can be narrowed to."""
+"""The change list: its queries and its order."""
 
 from typing import Any
 
@@ -10,33 +10,33 @@ from django.http import HttpRequest
 
 from .columns import EXCERPT
 
-# What the list has no use for and what is as long as its writer liked.
+# Columns of unlimited length that the list doesn't show.
 _LONG = ("prompt", "params", "metadata", "video_url", "error")
 
 
 class JobList(ChangeList):
-    """The list itself, in which nothing that a person can ask for reads the whole table."""
+    """A change list without full table scans, for all filters and orders."""
 
-    #: Whether jobs are left out since they have no next step to be sorted by.
+    #: Whether the list excludes jobs without a next step, since it is sorted by that step.
     only_with_a_next_step = False
 
     def get_filters(self, request: HttpRequest) -> Any:
         if any("\0" in value for values in self.filter_params.values() for value in values):
-            # PostgreSQL takes none; Django has told so already where it was searched for.
+            # PostgreSQL rejects NUL. In search terms, Django's form reports it.
             raise IncorrectLookupParameters
         return super().get_filters(request)
 
     def get_queryset(self, request: HttpRequest, *args: Any, **kwargs: Any) -> QuerySet[Any]:
-        """Rows without their long texts: a page of megabyte prompts would be read for nothing."""
+        """Defer long texts: the list shows only the beginning of a prompt."""
         jobs = super().get_queryset(request, *args, **kwargs)
         if jobs.query.order_by[0] in ("due_at", "-due_at"):
-            # The index has no others, and databases disagree on which end they belong to.
+            # The index is partial, and databases disagree on the place of NULL.
             self.only_with_a_next_step = True
             jobs = jobs.filter(due_at__isnull=False)
         return jobs.annotate(prompt_start=Left("prompt", EXCERPT * 6)).defer(*_LONG)
 
     def get_ordering(self, request: HttpRequest, queryset: QuerySet[Any]) -> list[Any]:
-        """By one column, then by age in the same direction: what an index can do."""
+        """By one column, then by age in the same direction, so that an index can be used."""
         asked = map(str, super().get_ordering(request, queryset))
         first = next((name for name in asked if name.lstrip("-") != "pk"), "-created_at")
         sign = "-" if first.startswith("-") else ""
@@ -45,5 +45,5 @@ class JobList(ChangeList):
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
         if not self.result_count:
-            # That there is none took long enough to find out.
+            # Don't repeat a slow query for an empty list.
             self.result_list = self.queryset.none()

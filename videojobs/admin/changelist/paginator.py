@@ -1,4 +1,4 @@
-"""How many jobs there are, without counting a million of them for each page."""
+"""A paginator that doesn't count a large table for each page."""
 
 from math import log10
 from typing import Any
@@ -10,29 +10,29 @@ from django.utils.formats import number_format
 from django.utils.functional import cached_property
 from django.utils.translation import gettext
 
-#: The most jobs that are counted one by one, and that are leafed through: a page costs all those
-#: before it. Whoever looks for older ones chooses a date.
+#: The most jobs that are counted and paginated: OFFSET reads all rows before a page. Older jobs
+#: are found by a date filter.
 MOST = 10_000
 
 
 class JobPaginator(Paginator):
-    """Pages of the first `MOST` jobs of a list, and words for how many it really has."""
+    """Pages of the first `MOST` jobs of a list, with its total number in words."""
 
     object_list: QuerySet[Any]
 
     @cached_property
     def count(self) -> int:
-        """How many jobs can be leafed through."""
+        """The number of paginated jobs, at most `MOST`."""
         return self._counted[0]
 
     @property
     def is_exact(self) -> bool:
-        """Whether the pages hold all of the list."""
+        """Whether the pages contain the whole list."""
         return not self._counted[1]
 
     @cached_property
     def words(self) -> str:
-        """How many jobs there are: "1,234", "about 1,000,000" or "more than 10,000"."""
+        """The total number of jobs: "1,234", "about 1,000,000" or "more than 10,000"."""
         if self.is_exact:
             return _written(self.count)
         known = None if self.object_list.query.where else table_size(self.object_list)
@@ -48,16 +48,16 @@ class JobPaginator(Paginator):
 
 
 def counted(jobs: QuerySet[Any], *, most: int = MOST) -> tuple[int, bool]:
-    """How many there are, but no more than `most`; and whether there are more."""
+    """The number of jobs, at most `most`, and whether there are more."""
     number = jobs.order_by().values("pk")[: most + 1].count()
     return min(number, most), number > most
 
 
 def table_size(jobs: QuerySet[Any]) -> tuple[int, bool] | None:
-    """How many rows the table of unfiltered jobs has, and whether that is exact.
+    """The number of rows of the table, and whether it is exact.
 
-    PostgreSQL would read them all; what ANALYZE has last found is taken instead, in three digits.
-    None while that is less than can be seen to be there: before the first ANALYZE it is -1.
+    PostgreSQL counts by a full scan, so this is the estimate of the last ANALYZE, rounded to three
+    digits; None if it is at most `MOST` and thus outdated. It is -1 before the first ANALYZE.
     """
     connection = connections[jobs.db]
     if connection.vendor != "postgresql":

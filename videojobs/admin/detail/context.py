@@ -1,4 +1,4 @@
-"""What a job's page shows beside the fields: the video, what comes next, and the history."""
+"""The context of the job page beside its fields: video, state, actions and history."""
 
 from typing import Any
 
@@ -15,19 +15,18 @@ from .. import html
 from ..actions import views as actions
 from . import file_views
 
-#: The latest events that a job page shows; more are a loop that somebody has to look into.
+#: The most events that a job page shows; a job with more is probably in a loop.
 MAX_EVENTS = 500
-#: The events of an attempt that failed and is followed by another one.
+#: The kinds of events that a failed attempt with a retry records.
 _ATTEMPTS = (JobEvent.Kind.STATUS, JobEvent.Kind.NOTE, JobEvent.Kind.DOWNLOAD)
-#: The latest jobs that a job page names as generated again from its own.
+#: The most regenerated jobs that a job page links.
 MAX_GENERATIONS = 20
 
 
 def detail_context(model_admin: ModelAdmin, request: HttpRequest, job: VideoJob) -> dict[str, Any]:
-    """All that the template of the page needs beside Django's own."""
     return {
         **html.notice_context(),
-        # A job that is not late costs no query for it.
+        # A job that is not stalled needs no query.
         "late_notice": alerts.late_notice if conditions.is_stalled(job) else "",
         "video": video(model_admin, job),
         **state(job),
@@ -38,7 +37,7 @@ def detail_context(model_admin: ModelAdmin, request: HttpRequest, job: VideoJob)
 
 
 def video(model_admin: ModelAdmin, job: VideoJob) -> dict[str, Any] | None:
-    """What the player needs; None unless the video is stored where it can be served from."""
+    """The context of the player; None unless the video is stored and can be served."""
     url = file_views.url(model_admin, job, "output")
     if not url:
         return None
@@ -49,7 +48,6 @@ def video(model_admin: ModelAdmin, job: VideoJob) -> dict[str, Any] | None:
 
 
 def state(job: VideoJob) -> dict[str, Any]:
-    """Where the job is, and what happens next."""
     problem = job.error or last_problem(job)
     return {
         "status": html.status_badge(job),
@@ -60,7 +58,7 @@ def state(job: VideoJob) -> dict[str, Any]:
 
 
 def history(job: VideoJob) -> dict[str, Any]:
-    """The latest events, oldest first, and whether there are earlier ones."""
+    """The latest events, oldest first, and whether earlier ones are left out."""
     events = list(job.events.order_by("-created_at", "-pk")[: MAX_EVENTS + 1])
     latest = events[:MAX_EVENTS][::-1]
     return {
@@ -80,21 +78,21 @@ def _line(event: JobEvent, before: JobEvent | None) -> dict[str, Any]:
 
 
 def last_problem(job: VideoJob) -> str:
-    """Why the latest attempt failed, where the provider has said nothing against the job itself."""
+    """Why the latest attempt failed, for a job without an error from the provider."""
     failed = job.mirror_status == MirrorStatus.FAILED
     if not (failed or job.error_count):
         return ""
     kinds = (JobEvent.Kind.MIRROR,) if failed else _ATTEMPTS
-    told = (
+    reasons = (
         job.events.filter(kind__in=kinds, actor="")
         .exclude(reason="")
         .order_by("-created_at", "-pk")
     )
-    return told.values_list("reason", flat=True).first() or ""
+    return reasons.values_list("reason", flat=True).first() or ""
 
 
 def generations(job: VideoJob) -> dict[str, Any]:
-    """The job whose request this one repeats, and the latest ones that repeat this one's."""
+    """The job that this one was regenerated from, and the latest ones regenerated from it."""
     again = job.regenerated_as.order_by("-created_at", "pk")
     found = list(again.values_list("pk", flat=True)[: MAX_GENERATIONS + 1])
     return {

@@ -56,7 +56,7 @@ def sha256(job: VideoJob) -> SafeString | str:
 
 @admin.display(description=_("duration"))
 def lengths(job: VideoJob) -> str:
-    return gettext("file: %(file)s; provider: %(provider)s; asked: %(asked)s") % {
+    return gettext("file: %(file)s; provider: %(provider)s; requested: %(asked)s") % {
         "file": html.seconds(job.output_duration) or NOTHING,
         "provider": html.seconds(job.actual_duration) or NOTHING,
         "asked": html.seconds(job.duration) or NOTHING,
@@ -84,7 +84,7 @@ def metadata_text(job: VideoJob) -> SafeString | str:
     return html.json_box(job.metadata, _("metadata")) if job.metadata else NOTHING
 
 
-@admin.display(description=_("output's host"))
+@admin.display(description=_("host of the result URL"))
 def video_host(job: VideoJob) -> str:
     return sanitize.host(job.video_url) or NOTHING
 
@@ -98,17 +98,20 @@ def times(job: VideoJob) -> SafeString:
 _VIDEO: Any = (_("Video"), {"fields": [(size, picture), lengths, sha256, file, poster_name]})
 _VIDEO_ELSEWHERE: Any = (_("Video"), {"fields": [lengths]})
 
-#: Section, and its lines.
+#: Headings and their fields.
 SECTIONS: Any = [
     _VIDEO,
-    (_("Request, as frozen"), {"fields": [prompt_text, request_text, endpoint_text]}),
+    (_("Request as sent"), {"fields": [prompt_text, request_text, endpoint_text]}),
     (_("Identity"), {"fields": [("provider_task_id", "key", video_host), metadata_text]}),
-    (_("Work"), {"fields": [("check_count", "error_count", "mirror_attempts", "turn"), times]}),
+    (
+        _("Processing"),
+        {"fields": [("check_count", "error_count", "mirror_attempts", "turn"), times]},
+    ),
 ]
 
 
 def sections(job: VideoJob | None) -> Any:
-    """The sections that have something to say of this job: no file, no lines about one."""
+    """The sections of a job, without those about a file that it doesn't have."""
     if job is None or job.output:
         return SECTIONS
     rest = [section for section in SECTIONS if section is not _VIDEO]

@@ -1,7 +1,7 @@
-"""The stored video and its poster, for whoever may look at the job in the admin.
+"""Views of the stored video and its poster, for users with the permission to view the job.
 
-The page names these views and not the storage: a signed link would be a key to the file for
-whoever gets hold of the page.
+Pages link these views and not the storage: a signed storage URL in a page would give access to the
+file without a login.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ _FILES = ("output", "poster")
 
 
 def url(model_admin: ModelAdmin, job: VideoJob, file: str) -> str:
-    """Where the admin serves the "output" or "poster"; "" where there is nothing to serve."""
+    """The URL of the "output" or "poster"; "" if the file can't be served."""
     if job.mirror_status != MirrorStatus.STORED or not serving.can_serve(getattr(job, file)):
         return ""
     name = f"admin:videojobs_videojob_{file}"
@@ -33,10 +33,10 @@ def url(model_admin: ModelAdmin, job: VideoJob, file: str) -> str:
 
 
 def urls(model_admin: ModelAdmin) -> list[URLPattern]:
-    """A pattern for each; with `?download=1` the file is to be saved."""
+    """A pattern for each file; `?download=1` sends it as an attachment."""
     site = model_admin.admin_site
     return [
-        # Django's admin forbids to cache anything, and a player asks for many ranges.
+        # Admin views are never cached by default, but a player requests many ranges.
         path(
             f"<uuid:job_id>/{file}/",
             site.admin_view(require_safe(_view(model_admin, file)), cacheable=True),
@@ -56,7 +56,7 @@ def _view(model_admin: ModelAdmin, file: str) -> Callable[..., HttpResponseBase]
         content_type = job.content_type if file == "output" else "image/jpeg"
         attach = request.GET.get("download") == "1"
         if attach and serving.is_missing(getattr(job, file), anywhere=True):
-            messages.error(request, gettext("The file is not in storage any more."))
+            messages.error(request, gettext("The file is no longer in storage."))
             return HttpResponseRedirect(links.url(model_admin, request, "change", job.pk))
         return serving.serve(
             request, getattr(job, file), content_type, name=str(job.pk), attach=attach

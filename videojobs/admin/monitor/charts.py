@@ -1,6 +1,7 @@
-"""Line charts as SVG, drawn by the server: pure, and in classes, so that a strict policy holds.
+"""Line charts as SVG, rendered by the server.
 
-A line is told from another by its dashes and marks too, not by its colour alone.
+Styles are classes, not inline, so that a strict Content-Security-Policy works. Lines differ by
+dashes and marks, too, not by color alone.
 """
 
 import math
@@ -14,7 +15,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 
-# As wide as a phone, so that its letters are still read there, and where three stand in a row.
+# The width of a phone: labels stay legible there, and in a row of three charts.
 _WIDTH, _HEIGHT = 360, 214
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 350, 28, 186
 
@@ -25,30 +26,30 @@ _LENGTH_STEPS = (
     *(30 * _MINUTE, _HOUR, 2 * _HOUR, 3 * _HOUR, 6 * _HOUR, 12 * _HOUR, _DAY, 2 * _DAY, 7 * _DAY),
 )
 _MOST_TICKS = 5
-# A day and its month are longer than a time.
+# Labels such as "29 Nov" are wider than "16:30".
 _MOST_TIMES, _MOST_DAYS = 7, 4
 
 
 @dataclass(frozen=True)
 class Line:
-    """The values of one line, a slot each; None where there is nothing to draw."""
+    """The values of one line, one per slot; None leaves a gap."""
 
     label: str
     values: Sequence[float | None]
-    #: One of the badges': "runs", "good", "bad", "person".
+    #: A tone of the badges: "runs", "good", "bad" or "person".
     tone: str = "runs"
 
 
 @dataclass(frozen=True)
 class Axis:
-    """Where the ticks of a kind of value are, and how they are written."""
+    """The ticks of a kind of value, and the format of their labels."""
 
     ticks: Callable[[float], Sequence[float]]
     words: Callable[[float], str]
 
 
 def count_ticks(highest: float) -> list[float]:
-    """Whole numbers from 0 to at least `highest`, a few of them, in steps of 1, 2 or 5."""
+    """A few whole numbers from 0 to at least `highest`, in steps of 1, 2 or 5 times 10ⁿ."""
     step = max(1.0, highest / (_MOST_TICKS - 1))
     power = 10.0 ** math.floor(math.log10(step))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= step)
@@ -56,14 +57,14 @@ def count_ticks(highest: float) -> list[float]:
 
 
 def length_ticks(highest: float) -> list[float]:
-    """Lengths of time from 0 to at least `highest`, at round numbers of their unit."""
+    """A few durations in seconds from 0 to at least `highest`, round in their unit."""
     fewest = highest / (_MOST_TICKS - 1)
     step = next((step for step in _LENGTH_STEPS if step >= fewest), math.ceil(fewest / _DAY) * _DAY)
     return _up_to(highest, step)
 
 
 def time_ticks(start: datetime, end: datetime) -> Iterator[datetime]:
-    """Round times of the site's time zone, a few of them."""
+    """A few round times in the current time zone."""
     most = _MOST_DAYS if _shows_days(start, end) else _MOST_TIMES
     fewest = (end - start).total_seconds() / most
     step = next((step for step in _TIME_STEPS if step >= fewest), 2 * _DAY)
@@ -71,7 +72,7 @@ def time_ticks(start: datetime, end: datetime) -> Iterator[datetime]:
     since_midnight = local.hour * _HOUR + local.minute * _MINUTE + local.second
     tick = local + timedelta(seconds=-since_midnight % step, microseconds=-local.microsecond)
     while tick <= end:
-        # An hour that the clocks pass twice is that of the start; one that they skip has no times.
+        # Of an hour repeated by DST, take that of `start`; times skipped by DST don't exist.
         tick = tick.replace(fold=local.fold)
         if _exists(tick):
             yield tick
@@ -79,12 +80,11 @@ def time_ticks(start: datetime, end: datetime) -> Iterator[datetime]:
 
 
 def count(number: float) -> str:
-    """A whole number for people."""
     return number_format(number, 0, force_grouping=True)
 
 
 def length(seconds: float) -> str:
-    """A length of time in one unit, with a decimal where that says more: "45 s", "1.5 min"."""
+    """A duration in one unit, with one decimal below 10: "45 s", "1.5 min"."""
     if seconds < _MINUTE:
         unit, text = 1, gettext("%(number)s s")
     elif seconds < _HOUR:
@@ -104,9 +104,9 @@ LENGTHS = Axis(length_ticks, length)
 def line_chart(
     title: str, lines: Sequence[Line], *, starts: Sequence[datetime], axis: Axis, unit: str
 ) -> SafeString | None:
-    """A chart of slots of the same width, the last one still open; None if there is nothing in it.
+    """A chart of slots of equal width, the last one still open; None without values above 0.
 
-    `title` says in words what the picture shows, `unit` what its vertical axis counts.
+    `title` is the text alternative of the picture, `unit` the label of its vertical axis.
     """
     known = [value for line in lines for value in line.values if value is not None]
     if not any(known):
@@ -128,7 +128,7 @@ def line_chart(
 
 
 def sample(number: int, tone: str) -> SafeString:
-    """A line's dashes, mark and tone, for a legend."""
+    """A sample of a line for the legend."""
     return format_html(
         '<svg class="videojobs-sample" viewBox="0 0 30 10" aria-hidden="true">'
         '<g class="videojobs-line videojobs-line-{} videojobs-{}"><path d="M0 5H30"/>{}</g></svg>',
@@ -140,7 +140,7 @@ def sample(number: int, tone: str) -> SafeString:
 
 @dataclass(frozen=True)
 class _Frame:
-    """From times and values to places in the picture."""
+    """Converts times and values to coordinates."""
 
     start: datetime
     end: datetime
@@ -189,7 +189,7 @@ def _times(frame: _Frame) -> SafeString:
     places = [
         (_number(frame.x(tick)), date_format(tick, "j M" if days else "H:i"))
         for tick in time_ticks(frame.start, frame.end)
-        if frame.x(tick) <= _RIGHT - 8  # the label of a later one would be cut
+        if frame.x(tick) <= _RIGHT - 8  # The label of a later tick would be cut off.
     ]
     return format_html_join(
         "",
@@ -231,5 +231,5 @@ def _mark(number: int, x: float, y: float) -> SafeString:
 
 
 def _number(value: float) -> str:
-    """For SVG, whatever the language writes between a number and its decimals."""
+    """A coordinate with a decimal point in all languages."""
     return f"{value:.1f}".removesuffix(".0")

@@ -1,4 +1,4 @@
-"""What the live monitor shows: the figures and charts of a snapshot, in words."""
+"""The notices, figures and charts of the live monitor, from a snapshot."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,29 +21,26 @@ from ...sanitize import clean, redact
 from ...states import MirrorStatus, Status
 from . import charts
 
-#: How many characters of the provider's last error are shown.
+#: The most characters shown of the provider's last error.
 _LONGEST_REASON = 160
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A number of the page. Its list has as many jobs, where there is such a list."""
+    """A number, with a link to the list of the jobs that it counts if it has a `query`."""
 
     name: str
     label: Any
     text: str
     note: str = ""
     query: str = ""
-    #: Worth a look as soon as it is not 0.
+    #: Highlighted unless it is 0.
     alarming: bool = False
-    #: Nothing to look at, whatever its text.
     is_zero: bool = False
 
 
 @dataclass(frozen=True)
 class Group:
-    """Some figures under a heading."""
-
     name: str
     heading: Any
     figures: Sequence[Figure]
@@ -51,13 +48,13 @@ class Group:
 
 @dataclass(frozen=True)
 class Chart:
-    """A picture, and the same numbers as a table."""
+    """A line chart, also rendered as a table."""
 
     name: str
     title: Any
     lines: Sequence[charts.Line]
     axis: charts.Axis
-    #: What is counted; none where each value has its own.
+    #: Empty if each value is written with its own unit.
     unit: Any = ""
 
     @property
@@ -71,24 +68,22 @@ class Chart:
 
 
 def notices(snapshot: monitor.Snapshot) -> dict[str, str]:
-    """What is read out when it changes: that the provider is held, that no worker
-    runs, and that jobs need a person."""
+    """The notices of live regions: holds, jobs without a worker, and jobs that need attention."""
     waiting, now, held = snapshot.attention.total, snapshot.now, snapshot.provider.holds
-    told = ngettext("%(count)s job needs a person.", "%(count)s jobs need a person.", waiting)
+    text = ngettext("%(count)s job needs attention.", "%(count)s jobs need attention.", waiting)
     return {
         "hold": redact(alerts.hold_notice(snapshot.at, held=held)),
         "unserved": alerts.late_jobs(now.stalled, now.unserved_since, snapshot.at, held=held),
-        "attention": told % {"count": charts.count(waiting)} if waiting else "",
+        "attention": text % {"count": charts.count(waiting)} if waiting else "",
     }
 
 
 def groups_of(snapshot: monitor.Snapshot) -> list[Group]:
-    """All figures under their headings."""
     since = gettext("Since %(time)s") % {"time": moment(snapshot.window.slots[0].start)}
     return [
         Group("now", _("Under way"), list(_under_way(snapshot.now))),
         Group("waiting", _("Waiting for a worker"), list(_waiting(snapshot.now))),
-        Group("person", _("Needs a person"), list(_needing_a_person(snapshot.attention))),
+        Group("person", _("Needs attention"), list(_needing_attention(snapshot.attention))),
         Group("happened", since, list(_happened(snapshot.window))),
         Group("provider", _("Provider"), list(_provider(snapshot))),
         Group("storage", _("Storage"), list(_stored(snapshot))),
@@ -99,32 +94,32 @@ def _under_way(now: monitor.Now) -> Iterator[Figure]:
     for status in monitor.UNDER_WAY:
         label = Status(status).label
         yield _counted(str(status), label, now.statuses[status], f"status__exact={status}")
-    note = _("%(count)s being fetched") % {"count": charts.count(now.downloads_claimed)}
+    note = _("%(count)s running") % {"count": charts.count(now.downloads_claimed)}
     query = f"mirror_status__exact={MirrorStatus.DUE}"
     yield _counted("downloads", _("downloads"), now.downloads, query, note=str(note))
     yield _counted("overdue", _("overdue"), now.overdue, "attention=overdue", alarming=True)
 
 
 def _waiting(now: monitor.Now) -> Iterator[Figure]:
-    yield _counted("claimed", _("steps that a worker is at"), now.claimed)
+    yield _counted("claimed", _("steps running"), now.claimed)
     note = ""
     if now.worst_lateness is not None and now.median_lateness is not None:
-        # A median is right to a twentieth, and may come out beyond the worst.
+        # The median is an estimate (±5 %) and may exceed the maximum.
         median = charts.length(min(now.median_lateness, now.worst_lateness))
         worst = charts.length(now.worst_lateness)
-        told = gettext("half of them by %(median)s or more, the worst by %(worst)s")
+        text = gettext("median: %(median)s, longest: %(worst)s")
         if median == worst:
-            told = gettext("the worst by %(worst)s")
-        note = told % {"median": median, "worst": worst}
-    yield _counted("late", _("steps that are late"), now.late, "attention=late", note=note)
+            text = gettext("longest: %(worst)s")
+        note = text % {"median": median, "worst": worst}
+    yield _counted("late", _("late steps"), now.late, "attention=late", note=note)
     note = ""
     if now.stalled:
-        note = gettext("no worker came, or it was lost; the sweep wakes them where one runs")
+        note = gettext("worker missing or lost; the sweep retries them once a worker runs")
     query = "attention=stalled"
     yield _counted("stalled", _("stalled"), now.stalled, query, note=note, alarming=True)
 
 
-def _needing_a_person(attention: monitor.Attention) -> Iterator[Figure]:
+def _needing_attention(attention: monitor.Attention) -> Iterator[Figure]:
     for name, label, count in [
         ("unconfirmed", Status.UNCONFIRMED.label, attention.unconfirmed),
         ("expired", Status.EXPIRED.label, attention.expired),
@@ -146,33 +141,33 @@ def _happened(window: monitor.Window) -> Iterator[Figure]:
     yield _counted("ended-badly", label, window.total("ended_badly"), query)
     query = since("mirrored_at", mirror_status__exact=MirrorStatus.STORED)
     yield _counted("stored", _("stored"), window.total("stored"), query)
-    yield _counted("gone-wrong", _("downloads given up"), window.total("mirror_failed"))
+    yield _counted("gone-wrong", _("failed downloads"), window.total("mirror_failed"))
     took = NOTHING if window.half is None else charts.length(window.half)
     note = ""
     if window.most is not None:
-        note = gettext("nine in ten: %(length)s") % {"length": charts.length(window.most)}
-    yield Figure("took", _("half were completed within"), took, note)
+        note = gettext("90 %%: %(length)s") % {"length": charts.length(window.most)}
+    yield Figure("took", _("median time to complete"), took, note)
 
 
 def _provider(snapshot: monitor.Snapshot) -> Iterator[Figure]:
     provider = snapshot.provider
     if provider.answered_at is None:
         answered = NOTHING
-        note = gettext("not in %(window)s") % {"window": lately(snapshot.window.hours)}
+        note = gettext("none in %(window)s") % {"window": lately(snapshot.window.hours)}
     else:
         since = humanize.age(provider.answered_at, snapshot.at)
         answered, note = gettext("%(age)s ago") % {"age": since}, ""
-    yield Figure("answered", _("last answer"), answered, note)
+    yield Figure("answered", _("last response"), answered, note)
     label, query = _("jobs whose last check failed"), "attention=failing"
     note = _of_failing(provider, snapshot.at)
     yield _counted("failing", label, provider.failing, query, note=note, alarming=True)
 
 
 def _of_failing(provider: monitor.Provider, at: datetime) -> str:
-    """How many they are of those that it is asked for, and why one of them failed."""
+    """The share of failing jobs, and the latest error."""
     if not provider.polled:
         return ""
-    note = gettext("%(rate)s %% of %(count)s that it is asked for") % {
+    note = gettext("%(rate)s %% of %(count)s polled jobs") % {
         "rate": charts.count(100 * provider.failing / provider.polled),
         "count": charts.count(provider.polled),
     }
@@ -192,11 +187,10 @@ def _stored(snapshot: monitor.Snapshot) -> Iterator[Figure]:
     query = f"mirror_status__exact={MirrorStatus.STORED}"
     yield _counted("outputs", _("outputs"), stored.count, query, note=as_of)
     size = filesizeformat(stored.size)
-    yield Figure("bytes", _("their size"), size, as_of, is_zero=not stored.size)
+    yield Figure("bytes", _("total size"), size, as_of, is_zero=not stored.size)
 
 
 def charts_of(snapshot: monitor.Snapshot) -> list[Chart]:
-    """All charts, whether or not there is something in them."""
     window = snapshot.window
 
     def line(label: Any, name: str, tone: str) -> charts.Line:
@@ -205,25 +199,25 @@ def charts_of(snapshot: monitor.Snapshot) -> list[Chart]:
     width = (window.slots[1].start - window.slots[0].start).total_seconds()
     each = gettext("hour") if width == 3600 else charts.length(width)
     jobs = gettext("jobs per %(length)s") % {"length": each}
-    verdicts = [
+    results = [
         line(_("new"), "new", "runs"),
         line(_("completed"), "completed", "good"),
         line(_("failed, cancelled or expired"), "ended_badly", "bad"),
     ]
-    kept = [line(_("stored"), "stored", "good"), line(_("given up"), "mirror_failed", "bad")]
+    kept = [line(_("stored"), "stored", "good"), line(_("failed"), "mirror_failed", "bad")]
     took = [
-        line(_("half of them within"), "half", "runs"),
-        line(_("nine in ten within"), "most", "person"),
+        line(_("median"), "half", "runs"),
+        line(_("90 %"), "most", "person"),
     ]
     return [
-        Chart("verdicts", _("Jobs and verdicts"), verdicts, charts.COUNTS, jobs),
+        Chart("verdicts", _("Jobs and results"), results, charts.COUNTS, jobs),
         Chart("downloads-kept", _("Downloads"), kept, charts.COUNTS, jobs),
-        Chart("lengths", _("Time to completion"), took, charts.LENGTHS),
+        Chart("lengths", _("Time to complete"), took, charts.LENGTHS),
     ]
 
 
 def drawn(chart: Chart, snapshot: monitor.Snapshot) -> tuple[SafeString, SafeString]:
-    """The picture, or that there is none, and the rows of the table."""
+    """The picture, or a text without values, and the rows of the table."""
     starts = [slot.start for slot in snapshot.window.slots]
     window = lately(snapshot.window.hours)
     summary = gettext("%(caption)s, in %(window)s: %(lines)s") % {
@@ -267,7 +261,7 @@ def span(hours: int) -> str:
 
 
 def lately(hours: int) -> str:
-    """The window as one speaks of it: "the last hour", "the last 6 h"."""
+    """The window in words: "the last hour", "the last 6 h"."""
     if hours == 1:
         return gettext("the last hour")
     if hours == 24:

@@ -1,4 +1,4 @@
-"""The live monitor: a page that shows the numbers of the whole site, and its data as JSON."""
+"""The live monitor: a page with the numbers of the whole site, and its data as JSON."""
 
 from functools import partial
 from typing import Any
@@ -15,12 +15,11 @@ from django.views.decorators.http import require_safe
 from ... import monitor
 from . import figures
 
-#: Seconds between two looks of an open page.
+#: Seconds between two refreshes of an open page.
 REFRESH = 5
 
 
 def urls(model_admin: Any) -> list[Any]:
-    """The page and its data, for somebody who is signed in."""
     views = {"monitor": ("monitor/", page), "monitor_data": ("monitor/data/", data)}
     return [
         path(
@@ -33,7 +32,7 @@ def urls(model_admin: Any) -> list[Any]:
 
 
 def page(model_admin: Any, request: HttpRequest) -> HttpResponse:
-    """The whole page, which needs no script but to stay up to date."""
+    """The whole page; monitor.js only refreshes it."""
     hours = _hours(model_admin, request)
     snapshot = monitor.snapshot(hours)
     drawn = [(chart, *figures.drawn(chart, snapshot)) for chart in figures.charts_of(snapshot)]
@@ -55,8 +54,8 @@ def page(model_admin: Any, request: HttpRequest) -> HttpResponse:
 
 
 def data(model_admin: Any, request: HttpRequest) -> HttpResponse:
-    """What changes on the page, by name and as the page has it: texts, the queries of the links
-    to the jobs that were counted, which figures are zero, and markup of the charts."""
+    """The changing parts of the page by name: texts, the query strings of links, the figures that
+    are zero, and the HTML of charts."""
     snapshot = monitor.snapshot(_hours(model_admin, request))
     texts = figures.notices(snapshot)
     queries: dict[str, str] = {}
@@ -78,12 +77,12 @@ def data(model_admin: Any, request: HttpRequest) -> HttpResponse:
 
 
 def _time(snapshot: monitor.Snapshot) -> str:
-    """The moment of the numbers by the clock of the site; the browser's may be another."""
+    """The time of the snapshot in the site's time zone, which the browser's may not be."""
     return date_format(timezone.localtime(snapshot.at), "H:i:s")
 
 
 def _hours(model_admin: Any, request: HttpRequest) -> int:
-    """How far to look back, for somebody who may look at jobs at all."""
+    """The requested window. 403 without permission to view jobs, 400 for an unknown window."""
     if not model_admin.has_view_permission(request):
         raise PermissionDenied
     asked = request.GET.get("hours", str(monitor.DEFAULT_HOURS))

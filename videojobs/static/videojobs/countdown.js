@@ -1,7 +1,7 @@
-/* Counts down the times of a page: the words that the server wrote, and would write a second later.
+/* Updates the relative times of a page each second, in the server's words.
 
-   A time that has come stays at "now", and what was to be done by then falls silent: what became of
-   it, the page doesn't know until it is loaded again. Without this script the words stay as they are. */
+   A past time stays at "now", or becomes empty if it was the end of an expectation: only a reload
+   can show the outcome. Without this script, the times stay as rendered. */
 "use strict";
 
 {

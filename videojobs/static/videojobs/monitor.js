@@ -1,4 +1,4 @@
-// Keeps the live monitor up to date. Without it the page is whole, and as old as its loading.
+// Refreshes the live monitor. Without it, the page is complete but not updated.
 "use strict";
 
 (() => {
@@ -11,7 +11,7 @@
   const slowest = 60000;
   const patience = 20000;
 
-  // One look at a time: the timer is set again when an answer, or none, is there.
+  // One request at a time: the timer starts after a response or a failure.
   let timer = 0;
   let looking = null;
   let failures = 0;
@@ -19,7 +19,7 @@
   let ended = false;
   let updated = new Date();
 
-  // Of what is shown, by the site's clock: the browser's may be in another zone, and speak otherwise.
+  // The time of the data in the site's time zone and format, which may differ from the browser's.
   let time = root.dataset.time;
   const say = (node, text) => {
     if (node.textContent !== text) node.textContent = text;
@@ -39,8 +39,8 @@
     for (const node of root.querySelectorAll("[data-part]")) {
       const markup = data.parts[node.dataset.part];
       if (markup === undefined || node.shown === markup) continue;
-      // Safe: it is what the page itself was made of, drawn by the server from numbers, times and
-      // its own words, each escaped; nothing that a caller or the provider wrote is in it.
+      // Safe: the server renders this HTML from numbers, times and its own escaped texts. It contains
+      // no text of callers or the provider.
       node.innerHTML = markup;
       node.shown = markup;
     }
@@ -69,7 +69,7 @@
       const answer = await fetch(root.dataset.url, {
         cache: "no-store",
         headers: { Accept: "application/json" },
-        // Somebody who is signed out is sent to the page where one signs in.
+        // Without a session, Django redirects to the login page.
         redirect: "manual",
         signal: looking.signal,
       });

@@ -1,4 +1,4 @@
-// Says so where the stored video can't be played. Without this script, the player alone shows it.
+// Shows a notice if the stored video can't be played. Without this script, only the player shows it.
 "use strict";
 
 {
@@ -7,10 +7,10 @@
   const tell = () => {
     document.querySelector("[data-videojobs-unreadable]").hidden = false;
     document.querySelector("[data-videojobs-outlook]").hidden = true;
-    // What has begun to play, and broke off, may go on.
+    // A video that played and then failed may recover.
     if (player.readyState === HTMLMediaElement.HAVE_NOTHING) player.hidden = true;
   };
 
   player.addEventListener("error", tell);
-  if (player.error) tell(); // before this script was there
+  if (player.error) tell(); // The error event may precede this script.
 }
