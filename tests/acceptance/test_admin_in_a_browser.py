@@ -1,4 +1,4 @@
-"""The admin in a real Chromium: what every button does, and whom a page keeps out."""
+"""The admin in Chromium: the effect of each button, and accessibility."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def page_of(job: VideoJob) -> str:
 
 
 def make(state: str) -> VideoJob:
-    """A job that an act applies to."""
+    """A job that an action applies to."""
     if state == "stored":
         return jobs.make_stored(output_width=320, output_height=180, output_codec="h264")
     if state == "overdue":  # the next check is ten minutes away
@@ -66,16 +66,16 @@ def last_event(job: VideoJob) -> tuple[str, str]:
     return event.new, event.actor
 
 
-# Acts
+# Actions
 
 
-#: State, the button, and what the last event of the job says.
+#: State, button, and the new status of the job's last event.
 ON_THE_PAGE = [
     ("overdue", "Check now", "processing"),
-    ("expired", "Take it up again", "queued"),
-    ("stopped", "Take it up again", "queued"),
-    ("mirror-failed", "Fetch the video again", "due"),
-    ("stored", "Fetch the video again", "due"),
+    ("expired", "Resume tracking", "queued"),
+    ("stopped", "Resume tracking", "queued"),
+    ("mirror-failed", "Download again", "due"),
+    ("stored", "Download again", "due"),
 ]
 
 
@@ -97,7 +97,7 @@ def test_a_job_is_stopped_after_it_was_said_what_that_means(visit: Visit) -> Non
     page = visit.open(page_of(job))
 
     page.locator("summary", has_text="Stop").click()
-    expect(page.get_by_text("the provider may still finish, and bill").last).to_be_visible()
+    expect(page.get_by_text("the provider may still finish the video").last).to_be_visible()
     page.get_by_role("button", name="Stop this job").click()
 
     expect(page.locator(".messagelist .success")).to_be_visible()
@@ -108,8 +108,8 @@ def test_an_unconfirmed_job_gets_the_provider_s_id(visit: Visit) -> None:
     job = make("unconfirmed")
     page = visit.open(page_of(job))
 
-    page.get_by_label("Its id there").fill("proj_77")
-    page.get_by_role("button", name="Attach this id").click()
+    page.get_by_label("Provider ID").fill("proj_77")
+    page.get_by_role("button", name="Attach this ID").click()
 
     expect(page.locator(".messagelist .success")).to_be_visible()
     assert VideoJob.objects.get(pk=job.pk).provider_task_id == "proj_77"
@@ -119,10 +119,10 @@ def test_an_unconfirmed_job_is_sent_again_only_after_somebody_has_looked(visit: 
     job = make("unconfirmed")
     page = visit.open(page_of(job))
 
-    page.get_by_role("button", name="Send it again").click()
-    assert status_of(job) == "unconfirmed"  # the browser wants the box ticked
-    page.get_by_label("I have looked").check()
-    page.get_by_role("button", name="Send it again").click()
+    page.get_by_role("button", name="Send again").click()
+    assert status_of(job) == "unconfirmed"  # The browser requires the ticked box.
+    page.get_by_label("I checked with the provider").check()
+    page.get_by_role("button", name="Send again").click()
 
     expect(page.locator(".messagelist .success")).to_be_visible()
     assert last_event(job) == ("pending", "ann")
@@ -132,10 +132,10 @@ def test_generating_again_asks_first_and_shows_the_new_job(visit: Visit) -> None
     job = make("failed")
     page = visit.open(page_of(job))
 
-    page.get_by_role("button", name="Generate it again").click()
-    expect(page.get_by_text("bills it").first).to_be_visible()
+    page.get_by_role("button", name="Regenerate").click()
+    expect(page.get_by_text("bills a new video").first).to_be_visible()
     assert VideoJob.objects.count() == 1
-    page.get_by_role("button", name="Generate again, which is billed: 1 request").click()
+    page.get_by_role("button", name="Regenerate 1 video (billed)").click()
 
     expect(page.locator(".messagelist .success")).to_be_visible()
     new = VideoJob.objects.exclude(pk=job.pk).get()
@@ -150,12 +150,12 @@ def choose(page: Page, action: str) -> None:
     page.locator(".actions button[name=index]").click()
 
 
-#: State, the action, the button that confirms it, and what it makes of the job.
+#: State, action, button of the confirmation page, and the new status of the job.
 ON_THE_LIST = [
-    ("overdue", "Check now: bring the next step forward", "", "processing"),
-    ("expired", "Take up again: ask the provider what became of them", "", "queued"),
-    ("mirror-failed", "Fetch the videos again: nothing is generated", "", "due"),
-    ("processing", "Stop: ask for them no more", "Stop 1 job", "stopped"),
+    ("overdue", "Check now", "", "processing"),
+    ("expired", "Resume tracking", "", "queued"),
+    ("mirror-failed", "Download again", "", "due"),
+    ("processing", "Stop", "Stop 1 job", "stopped"),
 ]
 
 
@@ -183,8 +183,8 @@ def test_generating_a_selection_again_pays_once_for_each(visit: Visit) -> None:
     failed = {make("failed").pk, make("failed").pk}
     page = visit.open(LIST)
 
-    choose(page, "Generate again, which is billed")
-    page.get_by_role("button", name="Generate again, which is billed: 2 requests").click()
+    choose(page, "Regenerate (billed)")
+    page.get_by_role("button", name="Regenerate 2 videos (billed)").click()
 
     expect(page.locator(".messagelist .success")).to_be_visible()
     new = VideoJob.objects.exclude(pk__in=failed)
@@ -197,11 +197,11 @@ def test_a_video_is_ordered_in_the_admin(visit: Visit) -> None:
 
     page.get_by_label("Prompt").fill("A kitten in the grass")
     page.get_by_label("Duration").fill("99")
-    page.get_by_role("button", name="Generate this video").click()
+    page.get_by_role("button", name="Generate video").click()
     expect(page.locator(".errorlist").first).to_be_visible()
     assert VideoJob.objects.count() == 0
     page.get_by_label("Duration").fill("5")
-    page.get_by_role("button", name="Generate this video").click()
+    page.get_by_role("button", name="Generate video").click()
 
     expect(page.locator(".messagelist .success")).to_be_visible()
     job = VideoJob.objects.get()
@@ -220,7 +220,7 @@ def test_an_error_stands_at_its_own_field_and_moves_none_to_another_column(
         page = visit.open(f"{LIST}add/")
         page.get_by_label("Prompt").fill("A kitten in the grass")
         page.get_by_label("Duration").fill("99")
-        page.get_by_role("button", name="Generate this video").click()
+        page.get_by_role("button", name="Generate video").click()
         error = box(page.locator(".errorlist", has_text="from 4 to 15"))
         names = ("Prompt:", "Duration:", "Ratio:", "Resolution:")
         fields = [page.get_by_label(name, exact=True) for name in names]
@@ -241,7 +241,7 @@ def test_a_job_is_stopped_without_any_script(
     with visiting(browser, live_server.url, session=session, java_script_enabled=False) as visit:
         page = visit.open(LIST)
         page.locator("input.action-select").check()
-        page.locator("select[name=action]").select_option(label="Stop: ask for them no more")
+        page.locator("select[name=action]").select_option(label="Stop")
         page.locator(".actions button[name=index]").click()
         page.get_by_role("button", name="Stop 1 job").click()
         expect(page.locator(".messagelist .success")).to_be_visible()
@@ -422,11 +422,11 @@ def test_where_the_filters_stand_beside_the_jobs_no_link_leads_to_them(visit: Vi
     expect(page.get_by_role("link", name="Filter", exact=True)).to_be_hidden()
 
 
-# Everybody
+# Accessibility
 
 
 def prepared() -> dict[str, str]:
-    """Every kind of page, with something on it."""
+    """URLs of all kinds of pages, with data."""
     made = {
         state: make(state)
         for state in ("pending", "processing", "unconfirmed", "expired", "mirror-failed", "stored")
@@ -435,7 +435,7 @@ def prepared() -> dict[str, str]:
         job.events.create(kind="note", new=job.status, reason="HTTP 500", actor="ann")
     hostile = jobs.make("failed", prompt=HOSTILE, error=HOSTILE, key=str(uuid4()))
     hostile.events.create(kind="note", new="failed", reason=HOSTILE, actor=HOSTILE[:150])
-    jobs.make_hold("unreachable")  # which explains no late check
+    jobs.make_hold("unreachable")  # It does not explain a late check.
     stalled = jobs.make("queued", due_at=jobs.from_now(-720), error_count=1)
     gone = jobs.make("stored", output="2026/gone.mp4")
     shown = ("unconfirmed", "expired", "mirror-failed", "stored")
@@ -462,7 +462,7 @@ def test_no_page_keeps_anybody_out(
         for name, path in pages.items():
             visit.open(path)
             found[name] = visit.barriers()
-        choose(visit.open(LIST), "Generate again, which is billed")
+        choose(visit.open(LIST), "Regenerate (billed)")
         found["a question"] = visit.barriers()
 
     assert {name: barriers for name, barriers in found.items() if barriers} == {}

@@ -1,4 +1,4 @@
-"""The live monitor in a real Chromium: it follows what happens, and rests when nobody looks."""
+"""The live monitor in Chromium: it refreshes, and pauses in a hidden tab."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def visit(browser: Browser, live_server: Any, client: Client) -> Iterator[Visit]
 
 
 def hide(page: Page, hidden: bool) -> None:
-    """As if another tab were in front, or this one again: a headless window is always visible."""
+    """Simulate switching tabs: a headless window is always visible."""
     page.evaluate(
         """hidden => {
             Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
@@ -132,7 +132,7 @@ def test_it_says_so_when_nobody_is_signed_in_any_more(visit: Visit) -> None:
     Session.objects.all().delete()
     page.clock.run_for(6_000)
 
-    expect(page.locator("[data-trouble]")).to_contain_text("You are signed out")
+    expect(page.locator("[data-trouble]")).to_contain_text("You are logged out")
     expect(page.locator("[data-trouble]")).to_contain_text(f"Not updated since {as_of}")
     login.click()
     expect(page).to_have_url(re.compile(r"/admin/login/\?next=/admin/videojobs/videojob/monitor/$"))
@@ -155,7 +155,7 @@ def test_what_is_nothing_becomes_quiet_and_a_notice_goes(visit: Visit) -> None:
     job = jobs.make("unconfirmed")
     page = visit.open(MONITOR)
     figure = page.locator('[data-figure="unconfirmed"]')
-    notice = page.get_by_role("link", name="1 job needs a person.")
+    notice = page.get_by_role("link", name="1 job needs attention.")
     expect(notice).to_be_visible()
     expect(figure).not_to_have_attribute("data-zero", "")
 

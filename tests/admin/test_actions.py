@@ -1,4 +1,4 @@
-"""What a person may do to jobs in the admin: who may, to which jobs, once, and what he is told."""
+"""The actions of the admin: permissions, conditions, idempotency and messages."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.django_db
 LIST = "/admin/videojobs/videojob/"
 HOSTILE = "<script>alert(1)</script>\u202e\x1b[31m\n\n👩‍👩‍👧 '\"&"
 
-#: Act → the permission that it needs, a state that it fits, and the status after it.
+#: Action → its permission, a state that it applies to, and the status after it.
 CASES: dict[str, tuple[str, str, str]] = {
     "attach": ("resolve_videojob", "unconfirmed", "queued"),
     "not_created": ("resolve_videojob", "unconfirmed", "pending"),
@@ -58,7 +58,7 @@ def permit(username: str, *codenames: str) -> None:
 
 @pytest.fixture
 def steerer(staff: Client) -> Client:
-    """A client of somebody who may look, and do all that can be done to a job."""
+    """A client of a user with the permissions to view jobs and to run all actions."""
     permit("viewer", *PERMISSIONS)
     return staff
 
@@ -76,12 +76,12 @@ def answer_url(name: str) -> str:
 
 
 def of_page(job: VideoJob, **more: str) -> dict[str, str]:
-    """What a job page's form posts, for all acts."""
+    """The POST data of a job page's form, for all actions."""
     return {"turn": str(job.turn), "task_id": "proj_77", "acknowledged": "on", **more}
 
 
 def selected(name: str, *chosen: VideoJob, across: bool = False) -> dict[str, Any]:
-    """What the list posts for chosen rows, or for one of them and all that the filters leave."""
+    """The POST data of the list for selected rows; with `across`, for all filtered jobs."""
     return {
         "action": name,
         "index": "0",
@@ -91,7 +91,7 @@ def selected(name: str, *chosen: VideoJob, across: bool = False) -> dict[str, An
 
 
 def confirmed(*chosen: VideoJob, **more: Any) -> dict[str, Any]:
-    """What the page that asks posts."""
+    """The POST data of the confirmation page."""
     return {"job": [f"{job.pk}:{job.turn}" for job in chosen], "acknowledged": "on", **more}
 
 
@@ -101,14 +101,14 @@ def read(client: Client, url: str) -> str:
     return response.content.decode()
 
 
-def told(client: Client, url: str, body: dict[str, Any]) -> list[str]:
+def messages_of(client: Client, url: str, body: dict[str, Any]) -> list[str]:
     response = client.post(url, body, follow=True)
     assert response.status_code == 200
     return [str(message) for message in response.context["messages"]]
 
 
 def forms(text: str) -> dict[str, dict[str, Any]]:
-    """The forms that post to an address of their own: what is hidden in them, and boxes ticked."""
+    """URL → POST data of each form with an action: hidden fields and ticked checkboxes."""
     found = re.findall(r'<form method="post" action="([^"]+)">(.*?)</form>', text, re.DOTALL)
     fields: dict[str, dict[str, Any]] = {}
     for url, form in found:
@@ -210,7 +210,7 @@ def test_on_the_list_an_act_needs_its_own_permission(name: str, staff: Client) -
 
 def test_who_may_only_look_is_offered_nothing(staff: Client) -> None:
     for state in jobs.STATES:
-        assert "What you can do" not in read(staff, page(jobs.make(state)))
+        assert "videojobs-acts-heading" not in read(staff, page(jobs.make(state)))
     assert "_selected_action" not in read(staff, LIST)
 
 
@@ -296,9 +296,9 @@ def test_what_the_form_holds_is_all_that_its_post_needs(
 def test_an_old_page_decides_nothing(name: str, turn: str, steerer: Client) -> None:
     job = jobs.make(CASES[name][1], turn=3)
 
-    [message] = told(steerer, act_url(name, job), of_page(job, turn=turn))
+    [message] = messages_of(steerer, act_url(name, job), of_page(job, turn=turn))
 
-    assert "changed meanwhile" in message
+    assert "has changed since you opened this page" in message
     assert VideoJob.objects.get().turn == 3
 
 
@@ -310,9 +310,9 @@ def test_what_is_not_possible_is_said_and_left_as_it_is(name: str, steerer: Clie
             continue
         before = VideoJob.objects.filter(pk=job.pk).values().get()
 
-        assert told(steerer, act_url(name, job), of_page(job)) == [str(ACTIONS[name].refused)], (
-            state
-        )
+        assert messages_of(steerer, act_url(name, job), of_page(job)) == [
+            str(ACTIONS[name].refused)
+        ], state
         assert VideoJob.objects.filter(pk=job.pk).values().get() == before
 
 
@@ -330,7 +330,7 @@ def test_an_id_that_can_not_be_attached_says_why(task_id: str, steerer: Client) 
     jobs.make("queued")  # proj_0
     job = jobs.make("unconfirmed")
 
-    [message] = told(steerer, act_url("attach", job), of_page(job, task_id=task_id))
+    [message] = messages_of(steerer, act_url("attach", job), of_page(job, task_id=task_id))
 
     assert re.search("belongs to job|must be printable text", message)
     assert VideoJob.objects.get(pk=job.pk).status == "unconfirmed"
@@ -347,9 +347,9 @@ def test_an_id_is_attached_without_the_blanks_around_it(steerer: Client) -> None
 @pytest.mark.parametrize(
     ("state", "words"),
     [
-        ("pending", "Nothing was sent yet, and nothing will be sent or billed."),
-        ("unconfirmed", "the provider may still finish, and bill."),
-        ("processing", "the provider may still finish, and bill."),
+        ("pending", "Nothing was sent yet. Nothing will be sent or billed."),
+        ("unconfirmed", "the provider may still finish the video and bill you."),
+        ("processing", "the provider may still finish the video and bill you."),
     ],
 )
 def test_before_it_stops_a_page_says_what_may_still_be_billed(
@@ -405,7 +405,7 @@ def test_a_page_with_markup_in_all_that_it_shows_breaks_not(steerer: Client) -> 
         assert "&lt;script&gt;alert(1)" in text
 
 
-# On the list, what is done at once.
+# On the list, without a confirmation page.
 
 
 @pytest.mark.parametrize("name", DIRECT_ON_LIST)
@@ -415,7 +415,7 @@ def test_a_selection_is_done_as_far_as_it_applies(name: str, steerer: Client) ->
     skipped = [jobs.make("failed"), jobs.make("submitting")]
     other = jobs.make(state)
 
-    [message] = told(steerer, LIST, selected(name, *taken, *skipped))
+    [message] = messages_of(steerer, LIST, selected(name, *taken, *skipped))
 
     action = ACTIONS[name]
     assert message == f"{action.done % {'count': 3}}, {action.skipped % {'count': 2}}."
@@ -432,7 +432,7 @@ def test_a_selection_that_it_does_not_apply_to_is_told_of(name: str, steerer: Cl
     job = jobs.make("submitting")
     before = rows()
 
-    [message] = told(steerer, LIST, selected(name, job))
+    [message] = messages_of(steerer, LIST, selected(name, job))
 
     action = ACTIONS[name]
     assert message == f"{action.done % {'count': 0}}, {action.skipped % {'count': 1}}."
@@ -455,9 +455,9 @@ def test_all_that_the_filter_shows_means_nothing_else(steerer: Client) -> None:
 def test_all_that_a_search_finds_is_done(steerer: Client) -> None:
     found, other = jobs.make("stored", prompt="A red fox"), jobs.make("stored")
 
-    messages = told(steerer, f"{LIST}?q=red+fox", selected("remirror", found, across=True))
+    messages = messages_of(steerer, f"{LIST}?q=red+fox", selected("remirror", found, across=True))
 
-    assert messages == ["1 output is fetched again."]
+    assert messages == ["1 download is queued."]
     other.refresh_from_db()
     assert other.mirror_status == "stored"
 
@@ -478,15 +478,16 @@ def test_a_click_takes_so_many_at_most_and_the_next_one_goes_on(steerer: Client)
     )
     every = selected("remirror", first, across=True)
 
-    [message] = told(steerer, LIST, every)
+    [message] = messages_of(steerer, LIST, every)
 
     assert message == (
-        f"{MOST} outputs are fetched again. {MOST} are the most at a time: do it again for 2 more."
+        f"{MOST} downloads are queued. "
+        f"At most {MOST} jobs per run. Repeat the action for the remaining 2."
     )
     waiting = VideoJob.objects.exclude(mirror_status="due").values_list("mirrored_at", flat=True)
     assert set(waiting) == {lately - timedelta(minutes=1), lately}
-    assert told(steerer, LIST, every)[0].startswith(
-        f"2 outputs are fetched again, {MOST} jobs skipped"
+    assert messages_of(steerer, LIST, every)[0].startswith(
+        f"2 downloads are queued, {MOST} jobs skipped"
     )
 
 
@@ -500,11 +501,11 @@ def test_each_job_of_a_selection_takes_as_many_queries(name: str, steerer: Clien
     one, two, twelve = taken(1), taken(2), taken(12)
 
     assert twelve - two == 10 * (two - one)
-    # A step that is brought forward is looked for a hold that it would have to wait for.
+    # "Check now" also queries the holds of the provider.
     assert two - one <= (5 if name == "check_now" else 4)
 
 
-# On the list, what asks first.
+# On the list, with a confirmation page.
 
 
 @pytest.mark.parametrize("name", ASKS_ON_LIST)
@@ -549,9 +550,9 @@ def test_an_answer_that_is_sent_twice_is_one(name: str, steerer: Client) -> None
 def test_an_answer_is_about_the_jobs_as_they_were_shown(name: str, steerer: Client) -> None:
     job, other = jobs.make(CASES[name][1]), jobs.make(CASES[name][1])
     body = confirmed(job, other)
-    VideoJob.objects.filter(pk=job.pk).update(turn=4)  # resolved, and unconfirmed again, say
+    VideoJob.objects.filter(pk=job.pk).update(turn=4)  # Such as resolved and unconfirmed again.
 
-    [message] = told(steerer, answer_url(name), body)
+    [message] = messages_of(steerer, answer_url(name), body)
 
     action = ACTIONS[name]
     assert message.startswith(action.done % {"count": 1})
@@ -565,7 +566,7 @@ def test_an_answer_about_what_it_does_not_apply_to_does_nothing(name: str, steer
     left = [job for job in made if not ACTIONS[name].applies(job)]
     before = rows()
 
-    [message] = told(steerer, answer_url(name), confirmed(*left))
+    [message] = messages_of(steerer, answer_url(name), confirmed(*left))
 
     assert message.startswith(str(ACTIONS[name].done % {"count": 0}))
     assert rows() == before
@@ -600,8 +601,8 @@ def test_before_many_are_stopped_it_is_said_what_becomes_of_how_many(steerer: Cl
 
     text = steerer.post(LIST, selected("stop", *chosen)).content.decode()
 
-    assert "3 jobs are not asked for any more" in text
-    assert "1 job was not sent yet, and will not be sent or billed." in text
+    assert "Polling stops for 3 jobs. This is not a refund" in text
+    assert "1 job was not sent yet and will not be sent or billed." in text
     assert 'value="Stop 4 jobs"' in text
 
 
@@ -610,7 +611,7 @@ def test_nothing_is_sent_again_without_the_ticked_box_if_the_browser_let_it_pass
 ) -> None:
     job = jobs.make("unconfirmed")
 
-    messages = told(steerer, act_url("not_created", job), of_page(job, acknowledged=""))
+    messages = messages_of(steerer, act_url("not_created", job), of_page(job, acknowledged=""))
 
     job.refresh_from_db()
     assert (job.status, job.turn) == ("unconfirmed", 0)
@@ -631,7 +632,7 @@ def test_a_page_that_asks_about_many_shows_some_and_asks_for_as_many_as_one_clic
     text = steerer.post(LIST, selected("stop", job, across=True)).content.decode()
 
     assert f"Stop {MOST} jobs" in text
-    assert f"{MOST} are the most at a time: do it again for 2 more." in text
+    assert f"At most {MOST} jobs per run. Repeat the action for the remaining 2." in text
     assert text.count('name="job"') == MOST
     assert text.count("/change/") == 20
     assert f"and {MOST - 20} more" in text
@@ -680,7 +681,7 @@ def test_pages_that_ask_have_no_inline_styles_scripts_or_handlers(steerer: Clien
     assert not re.search(r"<script(?![^>]*\bsrc=)[^>]*>", text)
 
 
-# Generating again.
+# Regenerating.
 
 
 def test_a_page_asks_before_it_orders_and_leads_to_the_new_job(steerer: Client) -> None:
@@ -689,7 +690,7 @@ def test_a_page_asks_before_it_orders_and_leads_to_the_new_job(steerer: Client) 
     asked = steerer.post(act_url("regenerate", job), of_page(job)).content.decode()
 
     assert VideoJob.objects.count() == 1
-    assert 'value="Generate again, which is billed: 1 request"' in asked
+    assert 'value="Regenerate 1 video (billed)"' in asked
     assert f'<a href="{page(job)}" class="button">' in asked
     [(url, body)] = forms(asked).items()
     response = steerer.post(url, body, follow=True)
@@ -697,11 +698,11 @@ def test_a_page_asks_before_it_orders_and_leads_to_the_new_job(steerer: Client) 
     assert response.redirect_chain == [(page(new), 302)]
     [message] = response.context["messages"]
     assert f'<a href="{page(new)}">{new.pk}</a>' in str(message)
-    assert "which is billed" in str(message)
+    assert "(billed)" in str(message)
 
 
 def ordered_on_page(client: Client, job: VideoJob) -> tuple[str, dict[str, Any]]:
-    """Where the page that asks is sent to, and what with."""
+    """The URL and the POST data of the confirmation page."""
     asked = client.post(act_url("regenerate", job), of_page(job)).content.decode()
     [order] = forms(asked).items()
     return order
@@ -741,9 +742,9 @@ def test_an_order_is_void_once_somebody_else_has_placed_it(steerer: Client) -> N
     order = ordered_on_page(steerer, job)
     operations.regenerate(job, actor="bob", key="of-bob")
 
-    [message] = told(steerer, *order)
+    [message] = messages_of(steerer, *order)
 
-    assert "generated again already" in message
+    assert "regenerated already" in message
     assert VideoJob.objects.filter(regenerated_from=job).count() == 1
 
 
@@ -753,7 +754,7 @@ def test_who_is_asked_is_told_of_orders_before(steerer: Client) -> None:
 
     asked = steerer.post(act_url("regenerate", job), of_page(job)).content.decode()
 
-    assert "1 request was generated again already: this is one more order." in asked
+    assert "1 request was regenerated before. Confirming orders it once more." in asked
 
 
 @pytest.mark.parametrize("name", ["attach", "not_created"])
@@ -819,7 +820,7 @@ def test_a_vast_selection_is_counted_up_to_a_bound(
 
     text = steerer.post(LIST, selected("stop", first, across=True)).content.decode()
 
-    assert "2 are the most at a time: do it again for more than 1 more." in text
+    assert "At most 2 jobs per run. Repeat the action for the remaining 1 or more." in text
     assert "skipped" not in text
 
 
@@ -833,7 +834,7 @@ def test_a_selection_leaves_out_what_was_generated_again_already(steerer: Client
     assert f"{fresh.pk}:0" in text
     assert f"{done.pk}:0" not in text
     assert "1 job skipped" in text
-    assert 'value="Generate again, which is billed: 1 request"' in text
+    assert 'value="Regenerate 1 video (billed)"' in text
 
 
 def test_a_limit_that_is_reached_ends_the_order_and_says_what_is_left(
@@ -842,9 +843,9 @@ def test_a_limit_that_is_reached_ends_the_order_and_says_what_is_left(
     settings.VIDEOJOBS = {"MAX_ACTIVE_JOBS": 2}
     chosen = [jobs.make("failed") for _ in range(5)]
 
-    done, error = told(steerer, answer_url("regenerate"), confirmed(*chosen))
+    done, error = messages_of(steerer, answer_url("regenerate"), confirmed(*chosen))
 
-    assert done.startswith("2 requests are sent as new jobs, which is billed: <a href=")
+    assert done.startswith("2 requests are sent as new jobs (billed): <a href=")
     assert error == (
         "2 jobs are under way, which is the most that is allowed. 3 requests were not sent."
     )
@@ -855,7 +856,7 @@ def test_requests_that_are_not_allowed_any_more_stop_no_others(steerer: Client) 
     wrong = [jobs.make("failed", duration=99, prompt=HOSTILE) for _ in range(5)]
     right = jobs.make("failed")
 
-    done, error = told(steerer, answer_url("regenerate"), confirmed(*wrong, right))
+    done, error = messages_of(steerer, answer_url("regenerate"), confirmed(*wrong, right))
 
     assert done.startswith("1 request is sent as a new job")
     assert error.count("from 4 to 15") == 3
@@ -874,7 +875,7 @@ def test_a_request_that_is_refused_leads_back_to_its_page(steerer: Client) -> No
 def test_a_long_order_links_some_of_its_jobs(steerer: Client) -> None:
     chosen = [jobs.make("failed") for _ in range(25)]
 
-    [message] = told(steerer, answer_url("regenerate"), confirmed(*chosen))
+    [message] = messages_of(steerer, answer_url("regenerate"), confirmed(*chosen))
 
     assert message.count("<a href=") == 20
     assert "and 5 more" in message
@@ -884,8 +885,8 @@ def test_old_and_new_job_lead_to_each_other(steerer: Client) -> None:
     job = jobs.make("failed")
     new = jobs.make("queued", regenerated_from=job)
 
-    assert f'<a href="{page(new)}">' in read(steerer, page(job)).split("Generated again as")[1]
-    assert f'<a href="{page(job)}">' in read(steerer, page(new)).split("Generated again from")[1]
+    assert f'<a href="{page(new)}">' in read(steerer, page(job)).split("Regenerated as")[1]
+    assert f'<a href="{page(job)}">' in read(steerer, page(new)).split("Regenerated from")[1]
 
 
 def test_a_page_names_so_many_new_jobs_at_most(steerer: Client) -> None:
@@ -893,13 +894,13 @@ def test_a_page_names_so_many_new_jobs_at_most(steerer: Client) -> None:
     for _ in range(MAX_GENERATIONS + 1):
         jobs.make("queued", regenerated_from=job)
 
-    shown = read(steerer, page(job)).split("Generated again as")[1].split("</li>")[0]
+    shown = read(steerer, page(job)).split("Regenerated as")[1].split("</li>")[0]
 
     assert shown.count("<a href=") == MAX_GENERATIONS
     assert "and earlier ones" in shown
 
 
-# check now, while the provider is held
+# Check now, while the provider is held.
 
 
 def test_no_button_brings_a_step_forward_that_waits_for_the_provider(steerer: Client) -> None:
@@ -919,7 +920,7 @@ def test_who_asks_for_it_nevertheless_is_told_until_when_it_waits(steerer: Clien
     jobs.make_hold("limited")
     before = rows()
 
-    messages = told(steerer, act_url("check_now", job), of_page(job))
+    messages = messages_of(steerer, act_url("check_now", job), of_page(job))
 
     assert messages == ["Waiting for the provider. Next attempt: in 4 min."]
     assert rows() == before
@@ -930,8 +931,8 @@ def test_the_list_s_action_counts_what_waits_for_the_provider(steerer: Client) -
     jobs.make_hold("limited")
     before = rows()
 
-    [message] = told(steerer, LIST, selected("check_now", job))
+    [message] = messages_of(steerer, LIST, selected("check_now", job))
 
-    assert message.startswith("The next steps of 0 jobs were brought forward, 1 job skipped: ")
-    assert "waits for the provider" in message
+    assert message.startswith("0 jobs will be checked as soon as possible, 1 job skipped: ")
+    assert "waiting for the provider" in message
     assert rows() == before

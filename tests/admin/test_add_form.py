@@ -125,8 +125,8 @@ def test_the_page_says_that_it_is_billed_and_holds_all_that_its_post_needs(adder
 
     job = VideoJob.objects.get()
     assert response.headers["Location"] == page(job)
-    assert "which bills each one" in text
-    assert 'value="Generate this video, which is billed"' in text
+    assert "which bills each request" in text
+    assert 'value="Generate video (billed)"' in text
 
 
 def test_a_request_is_submitted_by_the_person_who_is_logged_in(adder: Client) -> None:
@@ -213,7 +213,7 @@ def test_who_clicks_twice_pays_once(adder: Client) -> None:
 
     job = VideoJob.objects.get()
     assert message == (
-        f'This form was sent already, as job <a href="{page(job)}">{job.pk}</a>. '
+        f'This form was already submitted as job <a href="{page(job)}">{job.pk}</a>. '
         "For another one, open the form anew."
     )
     assert JobEvent.objects.count() == 1
@@ -232,7 +232,7 @@ def test_a_key_that_is_known_sends_nothing_and_leads_to_its_job(adder: Client) -
 
     message = told(adder, form(key="order-42"))
 
-    assert message.startswith("Nothing was sent: the key belongs to job")
+    assert message.startswith("Nothing was sent: job")
     assert f'<a href="{page(job)}">' in message
     assert VideoJob.objects.get() == job
 

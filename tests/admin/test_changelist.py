@@ -326,7 +326,7 @@ def test_sorted_by_the_next_step_are_those_that_have_one(staff: Client) -> None:
 
     assert in_order(staff, f"?o={order('next_step')}") == [soon.pk, later.pk]
     assert in_order(staff, f"?o=-{order('next_step')}") == [later.pk, soon.pk]
-    assert "only jobs that have one are shown" in read(staff, f"?o={order('next_step')}")
+    assert "only jobs with a next step are shown" in read(staff, f"?o={order('next_step')}")
 
 
 @pytest.mark.parametrize("name", ["checks", "errors", "excerpt", "model_name", "mirror_badge"])

@@ -130,7 +130,7 @@ def test_how_long_the_provider_says_it_is_stays_told_without_a_file(staff: Clien
 def test_an_error_is_read_before_what_can_be_done_about_it(admin_client: Client) -> None:
     text = read(admin_client, page(jobs.make("failed", error="The prompt names a person.")))
 
-    assert text.index("The prompt names a person.") < text.index("Generate it again")
+    assert text.index("The prompt names a person.") < text.index("Regenerate…")
 
 
 def test_a_job_without_an_error_has_no_line_about_one(staff: Client) -> None:
@@ -140,7 +140,7 @@ def test_a_job_without_an_error_has_no_line_about_one(staff: Client) -> None:
 def test_all_lengths_of_the_video_are_told_apart(staff: Client) -> None:
     job = jobs.make("stored", output_duration=2.96, actual_duration=3.04, duration=5)
 
-    assert "file: 2.96 s; provider: 3.04 s; asked: 5 s" in read(staff, page(job))
+    assert "file: 2.96 s; provider: 3.04 s; requested: 5 s" in read(staff, page(job))
 
 
 def test_a_video_that_nobody_looked_into_has_no_picture_and_no_length(staff: Client) -> None:
@@ -148,7 +148,7 @@ def test_a_video_that_nobody_looked_into_has_no_picture_and_no_length(staff: Cli
 
     text = read(staff, page(job))
 
-    assert "file: —; provider: —; asked: —" in text
+    assert "file: —; provider: —; requested: —" in text
     assert not re.search("None|×", text)
 
 
@@ -194,7 +194,7 @@ def test_the_history_tells_time_change_reason_and_actor(staff: Client) -> None:
 
     first, second, third = re.findall(r"<tr>\s*<td><time.*?</tr>", text, re.DOTALL)
     assert holds(first, "queued", "stopped", "too late", "ann")
-    assert holds(second, "mirror:", "HTTP 500", "the app")
+    assert holds(second, "mirror:", "HTTP 500", "system")
     assert holds(third, "no change", "a note")
 
 

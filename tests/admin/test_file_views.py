@@ -292,7 +292,7 @@ def test_who_downloads_what_is_gone_is_led_to_the_job_and_told(staff: Client) ->
 
     assert answer.redirect_chain == [(page(job), 302)]
     [message] = answer.context["messages"]
-    assert str(message) == "The file is not in storage any more."
+    assert str(message) == "The file is no longer in storage."
 
 
 class Remote(Storage):

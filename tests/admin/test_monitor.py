@@ -196,7 +196,7 @@ def test_a_chart_is_a_picture_with_words_and_a_table_of_the_same_numbers(staff: 
     text = read(staff, PAGE)
 
     assert text.count('role="img" aria-label=') == 3
-    assert "Jobs and verdicts, jobs per 10 min, in the last 6 h: new; completed;" in text
+    assert "Jobs and results, jobs per 10 min, in the last 6 h: new; completed;" in text
     assert text.partition("<main")[2].count("<caption>") == 3
     assert text.count('<th scope="row">') == 3 * 37
 
@@ -239,7 +239,7 @@ def test_figures_that_somebody_should_look_into_stand_out(staff: Client) -> None
 
     assert 'videojobs-figure videojobs-alarming" data-figure="unconfirmed"> <dt>' in text
     assert 'videojobs-figure videojobs-alarming" data-figure="expired" data-zero> <dt>' in text
-    assert "1 job needs a person." in text
+    assert "1 job needs attention." in text
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_figures_that_somebody_should_look_into_stand_out(staff: Client) -> None
     [
         ("took", "—"),
         ("answered", "—"),
-        ("answered-note", "not in the last 6 h"),
+        ("answered-note", "none in the last 6 h"),
         ("late-note", ""),
         ("failing-note", ""),
         ("bytes", "0 bytes"),
@@ -270,7 +270,7 @@ def test_rates_and_lateness_are_told_beside_their_numbers(staff: Client) -> None
 
     shown = figures(read(staff, PAGE))
 
-    assert shown["failing-note"] == "25 % of 4 that it is asked for"
+    assert shown["failing-note"] == "25 % of 4 polled jobs"
     assert shown["late-note"] == "the worst by 3 min"
 
 
@@ -280,7 +280,7 @@ def test_the_lateness_of_the_one_in_the_middle_is_told_where_it_is_another(staff
 
     note = figures(read(staff, PAGE))["late-note"]
 
-    assert note == "half of them by 2.1 min or more, the worst by 5 min"
+    assert note == "median: 2.1 min, longest: 5 min"
 
 
 @pytest.mark.parametrize(
@@ -299,7 +299,7 @@ def test_one_hour_and_one_day_are_said_without_their_number(
 
     text = read(staff, f"{PAGE}?hours={hours}")
 
-    assert f"Jobs and verdicts, {slot}, in {window}: new; completed;" in text
+    assert f"Jobs and results, {slot}, in {window}: new; completed;" in text
     assert f"Time to completion, in {window}: " in text
 
 
@@ -310,7 +310,7 @@ def test_a_notice_of_jobs_that_need_a_person_leads_to_them(staff: Client) -> Non
 
     text = read(staff, PAGE)
 
-    [url] = re.findall(r'<a href="([^"]+)" data-text="attention">2 jobs need a person\.</a>', text)
+    [url] = re.findall(r'<a href="([^"]+)" data-text="attention">2 jobs need attention\.</a>', text)
     assert staff.get(url).context["cl"].result_count == 2
 
 
@@ -343,7 +343,7 @@ def test_what_stalled_means_is_said_only_where_something_is(staff: Client) -> No
     jobs.make("queued", due_at=timezone.now() - timedelta(hours=1))
 
     assert quiet == ""
-    assert "the sweep wakes them" in figures(read(staff, PAGE))["stalled-note"]
+    assert "the sweep requeues them" in figures(read(staff, PAGE))["stalled-note"]
 
 
 def test_where_no_worker_runs_it_is_said_above_the_numbers(staff: Client) -> None:
@@ -363,7 +363,7 @@ def test_the_last_error_stands_beside_the_jobs_whose_check_failed(staff: Client)
     text, data = read(staff, PAGE), staff.get(DATA).json()
 
     note = figures(text)["failing-note"]
-    assert note.startswith("100 % of 1 that it is asked for; 3 min ago: HTTP 500 <script>")
+    assert note.startswith("100 % of 1 polled jobs; 3 min ago: HTTP 500 <script>")
     assert note == data["texts"]["failing-note"]
     assert len(note) < 250
     assert not any(part in text for part in ("8f2c-secret", "\u202e", "<script>alert"))

@@ -110,7 +110,7 @@ def test_the_page_says_that_there_are_more(ten_at_most: None, admin_client: Clie
 
     assert "more than 10 results" in text
     assert "more than 10 video jobs" in text
-    assert "The pages hold the first 10 of them" in text
+    assert "Only the first 10 jobs are paginated" in text
 
 
 def test_the_page_of_few_says_their_number_alone(admin_client: Client) -> None:
@@ -119,7 +119,7 @@ def test_the_page_of_few_says_their_number_alone(admin_client: Client) -> None:
     text = admin_client.get(LIST).content.decode()
 
     assert "1 video job<" in text
-    assert "The pages hold" not in text
+    assert "are paginated" not in text
 
 
 def test_a_selection_across_pages_is_named_by_what_it_is(

@@ -114,7 +114,7 @@ def _waiting(now: monitor.Now) -> Iterator[Figure]:
     yield _counted("late", _("late steps"), now.late, "attention=late", note=note)
     note = ""
     if now.stalled:
-        note = gettext("worker missing or lost; the sweep retries them once a worker runs")
+        note = gettext("worker missing or lost; the sweep requeues them once a worker runs")
     query = "attention=stalled"
     yield _counted("stalled", _("stalled"), now.stalled, query, note=note, alarming=True)
 
