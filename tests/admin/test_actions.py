@@ -428,7 +428,7 @@ def test_a_selection_is_done_as_far_as_it_applies(name: str, steerer: Client) ->
 
 
 @pytest.mark.parametrize("name", ON_LIST)
-def test_a_selection_that_it_does_not_apply_to_is_told_of(name: str, steerer: Client) -> None:
+def test_a_selection_that_it_does_not_apply_to_notices_of(name: str, steerer: Client) -> None:
     job = jobs.make("submitting")
     before = rows()
 
@@ -748,7 +748,7 @@ def test_an_order_is_void_once_somebody_else_has_placed_it(steerer: Client) -> N
     assert VideoJob.objects.filter(regenerated_from=job).count() == 1
 
 
-def test_who_is_asked_is_told_of_orders_before(steerer: Client) -> None:
+def test_who_is_asked_notices_of_orders_before(steerer: Client) -> None:
     job = jobs.make("failed")
     operations.regenerate(job, actor="bob", key="of-bob")
 
@@ -770,17 +770,17 @@ def test_what_is_decided_on_a_job_s_page_alone_can_t_be_confirmed_for_many(
 
 
 @pytest.mark.parametrize(
-    ("name", "state", "is_told"),
+    ("name", "state", "notices"),
     [("regenerate", "stored", 1), ("stop", "queued", 0)],
 )
 def test_the_page_that_asks_before_a_request_is_sent_tells_of_a_hold(
-    steerer: Client, name: str, state: str, is_told: int
+    steerer: Client, name: str, state: str, notices: int
 ) -> None:
     jobs.make_hold("limited")
 
     text = steerer.post(LIST, selected(name, jobs.make(state))).content.decode()
 
-    assert text.count("The provider has ") == is_told
+    assert text.count("The provider has ") == notices
 
 
 def test_a_jobs_own_page_that_asks_tells_of_a_hold(steerer: Client) -> None:
@@ -915,7 +915,7 @@ def test_no_button_brings_a_step_forward_that_waits_for_the_provider(steerer: Cl
     assert re.search(r"Next attempt: <time [^>]*>in 4 min</time>", after)
 
 
-def test_who_asks_for_it_nevertheless_is_told_until_when_it_waits(steerer: Client) -> None:
+def test_who_asks_for_it_nevertheless_notices_until_when_it_waits(steerer: Client) -> None:
     job = jobs.make("queued")
     jobs.make_hold("limited")
     before = rows()

@@ -1,4 +1,4 @@
-"""The admin's form submits a job as `submit` does: checked, once, and with its author."""
+"""The admin's add form: validation, idempotency and the actor of the new job."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ IMAGE = "https://cdn.example.com/a.png"
 
 @pytest.fixture
 def adder(client: Client) -> Client:
-    """A client of somebody who may look at jobs, and add some."""
+    """A client of a user with the permissions to view and add jobs."""
     user = User.objects.create_user("adder", is_staff=True)
     allowed = Permission.objects.filter(codename__in=["view_videojob", "add_videojob"])
     user.user_permissions.add(*allowed)
@@ -38,7 +38,7 @@ def adder(client: Client) -> Client:
 
 
 def form(**changed: Any) -> dict[str, Any]:
-    """What the form posts if nothing but the prompt was typed."""
+    """The POST data of a form with only the prompt filled in."""
     return {
         "token": TOKEN,
         "model": "videos",
@@ -67,12 +67,12 @@ def errors(client: Client, body: dict[str, Any]) -> dict[str, list[str]]:
     return dict(response.context["adminform"].form.errors)
 
 
-def told(client: Client, body: dict[str, Any]) -> str:
+def message_of(client: Client, body: dict[str, Any]) -> str:
     [message] = client.post(ADD, body, follow=True).context["messages"]
     return str(message)
 
 
-# Who may.
+# Permissions.
 
 
 @pytest.mark.parametrize("permission", ["view_videojob", "regenerate_videojob", "change_videojob"])
@@ -112,7 +112,7 @@ def test_who_may_add_but_not_look_is_led_home(client: Client) -> None:
     assert str(message) == f"Submitted as job {job.pk}."
 
 
-# What is submitted.
+# Submission.
 
 
 def test_the_page_says_that_it_is_billed_and_holds_all_that_its_post_needs(adder: Client) -> None:
@@ -130,7 +130,7 @@ def test_the_page_says_that_it_is_billed_and_holds_all_that_its_post_needs(adder
 
 
 def test_a_request_is_submitted_by_the_person_who_is_logged_in(adder: Client) -> None:
-    message = told(adder, form())
+    message = message_of(adder, form())
 
     job = VideoJob.objects.get()
     assert (job.status, job.model, job.prompt, job.duration) == ("pending", "videos", "A kitten", 5)
@@ -203,18 +203,18 @@ def test_nothing_but_the_job_and_its_event_is_written(adder: Client) -> None:
     assert not LogEntry.objects.exists()
 
 
-# Once.
+# Idempotency.
 
 
 def test_who_clicks_twice_pays_once(adder: Client) -> None:
-    told(adder, form())
+    message_of(adder, form())
 
-    message = told(adder, form())
+    message = message_of(adder, form())
 
     job = VideoJob.objects.get()
     assert message == (
         f'This form was already submitted as job <a href="{page(job)}">{job.pk}</a>. '
-        "For another one, open the form anew."
+        "Open a new form for another video."
     )
     assert JobEvent.objects.count() == 1
 
@@ -230,9 +230,9 @@ def test_each_form_is_another_order(adder: Client) -> None:
 def test_a_key_that_is_known_sends_nothing_and_leads_to_its_job(adder: Client) -> None:
     job = jobs.make("failed", key="order-42")
 
-    message = told(adder, form(key="order-42"))
+    message = message_of(adder, form(key="order-42"))
 
-    assert message.startswith("Nothing was sent: job")
+    assert re.match("Nothing was sent: job .* already uses this key", message)
     assert f'<a href="{page(job)}">' in message
     assert VideoJob.objects.get() == job
 
@@ -243,7 +243,7 @@ def test_a_form_that_was_wrong_is_still_the_same_order(adder: Client) -> None:
     assert f'name="token" value="{TOKEN}"' in text
 
 
-# What is wrong.
+# Errors.
 
 
 @pytest.mark.parametrize(

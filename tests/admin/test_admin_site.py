@@ -1,4 +1,4 @@
-"""A site with an admin of its own beside Django's: each of them leads to itself alone."""
+"""Custom admin sites beside the default one: each links only its own pages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ operators.register(VideoJob, VideoJobAdmin)
 
 
 class OwnJobAdmin(VideoJobAdmin):
-    """Of a site whose customers see jobs of their own only."""
+    """An admin for customers, which shows only their own jobs."""
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[VideoJob]:
         return super().get_queryset(request).filter(metadata__own=True)
@@ -42,7 +42,7 @@ LIST = "/operators/videojobs/videojob/"
 
 
 def links(text: str) -> set[str]:
-    """The first part of each address of this site that a page names."""
+    """The first path segments of all local URLs of a page."""
     found = re.findall(r'(?:href|src|action|poster|data-url)="/([^/"]+)/', text)
     return set(found) - {"static"}
 

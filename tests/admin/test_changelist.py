@@ -308,7 +308,7 @@ def test_a_filter_of_a_site_s_own_may_be_called_like_a_field(staff: Client) -> N
 
 
 def order(name: str) -> int:
-    """What a column is called in the address of a list without checkboxes."""
+    """The number of a column in the query string of a list without checkboxes."""
     return [getattr(column, "__name__", "") for column in COLUMNS].index(name)
 
 
@@ -466,14 +466,14 @@ def test_a_search_goes_with_order_and_pages(
     assert in_order(staff, f"?q=kitten&o=-{order('age')}") == [old.pk, new.pk]
 
 
-# What the database does for it.
+# Query plans.
 
 
 @pytest.fixture
 def crowd() -> Known:
-    """So many jobs that PostgreSQL finds an index worth its while, if there is one."""
+    """Enough jobs that PostgreSQL prefers an index to a full scan."""
     if connection.vendor != "postgresql":
-        pytest.skip("it is about PostgreSQL's plans")
+        pytest.skip("requires PostgreSQL")
     add_jobs(8_000)
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE videojobs_videojob")
@@ -481,7 +481,7 @@ def crowd() -> Known:
 
 
 def plans(client: Client, query: str) -> str:
-    """How PostgreSQL looks for the jobs of a list; without how it counts unfiltered ones."""
+    """The query plans of a list, except those of counting the unfiltered table."""
     with CaptureQueriesContext(connection) as captured:
         client.get(LIST + query)
     asked = [q["sql"] for q in captured if 'FROM "videojobs_videojob"' in q["sql"]]

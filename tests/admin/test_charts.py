@@ -20,7 +20,7 @@ def starts(count: int, minutes: int = 10) -> list[datetime]:
 def drawn(
     *lines: Line, slots: int = 4, minutes: int = 10, axis: charts.Axis = COUNTS
 ) -> ElementTree.Element:
-    """The chart, which is well-formed XML."""
+    """The chart, parsed as XML."""
     svg = charts.line_chart(
         "Jobs", lines, starts=starts(slots, minutes), axis=axis, unit="jobs per 10 min"
     )
@@ -112,7 +112,7 @@ def test_a_week_has_a_tick_every_other_midnight_of_the_site() -> None:
 @pytest.mark.parametrize(
     ("start", "hours", "words"),
     [
-        # The clocks of Berlin are put forward from 02:00 to 03:00, and back from 03:00 to 02:00.
+        # In Berlin, DST starts at 02:00, which becomes 03:00, and ends at 03:00.
         (
             datetime(2026, 3, 29, 0, 0, tzinfo=UTC),
             6,

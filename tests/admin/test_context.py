@@ -1,4 +1,4 @@
-"""What the job page tells of a job; how it looks is tested in a browser."""
+"""The context of the job page. Its appearance is tested in a browser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The script of the list that counts down, in a real browser with a clock of its own."""
+"""countdown.js on the list, in a browser with a fake clock."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NOTICE = "document.querySelector('.videojobs-notice').textContent"
 
 @pytest.fixture
 def listed(admin_client: Client) -> str:
-    """A list with a late job, and one whose next step comes in 3 s and that may be done in 40 s."""
+    """A late job, and one with its next step in 3 s and its estimated completion in 40 s."""
     now = timezone.now()
     for _ in range(5):
         jobs.make(
@@ -51,7 +51,7 @@ def listed(admin_client: Client) -> str:
 
 @pytest.fixture
 def page(listed: str) -> Iterator[Page]:
-    """The list in a browser whose clock is two hours ahead, and moved by the test alone."""
+    """The list in a browser whose clock is two hours ahead and under control of the test."""
 
     def answer(route: Route) -> None:
         if route.request.url.endswith("/list"):
@@ -76,7 +76,7 @@ def test_what_comes_counts_down_and_says_no_more_than_is_known(page: Page) -> No
         page.clock.run_for(seconds * 1000)
         seen.append(page.evaluate(CELLS)[:2])
 
-    # The clock of the browser goes on a little by itself.
+    # The fake clock also advances in real time.
     assert seen[0] in (["in 2 s", "done in about 39 s"], ["in 1 s", "done in about 38 s"])
     assert seen[1] in (["in 1 s", "done in about 38 s"], ["now", "done in about 37 s"])
     assert seen[2][0] == "now"
@@ -97,7 +97,7 @@ def test_the_next_try_of_a_hold_counts_down_with_the_jobs_below_it(page: Page) -
     page.clock.run_for(20_000)
     over = page.evaluate(NOTICE)
 
-    # What is said of it may have the same words in it.
+    # The reason of a hold may contain the same words.
     assert ": in 20 s <b>." in soon
     assert soon.endswith(("Next attempt: in 10 s.", "Next attempt: in 9 s."))
     assert over.endswith("Next attempt: now.")

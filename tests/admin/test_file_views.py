@@ -1,4 +1,4 @@
-"""Stored files reach a browser by ranges and as nothing but videos; in the admin and at home."""
+"""Serving stored files: ranges, content types and security, in the admin and by runserver."""
 
 import asyncio
 import os
@@ -42,7 +42,7 @@ def url(job: VideoJob, file: str = "output") -> str:
 
 @pytest.fixture
 def ask(live_server: LiveServer, staff: Client, settings: Settings) -> Ask:
-    """Ask the admin for a stored video, over a real socket."""
+    """Request a stored video from the admin over a socket."""
     cookie = f"sessionid={staff.cookies['sessionid'].value}"
     link = live_server.url + url(jobs.make_stored())
 
@@ -50,7 +50,7 @@ def ask(live_server: LiveServer, staff: Client, settings: Settings) -> Ask:
         with requests.Session() as session:
             session.trust_env = False
             headers = {k.replace("_", "-"): v for k, v in headers.items()}
-            # Unless it is told, requests asks for encodings.
+            # By default, requests accepts compressed responses.
             headers |= {"Cookie": cookie, "Accept-Encoding": "identity"}
             return session.request(method, link, headers=headers, timeout=10)
 
@@ -296,7 +296,7 @@ def test_who_downloads_what_is_gone_is_led_to_the_job_and_told(staff: Client) ->
 
 
 class Remote(Storage):
-    """A storage over the network, that counts how often it is asked."""
+    """A remote storage that counts its requests."""
 
     def __init__(self, found: Any) -> None:
         self.found, self.asked = found, 0
@@ -349,7 +349,7 @@ def test_files_are_only_read(staff: Client) -> None:
 
 
 class Elsewhere(Storage):
-    """A storage that makes a new link each time, as for S3."""
+    """A storage with a new signed URL for each call, like S3."""
 
     made = 0
 
@@ -394,7 +394,7 @@ def test_the_page_of_a_job_holds_no_link_of_its_storage(
 
 
 class WithoutCredentials(Storage):
-    """A storage that fails to make a link, with an error of its own and a secret in that."""
+    """A storage that can't build a URL and raises its own error with a secret in it."""
 
     def url(self, name: str | None) -> str:
         raise RuntimeError(f"no credentials for https://objects.example.com/{name}?{jobs.SECRET}")
@@ -436,7 +436,7 @@ def test_a_file_system_without_links_is_served(
 
 @pytest.fixture
 def large(tmp_path: Path) -> str:
-    """A file of which nobody wants to have all in memory."""
+    """A file that must not be read into memory as a whole."""
     path = tmp_path / "large.mp4"
     with path.open("wb") as file:
         file.truncate(LARGE)
@@ -448,7 +448,7 @@ async def asynchronously(answer: StreamingHttpResponse) -> int:
 
 
 def drained(answer: HttpResponseBase, *, by_asgi: bool) -> tuple[int, int]:
-    """How many bytes a server gets of an answer, and how many were in memory at most."""
+    """The size of a streamed response and the peak memory usage, in bytes."""
     assert isinstance(answer, StreamingHttpResponse)
     tracemalloc.start()
     try:
@@ -498,7 +498,7 @@ def test_a_file_is_closed_when_the_browser_goes_away(
 
 @pytest.fixture
 def at_home(settings: Settings, media_root: Path) -> Path:
-    """A media root on a development machine, and the like of what gets there."""
+    """The media root of a development machine, with typical files."""
     settings.DEBUG = True
     (media_root / "2026").mkdir(parents=True)
     (media_root / "2026" / "v.mp4").write_bytes(SAMPLE)

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.django_db
 LIST = "/admin/videojobs/videojob/"
 PAGE = f"{LIST}monitor/"
 DATA = f"{PAGE}data/"
-#: Four minutes and a half past a full hour, so that slots have begun already.
+#: 4.5 minutes past a full hour, so that the current slots have begun.
 SOME_TIME = datetime(2026, 11, 28, 10, 4, 30, tzinfo=UTC)
 HOSTILE = "<script>alert(1)</script>\u202e\x1b[31m 👩‍👩‍👧 '\"&"
 
@@ -34,7 +34,7 @@ def read(client: Client, url: str) -> str:
 
 
 def a_site() -> None:
-    """Jobs in every state, with something in each figure and each chart."""
+    """Jobs in every state, with data for each figure and chart."""
     now = timezone.now()
     earlier = {
         f"{act}_at": now - timedelta(hours=1) for act in ("created", "submitted", "mirrored")
@@ -49,13 +49,13 @@ def a_site() -> None:
 
 
 def figures(text: str) -> dict[str, str]:
-    """What the page says, by the names that the script replaces it by."""
+    """The texts of the page by the names that monitor.js uses."""
     found = re.findall(r'data-text="([^"]+)">([^<]*)<', text)
     return {name: html.unescape(value) for name, value in found}
 
 
 def links(text: str) -> dict[str, tuple[str, int]]:
-    """The lists that the figures lead to, and how many jobs they are said to have."""
+    """The URLs and the counts of the figures that link a list."""
     link = r'<a href="([^"]+)" data-query="([^"]+)" data-text="\2">([\d,]+)</a>'
     return {name: (html.unescape(url), int(count)) for url, name, count in re.findall(link, text)}
 
@@ -178,7 +178,7 @@ def test_it_takes_one_query_more_for_many_jobs_than_for_none_and_writes_nothing(
     with CaptureQueriesContext(connection) as many:
         staff.get(url)
 
-    # The one more is for why a check failed.
+    # The additional query fetches the error of a failed check.
     assert (len(none), len(many)) == (9, 10)
     assert {query["sql"].split()[0].strip("(") for query in many} == {"SELECT"}
 

@@ -64,7 +64,7 @@ def test_what_postgresql_does_not_know_yet_is_not_made_up(ten_at_most: None) -> 
     if connection.vendor != "postgresql":
         pytest.skip("it is about PostgreSQL's estimates")
     with connection.cursor() as cursor:
-        # As it is before the first ANALYZE.
+        # The value before the first ANALYZE.
         cursor.execute("UPDATE pg_class SET reltuples = -1 WHERE relname = 'videojobs_videojob'")
     make(11)
 
