@@ -820,7 +820,7 @@ def test_a_vast_selection_is_counted_up_to_a_bound(
 
     text = steerer.post(LIST, selected("stop", first, across=True)).content.decode()
 
-    assert "At most 2 jobs per run. Repeat the action for the remaining 1 or more." in text
+    assert "At most 2 jobs per run. Repeat the action for the rest, more than 1." in text
     assert "skipped" not in text
 
 
@@ -933,6 +933,8 @@ def test_the_list_s_action_counts_what_waits_for_the_provider(steerer: Client) -
 
     [message] = messages_of(steerer, LIST, selected("check_now", job))
 
-    assert message.startswith("0 jobs will be checked as soon as possible, 1 job skipped: ")
+    assert message.startswith(
+        "The next steps of 0 jobs will run as soon as possible, 1 job skipped: "
+    )
     assert "waiting for the provider" in message
     assert rows() == before

@@ -430,7 +430,7 @@ def test_a_nul_is_looked_for_as_a_blank(staff: Client) -> None:
 
 
 def test_the_help_tells_how_far_a_search_looks(staff: Client) -> None:
-    assert f"in the newest {search.NEWEST:,} jobs of the selection" in read(staff)
+    assert f"Only the newest {search.NEWEST:,} jobs of the selection are searched" in read(staff)
 
 
 def test_a_prompt_that_is_pasted_whole_is_found(staff: Client) -> None:

@@ -271,7 +271,7 @@ def test_rates_and_lateness_are_told_beside_their_numbers(staff: Client) -> None
     shown = figures(read(staff, PAGE))
 
     assert shown["failing-note"] == "25 % of 4 polled jobs"
-    assert shown["late-note"] == "the worst by 3 min"
+    assert shown["late-note"] == "longest: 3 min"
 
 
 def test_the_lateness_of_the_one_in_the_middle_is_told_where_it_is_another(staff: Client) -> None:
@@ -300,7 +300,7 @@ def test_one_hour_and_one_day_are_said_without_their_number(
     text = read(staff, f"{PAGE}?hours={hours}")
 
     assert f"Jobs and results, {slot}, in {window}: new; completed;" in text
-    assert f"Time to completion, in {window}: " in text
+    assert f"Time to complete, in {window}: " in text
 
 
 def test_a_notice_of_jobs_that_need_a_person_leads_to_them(staff: Client) -> None:

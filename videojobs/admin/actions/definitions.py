@@ -172,13 +172,13 @@ _TABLE = [
         conditions.can_be_checked,
         button=_("Check now"),
         explanation=lambda job: _("Run the next step as soon as the poll interval allows."),
-        success=_("The next step runs as soon as possible."),
+        success=_("The next step will run as soon as possible."),
         refused=_("Nothing to check: the next step is due already or running, or there is none."),
         waits=descriptions.waiting,
         label=_("Check now"),
         done=ngettext_lazy(
-            "%(count)d job will be checked as soon as possible",
-            "%(count)d jobs will be checked as soon as possible",
+            "The next step of %(count)d job will run as soon as possible",
+            "The next steps of %(count)d jobs will run as soon as possible",
             "count",
         ),
         skipped=ngettext_lazy(

@@ -35,7 +35,7 @@ def told_of_more(left: int, *, at_least: bool = False) -> str:
     """The message about jobs above `MOST`; `at_least` if `left` is a lower bound."""
     more = (
         gettext(
-            "At most %(most)d jobs per run. Repeat the action for the remaining %(count)d or more."
+            "At most %(most)d jobs per run. Repeat the action for the rest, more than %(count)d."
         )
         if at_least
         else gettext(

@@ -57,7 +57,8 @@ def table_size(jobs: QuerySet[Any]) -> tuple[int, bool] | None:
     """The number of rows of the table, and whether it is exact.
 
     PostgreSQL counts by a full scan, so this is the estimate of the last ANALYZE, rounded to three
-    digits; None if it is at most `MOST` and thus outdated. It is -1 before the first ANALYZE.
+    digits. None if the estimate is at most `MOST`, and so outdated: the caller has counted more
+    rows. Before the first ANALYZE, it is -1.
     """
     connection = connections[jobs.db]
     if connection.vendor != "postgresql":
