@@ -21,14 +21,14 @@
 
   // The time of the data in the site's time zone and format, which may differ from the browser's.
   let time = root.dataset.time;
-  const say = (node, text) => {
+  const setText = (node, text) => {
     if (node.textContent !== text) node.textContent = text;
   };
 
   function show(data) {
     for (const node of root.querySelectorAll("[data-text]")) {
       const text = data.texts[node.dataset.text];
-      if (text !== undefined) say(node, text);
+      if (text !== undefined) setText(node, text);
     }
     for (const node of root.querySelectorAll("[data-figure]")) {
       node.toggleAttribute("data-zero", data.zeros.includes(node.dataset.figure));
@@ -37,21 +37,21 @@
       link.search = data.queries[link.dataset.query] ?? link.search;
     }
     for (const node of root.querySelectorAll("[data-part]")) {
-      const markup = data.parts[node.dataset.part];
-      if (markup === undefined || node.shown === markup) continue;
+      const html = data.parts[node.dataset.part];
+      if (html === undefined || node.shown === html) continue;
       // Safe: the server renders this HTML from numbers, times and its own escaped texts. It contains
       // no text of callers or the provider.
-      node.innerHTML = markup;
-      node.shown = markup;
+      node.innerHTML = html;
+      node.shown = html;
     }
   }
 
-  function tell() {
+  function showStatus() {
     const seconds = Math.max(0, Math.round((Date.now() - updated) / 1000));
     const fresh = !paused && !ended && !failures;
-    say(age, fresh ? root.dataset.fresh.replace("%s", seconds) : "");
+    setText(age, fresh ? root.dataset.fresh.replace("%s", seconds) : "");
     const why = ended ? "ended" : paused ? "paused" : "failed";
-    say(trouble, fresh ? "" : root.dataset[why].replace("%s", time));
+    setText(trouble, fresh ? "" : root.dataset[why].replace("%s", time));
   }
 
   function plan() {
@@ -91,7 +91,7 @@
     } finally {
       clearTimeout(tooLong);
       looking = null;
-      tell();
+      showStatus();
       plan();
     }
   }
@@ -99,7 +99,7 @@
   button.addEventListener("click", () => {
     paused = !paused;
     button.textContent = paused ? root.dataset.resume : root.dataset.pause;
-    tell();
+    showStatus();
     if (paused) clearTimeout(timer);
     else look();
   });
@@ -107,8 +107,8 @@
     if (document.hidden) clearTimeout(timer);
     else look();
   });
-  setInterval(tell, 1000);
+  setInterval(showStatus, 1000);
   button.hidden = false;
-  tell();
+  showStatus();
   plan();
 })();

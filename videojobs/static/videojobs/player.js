@@ -4,13 +4,13 @@
 {
   const player = document.querySelector(".videojobs-player");
 
-  const tell = () => {
+  const showNotice = () => {
     document.querySelector("[data-videojobs-unreadable]").hidden = false;
     document.querySelector("[data-videojobs-outlook]").hidden = true;
     // A video that played and then failed may recover.
     if (player.readyState === HTMLMediaElement.HAVE_NOTHING) player.hidden = true;
   };
 
-  player.addEventListener("error", tell);
-  if (player.error) tell(); // The error event may precede this script.
+  player.addEventListener("error", showNotice);
+  if (player.error) showNotice(); // The error event may precede this script.
 }
