@@ -382,7 +382,7 @@ def test_the_id_is_in_the_log_before_a_hold_is_lifted_for_it(
         run(job)
 
     [task_id] = provider.tasks
-    assert f"the provider calls it {task_id}" in caplog.text
+    assert f"was created as provider task {task_id}" in caplog.text
 
 
 @pytest.mark.parametrize("nothing", [Drop(), Hang(5)])

@@ -117,7 +117,7 @@ def test_a_provider_that_names_no_output_any_more_changes_no_verdict(
     job = run(job)
 
     assert (job.status, job.mirror_status, job.error) == ("completed", "due", "")
-    assert last_reason(job) == "the provider names no URL for the output"
+    assert last_reason(job) == "the provider returned no URL for the output"
 
 
 def test_attempts_that_are_used_up_fail_the_download_and_not_the_job(
@@ -191,7 +191,7 @@ def test_a_download_that_was_taken_over_is_dropped_and_done_by_the_other(
 
     job = run(job)
     assert (job.mirror_status, job.claimed_until, files(media_root)) == ("due", None, [])
-    assert "was taken over during its download" in caplog.text
+    assert "was taken over by another worker during its download" in caplog.text
     job = run(job)
 
     assert (job.mirror_status, len(files(media_root))) == ("stored", 1)

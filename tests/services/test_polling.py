@@ -246,9 +246,9 @@ def test_a_video_without_a_url_is_asked_for_again_by_the_download(
     ("word", "reason", "error"),
     [
         ("failed", "The prompt was refused.", "The prompt was refused."),
-        ("failed", "", "the provider says failed and gives no reason"),
+        ("failed", "", "the provider reports failed without a reason"),
         ("cancelled", "Out of funds.", "Out of funds."),
-        ("cancelled", None, "the provider says cancelled and gives no reason"),
+        ("cancelled", None, "the provider reports cancelled without a reason"),
     ],
 )
 def test_a_bad_verdict_ends_the_job_with_its_reason(

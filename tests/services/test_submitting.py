@@ -201,7 +201,7 @@ def test_an_answer_that_came_after_the_lease_is_attached(provider: MeddledProvid
 
     assert (job.status, [job.provider_task_id]) == (Status.QUEUED, list(provider.tasks))
     assert changes(job)[-2:] == [("submitting", "unconfirmed"), ("unconfirmed", "queued")]
-    assert last_reason(job) == "the answer came late"
+    assert last_reason(job) == "the answer arrived late"
     assert job.deadline_at is not None
 
 
@@ -214,7 +214,7 @@ def test_an_answer_for_a_job_that_was_stopped_meanwhile_is_kept_for_whoever_take
 
     assert (job.status, [job.provider_task_id]) == (Status.STOPPED, list(provider.tasks))
     assert (job.due_at, job.submitted_at is None) == (None, False)
-    assert last_reason(job) == "the answer came late"
+    assert last_reason(job) == "the answer arrived late"
     assert operations.resume(job, actor="ann")
     assert run(job).check_count == 1
 
@@ -226,7 +226,7 @@ def test_a_stopped_job_tells_of_a_refusal_that_came_late(provider: MeddledProvid
     job = run(submitted())
 
     assert (job.status, job.provider_task_id) == (Status.STOPPED, None)
-    assert last_reason(job).startswith("the answer came late; the provider refused the request")
+    assert last_reason(job).startswith("the answer arrived late; the provider refused the request")
 
 
 def test_an_answer_that_comes_late_for_a_job_that_a_person_has_sent_again_and_stopped_is_kept(
@@ -258,7 +258,7 @@ def test_an_id_that_a_stopped_job_has_already_stays(
 
     [task_id] = provider.tasks
     assert job.provider_task_id == "proj_mine"
-    assert f"nobody tracks the task {task_id}" in caplog.text
+    assert f"the provider task {task_id} was created but is not tracked" in caplog.text
 
 
 def test_an_answer_for_a_job_that_was_deleted_meanwhile_is_logged(
@@ -270,7 +270,7 @@ def test_an_answer_for_a_job_that_was_deleted_meanwhile_is_logged(
 
     [task_id] = provider.tasks
     assert not VideoJob.objects.exists()
-    assert f"nobody tracks the task {task_id}" in caplog.text
+    assert f"the provider task {task_id} was created but is not tracked" in caplog.text
 
 
 def test_a_late_answer_whose_task_a_person_tracked_meanwhile_changes_nothing(
@@ -365,7 +365,7 @@ def test_a_refusal_that_came_after_the_lease_is_recorded(provider: MeddledProvid
     job = run(submitted())
 
     assert job.status == Status.FAILED
-    assert "came late" in last_reason(job)
+    assert "arrived late" in last_reason(job)
 
 
 def test_a_late_answer_changes_nothing_once_a_person_has_decided(

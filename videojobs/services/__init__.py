@@ -1,8 +1,8 @@
 """The three steps of a job: submit, poll, mirror.
 
-Each one claims the job, acts outside of any transaction, decides, and records. Whatever the act
-raises is caught by its step and nowhere else: it is recorded and the step is scheduled again, so
-that no mistake, not even one of ours, can lose a job.
+Each step claims the job, does its work outside of any transaction, and records the result. Every
+exception is caught by its step: it is recorded and the step is scheduled again, so that no error,
+not even a bug in this package, can lose a job.
 """
 
 from .mirroring import mirror

@@ -1,10 +1,12 @@
-"""The circuit breaker: whether a step may call the provider, and which answers hold all steps.
+"""The circuit breaker: whether a step may call the provider, and which errors trip a hold.
 
-While a hold lasts, no job calls. Then the first job that is due takes the probe: it calls while the
-others go on waiting, and its answer lifts the hold or prolongs it.
+While a hold lasts, no job calls the provider. Afterwards the breaker is half-open: the first job
+that is due makes a trial call while the others keep waiting. Its answer resets the hold or extends
+it.
 
-A create call without a clear answer leaves its job unconfirmed, and so might the next one. So it
-makes the provider doubted: a harmless call has to be answered before the next create call.
+A create request without a clear answer leaves its job unconfirmed, and the next one might as well.
+So the provider becomes suspect: a free request (the preflight) must be answered before the next
+create request.
 """
 
 import logging
@@ -37,13 +39,13 @@ from .recording import record
 logger = logging.getLogger("videojobs")
 
 _EVERYTHING, _CREATES = ProviderHold.Scope.EVERYTHING, ProviderHold.Scope.CREATES
-#: Subclasses of the errors above that hold nothing: they concern one job.
+#: Subclasses of the errors above that concern one job only and trip no hold.
 _NO_REASONS = (ForeignEndpoint, Refused)
-#: What is asked for to find out whether the provider answers this key; no task has this id.
+#: A task ID that does not exist, to check whether the provider answers this key.
 _NO_TASK = "videojobs-probe"
-#: For so long the harmless call may be answered by errors, for each create call that was, too.
-#: After that they may be its own: a provider may say 500 of a task that it doesn't know.
-_PATIENCE = timedelta(hours=1)
+#: How long a preflight that fails blocks create requests, per create request that failed. After
+#: that its errors prove nothing: a provider may answer 500 for any unknown task.
+_PREFLIGHT_LIMIT = timedelta(hours=1)
 
 
 def _always(job: VideoJob) -> bool:
@@ -53,9 +55,10 @@ def _always(job: VideoJob) -> bool:
 def probes(
     step: str, job_id: UUID | str, turn: int, *, calls: Callable[[VideoJob], bool] = _always
 ) -> list[ProviderHold] | None:
-    """The holds that this step is to find out about, mostly none; None if it has to wait for them.
+    """The holds for which this step makes the trial call, usually none; None if it has to wait.
 
-    Then it is put off. A job that the step `calls` nobody for, with the present key, does not wait.
+    A step that has to wait is rescheduled. A step that makes no call with the current key never
+    waits; `calls` says whether it makes one.
     """
     held = holds.active(step)
     if not held:
@@ -70,7 +73,7 @@ def probes(
     ):
         return []
     with transaction.atomic(using=source.db, durable=True):
-        pass  # A step that runs inside a transaction is refused before it calls anybody.
+        pass  # Raises if the step runs inside a transaction, before anything is sent.
     if holds.take_trial(held) and (step != "submit" or preflight(job, held)):
         return held
     _put_off(job, holds.waits_until(held))
@@ -83,9 +86,9 @@ def _put_off(job: VideoJob, until: datetime) -> None:
 
 @contextmanager
 def creating(probed: Sequence[ProviderHold]) -> Iterator[None]:
-    """Around a create call: what it raises is passed on, and may hold create calls.
+    """Wrap a create request: its errors propagate, and may trip a hold of create requests.
 
-    `probed` are the holds whose probe the caller has taken.
+    `probed` are the holds for which this is the trial call.
     """
     with _judged(_CREATES, probed, tuple(holds.KINDS)):
         yield
@@ -93,15 +96,15 @@ def creating(probed: Sequence[ProviderHold]) -> Iterator[None]:
 
 @contextmanager
 def asking(job: VideoJob, probed: Sequence[ProviderHold]) -> Iterator[None]:
-    """Around a check: what it raises is passed on, and may hold everything.
+    """Wrap a status check: its errors propagate, and may trip a hold of all requests.
 
-    Whether a rejection is meant for the key, or for this one task, a second call tells.
+    After a rejection, a second request finds out whether it concerns the key or only this task.
     """
     try:
         with _judged(_EVERYTHING, probed, (RateLimited,)):
             yield
     except KeyRejected as error:
-        # The lease is for one call. Who has lost the job by now leaves the second one to its next.
+        # The lease covers one call: renew it for the second one, which is skipped if it was lost.
         with _best_effort():
             if not VideoJob.objects.renew(job):
                 raise
@@ -110,23 +113,23 @@ def asking(job: VideoJob, probed: Sequence[ProviderHold]) -> Iterator[None]:
         except (KeyRejected, RateLimited) as of_the_key:
             error.held_until = of_the_key.held_until
         except Exception as unclear:
-            logger.info("job=%s rejected, for whatever reason: %s", job.pk, unclear)
+            logger.info("job=%s rejected, the reason is unclear: %s", job.pk, unclear)
         raise
 
 
 def preflight(job: VideoJob, probed: Sequence[ProviderHold]) -> bool:
-    """Whether a harmless call is answered: it goes before a create call that ends a hold.
+    """Whether the provider answers a free request, sent before the trial create request.
 
-    It costs nothing, and a create call that is turned away may have been paid for.
+    A create request that fails may have been billed.
     """
     try:
         probe(job, probed)
     except (ProviderError, TransportError) as error:
-        logger.info("job=%s the harmless call failed: %s", job.pk, clean(str(error)))
+        logger.info("job=%s the preflight failed: %s", job.pk, clean(str(error)))
         if isinstance(error, (RateLimited, KeyRejected, ForeignEndpoint)):
             return False
         mine = _of(_CREATES, probed)
-        if mine and _is_its_way(error, mine):
+        if mine and _is_no_outage(error, mine):
             return True
         with _best_effort():
             holds.trip(error, _CREATES, mine, harmless=True)
@@ -134,29 +137,29 @@ def preflight(job: VideoJob, probed: Sequence[ProviderHold]) -> bool:
     return True
 
 
-def _is_its_way(error: VideoJobsError, mine: ProviderHold) -> bool:
-    """Whether a provider has answered by errors for too long to go on believing in an outage."""
+def _is_no_outage(error: VideoJobsError, mine: ProviderHold) -> bool:
+    """Whether the provider has answered with errors for too long for this to be an outage."""
     lasted = timezone.now() - mine.since
     is_same = isinstance(error, Unavailable) and mine.kind == ProviderHold.Kind.FAILING
-    return is_same and lasted >= mine.count * _PATIENCE
+    return is_same and lasted >= mine.count * _PREFLIGHT_LIMIT
 
 
 def probe(job: VideoJob, probed: Sequence[ProviderHold]) -> None:
-    """Ask for a task that nobody has: raises what stands in the way of any call."""
+    """Request a task that does not exist; raise an error only if it would concern any request."""
     with _judged(_EVERYTHING, probed, (RateLimited, KeyRejected)):
         try:
             client.fetch(job.endpoint, _NO_TASK)
         except (RateLimited, KeyRejected, Unavailable):
             raise
         except ProviderError:
-            pass  # it answers: that is all that was asked
+            pass  # any other answer shows that the provider works
 
 
 @contextmanager
 def _judged(
     scope: str, probed: Sequence[ProviderHold], reasons: tuple[type[VideoJobsError], ...]
 ) -> Iterator[None]:
-    """Place a hold for one of the `reasons`; lift the one that was probed for any other answer."""
+    """Trip a hold for one of the `reasons`; reset the hold under trial after any other answer."""
     mine = _of(scope, probed)
     try:
         yield
@@ -164,7 +167,7 @@ def _judged(
         with _best_effort():
             if isinstance(error, reasons) and not isinstance(error, _NO_REASONS):
                 error.held_until = holds.trip(error, scope, mine)
-            # What a rejection means, the caller finds out.
+            # `asking` examines a rejected key further.
             elif isinstance(error, ProviderError) and not isinstance(error, KeyRejected):
                 holds.reset(mine)
         raise
@@ -179,8 +182,8 @@ def _of(scope: str, probed: Sequence[ProviderHold]) -> ProviderHold | None:
 
 @contextmanager
 def _best_effort() -> Iterator[None]:
-    """What the call has brought must not be lost over a database that is away just now."""
+    """Log database errors, so that they don't replace the answer of a call."""
     try:
         yield
     except AnyDatabaseError as error:
-        logger.warning("the hold of the provider is not recorded: %s", error)
+        logger.warning("the provider hold could not be recorded: %s", error)

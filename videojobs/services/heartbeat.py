@@ -1,4 +1,4 @@
-"""A claim that lasts as long as its worker lives, and not much longer."""
+"""Keep a claim alive while its worker runs a long step."""
 
 import logging
 import threading
@@ -13,17 +13,17 @@ from ..sanitize import clean
 
 logger = logging.getLogger("videojobs")
 
-#: Seconds between two notes of how far a download is.
+#: Seconds between two updates of the progress of a download.
 _PROGRESS_EVERY = 3.0
 
 
 class Heartbeat:
-    """Renews the claim of a job in the background while its worker is at a long step.
+    """Renews the claim of a job in a background thread while its worker runs a long step.
 
-    A thread does it, since nothing else runs while a host sends nothing or a storage uploads. So
-    the lease can be short, and the job of a worker that died is soon given to another. After
-    `seconds` it stops: a step that hangs for ever must not look alive for ever. A renewal also
-    writes down how far a download is, every few seconds while it moves.
+    A thread is needed because the step may block on a silent host or on an upload to storage.
+    Thanks to the renewals the lease can be short, and the job of a dead worker is soon picked up
+    by another one. After `seconds` the renewals stop, so that a step that hangs loses its claim.
+    A renewal also records the progress of a download, every few seconds while it advances.
     """
 
     def __init__(self, job: VideoJob, *, seconds: float) -> None:
@@ -43,7 +43,7 @@ class Heartbeat:
         self._thread.join()
 
     def progress(self, received: int, announced: int | None) -> None:
-        """Note the bytes so far; raise `ClaimLost` once the job is known to be somebody else's."""
+        """Set the bytes received so far; raise `ClaimLost` if another worker has the job."""
         self._received = received, announced
         if self._lost.is_set():
             raise ClaimLost
@@ -64,6 +64,6 @@ class Heartbeat:
                     written, next_renewal = received, time.monotonic() + conf.lease / 4
                 except (DatabaseError, InterfaceError) as error:
                     logger.warning("job=%s lease not renewed: %s", self._job.pk, clean(str(error)))
-                    connections.close_all()  # it may be restarting: only a new one can succeed
+                    connections.close_all()  # after a restart of the database only a new one works
         finally:
             connections.close_all()  # this thread's own

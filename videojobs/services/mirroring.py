@@ -1,4 +1,4 @@
-"""Bring a completed job's output into storage, however often that takes."""
+"""Mirror a completed job's output into storage, with retries."""
 
 import logging
 from typing import Any
@@ -21,12 +21,12 @@ from .recording import describe, is_noteworthy, record, remirror_if, still_ours
 
 logger = logging.getLogger("videojobs")
 
-#: After so many seconds a fresh URL is asked for before the first try.
+#: Seconds after which the first attempt requests a fresh URL.
 _URL_AGE = 600.0
 
 
 def mirror(job_id: UUID | str, turn: int) -> None:
-    """Bring a completed job's output into storage; a failure never changes what was completed."""
+    """Mirror a completed job's output into storage; a failure leaves the job completed."""
     probed = breaker.probes("mirror", job_id, turn, calls=_calls)
     if probed is None:
         return
@@ -39,18 +39,18 @@ def mirror(job_id: UUID | str, turn: int) -> None:
             raise OutputRefused("all attempts are used up; the last one was lost with its worker")
         _keep(job, probed, stored)
     except ClaimLost:
-        logger.info("job=%s was taken over during its download", job.pk)
+        logger.info("job=%s was taken over by another worker during its download", job.pk)
     except Exception as error:
         if not _mirror_failed(job, error) and stored:
-            _came_too_late(job, stored)
+            _clean_up_late(job, stored)
     else:
         _mirror_stored(job, stored)
 
 
 def _keep(job: VideoJob, probed: list[ProviderHold], stored: dict[str, Any]) -> None:
-    """Download, verify and store; put what is to be recorded of the file into `stored`.
+    """Download, verify and store the output; fill `stored` with the columns to record.
 
-    What is in it if this raises is what may stand in storage all the same, or is gone from it.
+    If this raises after `stored` was filled, the files it names may or may not be in storage.
     """
     destination, stem = Destination.of(job.output.storage), job.output_stem
     with (
@@ -79,7 +79,7 @@ def _keep(job: VideoJob, probed: list[ProviderHold], stored: dict[str, Any]) -> 
 
 
 def _keep_poster(job: VideoJob, picture: bytes, destination: Destination) -> str:
-    """Store a poster; its name, or "" if that fails: no reason to fetch a video again."""
+    """Store a poster; return its name, or "" on failure, since the video alone is enough."""
     try:
         return pipeline.store_poster(picture, destination, job.output_stem)
     except Exception as error:
@@ -88,26 +88,26 @@ def _keep_poster(job: VideoJob, picture: bytes, destination: Destination) -> str
 
 
 def _calls(job: VideoJob) -> bool:
-    """Whether the next download asks the provider for a URL: if there is one, and none is fresh."""
+    """Whether the next attempt requests a fresh URL from the provider."""
     fresh = job.mirror_attempts == 0 and _url_is_young(job)
     return not fresh and job.mirror_attempts < conf.MIRROR_ATTEMPTS
 
 
 def _url_is_young(job: VideoJob) -> bool:
-    """Whether the URL of the verdict may still live; the provider says no more than "temporary"."""
+    """Whether the URL of the final status may still work; the provider documents no lifetime."""
     age = timezone.now() - (job.finished_at or job.created_at)
     return bool(job.video_url) and age.total_seconds() < _URL_AGE
 
 
 def _output_url(job: VideoJob, probed: list[ProviderHold]) -> str:
-    """The URL that came with the verdict, once and if it is young; else a fresh one."""
+    """The URL of the final status for the first attempt, if recent; otherwise a fresh one."""
     if job.mirror_attempts == 1 and _url_is_young(job):
         return job.video_url
     with breaker.asking(job, probed):
         job.last_checked_at = timezone.now()
         answer = client.fetch(job.endpoint, job.provider_task_id or "")
     if answer.status != Status.COMPLETED or not answer.video_url:
-        raise OutputExpired("the provider names no URL for the output")
+        raise OutputExpired("the provider returned no URL for the output")
     return answer.video_url
 
 
@@ -127,16 +127,16 @@ def _mirror_stored(job: VideoJob, stored: dict[str, Any]) -> None:
     if recorded:
         _delete(job, before - _files(stored["output"], stored["poster"]))
     else:
-        _came_too_late(job, stored)
+        _clean_up_late(job, stored)
 
 
-def _came_too_late(job: VideoJob, stored: dict[str, Any]) -> None:
-    _leave_no_orphan(job, _files(stored["output"], stored["poster"]))
-    _leave_nothing_false(job, stored)
+def _clean_up_late(job: VideoJob, stored: dict[str, Any]) -> None:
+    _delete_late_files(job, _files(stored["output"], stored["poster"]))
+    _remirror_if_replaced(job, stored)
 
 
-def _leave_no_orphan(job: VideoJob, names: set[str]) -> None:
-    """Remove files that came too late, unless another worker recorded them or will find them."""
+def _delete_late_files(job: VideoJob, names: set[str]) -> None:
+    """Delete files stored after the claim was lost, unless another worker uses or will use them."""
     rows = VideoJob.objects.on_primary().filter(pk=job.pk)
     if rows.filter(mirror_status=MirrorStatus.DUE).exists():
         return
@@ -144,29 +144,29 @@ def _leave_no_orphan(job: VideoJob, names: set[str]) -> None:
     _delete(job, names - _files(*kept))
 
 
-def _leave_nothing_false(job: VideoJob, stored: dict[str, Any]) -> None:
-    """See that nobody's hash stands over our bytes, which came too late, under the same name.
+def _remirror_if_replaced(job: VideoJob, stored: dict[str, Any]) -> None:
+    """Mirror a job again if the file of this late worker may have replaced the recorded one.
 
-    A worker that is at it may have stored its own before us, and must not record them. One that
-    has recorded other bytes may not have them any more, nor the same ones where we have taken them
-    away: they are fetched again.
+    Another worker may have stored the same name before us: while it is still running, it must not
+    record its hash. If it has already recorded another hash, or if the file is gone because we
+    deleted it, the output is downloaded again.
     """
 
     def why(other: VideoJob) -> str:
         is_other = other.output_sha256 != stored["output_sha256"]
         if is_other and other.output.name == stored["output"]:
             return "two workers stored different bytes"
-        return "" if _is_there(other) else "a worker that came too late took the file away"
+        return "" if _is_there(other) else "a worker that had lost its claim deleted the file"
 
     remirror_if(job, why)
 
 
 def _is_there(job: VideoJob) -> bool:
-    """Whether storage has what the job names; also true where it can't say, as during an outage."""
+    """Whether storage has the job's files; True if that is unknown, as during an outage."""
     try:
         return all(map(job.output.storage.exists, _files(job.output.name, job.poster.name)))
     except Exception as error:
-        logger.warning("job=%s nobody knows if its file is there: %s", job.pk, clean(str(error)))
+        logger.warning("job=%s could not check if its file exists: %s", job.pk, clean(str(error)))
         return True
 
 
@@ -178,17 +178,19 @@ def _delete(job: VideoJob, names: set[str]) -> None:
     for name in names:
         try:
             job.output.storage.delete(name)
-        except Exception as error:  # what was recorded stands; `orphans` finds it
-            logger.warning("job=%s %s stays in storage: %s", job.pk, name, clean(str(error)))
+        except Exception as error:  # the record is right; `orphans` finds the file
+            logger.warning(
+                "job=%s could not delete %s from storage: %s", job.pk, name, clean(str(error))
+            )
 
 
 def _mirror_failed(job: VideoJob, error: Exception) -> bool:
-    """Record a failed attempt, and when the next one is; False if the job was taken over."""
+    """Record a failed attempt and schedule the next one; False if the job was taken over."""
     retry_at, attempts = None, job.mirror_attempts
-    if held_until := getattr(error, "held_until", None):  # it says nothing about the output
+    if held_until := getattr(error, "held_until", None):  # not the fault of the output
         retry_at, attempts = Policy.current().after(held_until), attempts - 1
     elif getattr(error, "transient", True):
-        # A mistake of ours or of the disk is as transient as one of the network.
+        # Unexpected errors, such as a full disk, are retried like those of the network.
         retry_at = Policy.current().next_mirror(
             timezone.now(),
             attempts=job.mirror_attempts,

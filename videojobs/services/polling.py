@@ -1,4 +1,4 @@
-"""Check a job once, and decide when to ask again."""
+"""Check a job once, and schedule the next check."""
 
 from typing import Any
 from uuid import UUID
@@ -15,7 +15,7 @@ from .recording import describe, is_noteworthy, record
 
 
 def poll(job_id: UUID | str, turn: int) -> None:
-    """Check a job once at the provider, record what it says, and schedule the next step."""
+    """Check a job once with the provider, record the answer, and schedule the next step."""
     probed = breaker.probes("poll", job_id, turn)
     if probed is None:
         return
@@ -41,12 +41,12 @@ def _poll_answered(job: VideoJob, answer: client.Answer) -> None:
         return
     changes |= {"finished_at": now, "due_at": None}
     if status == Status.COMPLETED and job.mirror_status == MirrorStatus.NONE:
-        # Without a URL the provider is asked again, but not at once.
+        # Without a URL the mirror step requests one, after a delay.
         later = Policy.current().next_mirror(now, attempts=1) or now
         due_at = now if changes["video_url"] else later
         changes |= {"mirror_status": MirrorStatus.DUE, "due_at": due_at}
     elif status != Status.COMPLETED:
-        changes["error"] = answer.error or f"the provider says {status} and gives no reason"
+        changes["error"] = answer.error or f"the provider reports {status} without a reason"
     _record_poll(job, changes, reason=changes["error"])
 
 
@@ -57,7 +57,7 @@ def _poll_failed(job: VideoJob, error: Exception) -> None:
     if isinstance(error, TaskNotFound):
         unknown_for = (timezone.now() - (job.submitted_at or job.created_at)).total_seconds()
     elif isinstance(error, (KeyRejected, RateLimited)) and error.held_until:
-        # It says nothing about the job, which doesn't expire for it.
+        # The error concerns the key: the job must not expire because of it.
         changes["due_at"] = Policy.current().after(error.held_until)
     _record_poll(
         job,
@@ -78,7 +78,7 @@ def _record_poll(
     retry_after: float | None = None,
     slowly: bool = False,
 ) -> None:
-    """Record one check. Without a verdict it decides when to ask again, or that it is enough."""
+    """Record one check; without a final status, schedule the next one or expire the job."""
     now, policy = timezone.now(), Policy.current()
     deadline_at = job.deadline_at or policy.deadline(now)
     if "due_at" not in changes:
@@ -87,7 +87,7 @@ def _record_poll(
             now,
             deadline_at,
             error_count=errors,
-            # The first answer after errors, of a rejected key perhaps, is not the last word.
+            # After errors, such as a rejected key, one successful check must not expire the job.
             last_checked_at=job.last_checked_at if errors or not job.error_count else None,
             retry_after=retry_after,
             slowly=slowly,
@@ -95,7 +95,7 @@ def _record_poll(
         changes |= {"due_at": due_at, "deadline_at": deadline_at}
         if due_at is None:
             changes |= {"status": Status.EXPIRED, "finished_at": now}
-            reason = reason or "no verdict before the time to give up"
+            reason = reason or "no final status within GIVE_UP_AFTER"
     became_overdue = (
         changes.get("status", job.status) in POLLED
         and deadline_at <= now

@@ -1,4 +1,4 @@
-"""Record what a step came to, with patience: it was learnt, or paid for."""
+"""Record the result of a step, with retries while the database is unavailable."""
 
 import logging
 import time
@@ -16,27 +16,27 @@ from ..sanitize import clean, redact
 logger = logging.getLogger("videojobs")
 
 _Done = TypeVar("_Done")
-#: Seconds between two tries to record something in a database that is away.
-_PATIENCE = 0.25
+#: Seconds between two attempts to write to a database that is unavailable.
+_RETRY_DELAY = 0.25
 
 
 def record(job: VideoJob, **changes: Any) -> bool:
-    """`transition`, with patience: what was learnt or paid for must not be lost with a restart."""
+    """`transition` with retries: a restart of the database must not lose a paid result."""
     return _patiently(job, lambda: VideoJob.objects.transition(job, **changes))
 
 
 def still_ours(job: VideoJob) -> bool:
-    """Renew a claim, with patience: a create call not sent, or a file, must not be lost either."""
+    """`renew` with retries; False if the claim was lost."""
     return _patiently(job, lambda: VideoJob.objects.renew(job))
 
 
 def remirror_if(job: VideoJob, why: Callable[[VideoJob], str]) -> None:
-    """`remirror_if` of the manager, with patience: nothing else would find a corrupted video."""
+    """The manager's `remirror_if` with retries: no other check finds a corrupted video."""
     _patiently(job, lambda: VideoJob.objects.remirror_if(job.pk, why))
 
 
 def _patiently(job: VideoJob, write: Callable[[], _Done]) -> _Done:
-    """Try to write again while the database is away or in conflict, for as long as a lease."""
+    """Retry a write for the length of a lease while the database is unavailable or in conflict."""
     until = time.monotonic() + conf.lease
     while True:
         try:
@@ -47,19 +47,19 @@ def _patiently(job: VideoJob, write: Callable[[], _Done]) -> _Done:
                 raise
             logger.warning("job=%s not recorded yet: %s", job.pk, clean(str(error)))
             connection.close()
-            time.sleep(_PATIENCE)
+            time.sleep(_RETRY_DELAY)
 
 
 def describe(job: VideoJob, error: Exception) -> str:
-    """What a person may read of an error. One that we didn't raise is logged with its traceback."""
+    """The text of an error without secrets; an unexpected error is logged with its traceback."""
     if isinstance(error, VideoJobsError):
         return clean(str(error))
-    # As text: not every site's formatter redacts, and a tracker of errors would show the locals.
+    # Not `exc_info`: a site's formatter may not redact it, and error trackers show local variables.
     traced = redact("".join(traceback.format_exception(error))).rstrip()
     logger.error("job=%s unexpected error\n%s", job.pk, traced)
     return clean(f"unexpected error: {type(error).__name__}: {error}")
 
 
 def is_noteworthy(errors: int) -> bool:
-    """The first, second, fourth, … error in a row: an outage of a day is a dozen events."""
+    """True for the 1st, 2nd, 4th, 8th… error in a row: a day's outage is a dozen events."""
     return errors & (errors - 1) == 0

@@ -1,4 +1,4 @@
-"""Send the create call, which is billed: at most once."""
+"""Send the create request, which is billed, at most once."""
 
 import logging
 from typing import Any
@@ -18,21 +18,22 @@ from .recording import describe, record, still_ours
 
 logger = logging.getLogger("videojobs")
 
-#: What an accepted create call says, whatever has become of the job meanwhile.
-_OF_THE_CALL = ("provider_task_id", "submitted_at")
+#: The columns that an accepted create request sets even if the job was stopped meanwhile.
+_TASK_COLUMNS = ("provider_task_id", "submitted_at")
 
 
 def submit(job_id: UUID | str, turn: int) -> None:
-    """Send a job's create call: at most once, since the claim has recorded the intent.
+    """Send a job's create request, at most once, since the claim has recorded the intent.
 
-    If the call surely never left, the job is pending again. If it was accepted or refused, that
-    is recorded. After anything else nobody knows, and a person decides.
+    If the request was certainly not sent, the job becomes pending again. An accepted or refused
+    request is recorded as such. After any other outcome the job is unconfirmed, and an operator
+    has to resolve it.
     """
     probed = breaker.probes("submit", job_id, turn)
     if probed is None:
         return
     job = VideoJob.objects.claim("submit", job_id, turn)
-    # Receivers have run since the claim, for as long as they liked: is it still ours?
+    # Signal receivers have run since the claim and may have taken longer than the lease.
     if job is None or not still_ours(job):
         return
     body = {"model": job.model, "prompt": job.prompt, "duration": job.duration, **job.params}
@@ -40,8 +41,8 @@ def submit(job_id: UUID | str, turn: int) -> None:
     try:
         with breaker.creating(probed):
             task_id = client.submit(job.endpoint, body)
-            # Before anything is written: whatever happens to that, the id is known.
-            logger.info("job=%s the provider calls it %s", job.pk, clean(task_id))
+            # Logged before it is recorded: if that fails, the log has the ID.
+            logger.info("job=%s was created as provider task %s", job.pk, clean(task_id))
     except NotSent as error:
         _not_sent(job, error)
     except Refused as error:
@@ -61,7 +62,7 @@ def _not_sent(job: VideoJob, error: NotSent) -> None:
         due_at=Policy.current().next_submit(
             timezone.now(),
             error_count=errors,
-            # That changes with a setting, if ever, and each try is two events.
+            # Only a change of the settings can help, and each attempt writes two events.
             slowly=isinstance(error, ForeignEndpoint),
         ),
         reason=f"not sent: {describe(job, error)}",
@@ -99,29 +100,32 @@ def _accepted(job: VideoJob, task_id: str) -> None:
             due_at=policy.next_poll(now, deadline_at) or now,
         )
     except IntegrityError:
-        reason = f"the provider answered with the id of another job, {clean(task_id)}"
+        reason = f"the provider returned the ID of another job, {clean(task_id)}"
         _unconfirmed(job, reason)
         return
     known = VideoJob.objects.on_primary().filter(provider_task_id=task_id)
     if not recorded and not known.exists():
-        logger.error("job=%s nobody tracks the task %s that was created", job.pk, clean(task_id))
+        logger.error(
+            "job=%s the provider task %s was created but is not tracked", job.pk, clean(task_id)
+        )
 
 
 def _record_submission(job: VideoJob, *, reason: str = "", **changes: Any) -> bool:
-    """Record what a create call led to, also if its lease has ended: it was paid for, or not.
+    """Record the result of a create request, even after the lease has ended.
 
-    Then a sweep has made the job unconfirmed; and nobody must have acted on it since, but to stop
-    it: a job that is stopped stays so, and can be taken up again by the id that came late.
+    By then a sweep has made the job unconfirmed. The result is recorded if no operator has resolved
+    the job since. A job that was stopped meanwhile stays stopped, but gets the provider's ID, so
+    that it can be resumed.
     """
     if record(job, reason=reason, **changes):
         return True
-    reason = f"the answer came late; {reason}" if reason else "the answer came late"
+    reason = f"the answer arrived late; {reason}" if reason else "the answer arrived late"
     rows = VideoJob.objects.on_primary().filter(pk=job.pk)
     late = rows.filter(status=Status.UNCONFIRMED, turn=job.turn + 1).first()
     if late is not None and record(late, reason=reason, **changes):
         return True
     stopped = rows.filter(status=Status.STOPPED, provider_task_id=None).first()
-    known = {name: changes[name] for name in _OF_THE_CALL if name in changes}
+    known = {name: changes[name] for name in _TASK_COLUMNS if name in changes}
     return stopped is not None and record(
         stopped, due_at=None, noteworthy=True, reason=reason, **known
     )
