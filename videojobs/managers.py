@@ -171,12 +171,12 @@ class VideoJobQuerySet(FencedQuerySet):
                     quotas.check(self.model._base_manager.using(self.db))
                 now, origin = timezone.now(), fields.get("regenerated_from")
                 job = self.create(due_at=now, created_at=now, **fields)
-                reason = f"generated again from {origin.pk}" if origin else ""
+                reason = f"regenerated from {origin.pk}" if origin else ""
                 job.events.create(kind="status", new=job.status, reason=reason, actor=actor)
                 if origin:  # nothing of it changes: who is at its file keeps his claim
                     was, told = (
                         (origin.status, origin.mirror_status),
-                        f"generated again as {job.pk}",
+                        f"regenerated as {job.pk}",
                     )
                     self._tell(origin, "regenerated", was, reason=told, actor=actor)
                 self._wake(job)

@@ -48,7 +48,7 @@ def test_an_id_of_another_job_is_refused_by_name() -> None:
 
     ended = run("videojobs_resolve", str(job.pk), "--task-id", "proj_77")
 
-    assert ended.error == f"task_id: This id belongs to job {other.pk}."
+    assert ended.error == f"task_id: This ID already belongs to job {other.pk}."
     assert VideoJob.objects.get(pk=job.pk).status == "unconfirmed"
 
 

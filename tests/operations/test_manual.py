@@ -240,9 +240,9 @@ def _s(seconds: float) -> timedelta:
 @pytest.mark.parametrize(
     ("state", "reason"),
     [
-        ("pending", "nothing was sent"),
-        ("unconfirmed", "the provider may still finish, and bill"),
-        ("processing", "the provider may still finish, and bill"),
+        ("pending", "no request was sent"),
+        ("unconfirmed", "the provider may still finish and bill it"),
+        ("processing", "the provider may still finish and bill it"),
     ],
 )
 def test_a_stopped_job_rests_and_says_what_may_still_be_billed(
@@ -294,7 +294,7 @@ def test_a_job_that_is_taken_up_is_asked_for_at_once_with_a_new_deadline(
     assert job.deadline_at is not None
     assert job.due_at < now + timedelta(seconds=5)
     assert job.deadline_at > now + timedelta(seconds=1700)
-    assert told(job) == [("status", "queued", "taken up again", "ann")]
+    assert told(job) == [("status", "queued", "tracking resumed", "ann")]
     assert woken == [("videojobs.poll", str(job.pk), 1)]
 
 
@@ -382,8 +382,8 @@ def test_both_histories_tell_who_generated_what_again() -> None:
 
     new = again(job)
 
-    assert told(new) == [("status", "pending", f"generated again from {job.pk}", "ann")]
-    assert told(job) == [("regenerated", "failed", f"generated again as {new.pk}", "ann")]
+    assert told(new) == [("status", "pending", f"regenerated from {job.pk}", "ann")]
+    assert told(job) == [("regenerated", "failed", f"regenerated as {new.pk}", "ann")]
 
 
 def test_who_clicks_twice_pays_once() -> None:
@@ -421,7 +421,7 @@ def test_a_key_of_another_job_generates_nothing() -> None:
     jobs.make("failed", key="k")
     job = jobs.make("failed")
 
-    with pytest.raises(ValidationError, match="which is another one"):
+    with pytest.raises(ValidationError, match="already belongs to another job"):
         again(job)
 
     assert VideoJob.objects.count() == 2
@@ -470,7 +470,7 @@ def test_a_job_that_is_deleted_in_this_moment_is_not_generated_again() -> None:
 
     with (
         meanwhile(JOBS, "SELECT", lambda: VideoJob.objects.all().delete()),
-        pytest.raises(ValidationError, match="deleted meanwhile"),
+        pytest.raises(ValidationError, match="deleted in the meantime"),
     ):
         again(job)
 

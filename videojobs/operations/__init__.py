@@ -1,6 +1,6 @@
-"""What keeps the whole in order. All of it is safe side by side with itself and with workers.
+"""Maintenance and manual operations. All of them can run concurrently with each other and workers.
 
-`sweeping` and `purging` are for beat, `steering` is for people.
+`sweeping` and `purging` are run by beat, `manual` by operators, `orphans` by the purge command.
 """
 
 from .manual import attach, check_now, not_created, regenerate, remirror, resume, stop

@@ -1,4 +1,4 @@
-"""What a person decides about a job. Each act is an event with its actor."""
+"""Operations on a job that an operator requests. Each one writes an event with its actor."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -7,6 +7,7 @@ from uuid import UUID
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from .. import conditions
 from ..models import VideoJob
@@ -17,10 +18,10 @@ from ..states import MirrorStatus, Status
 
 
 def check_now(job: VideoJob, *, actor: str) -> bool:
-    """Bring a job's next step forward, to now or to when the provider may be asked again.
+    """Bring a job's next step forward, to now or to the end of the provider's poll interval.
 
-    False if nothing is to be brought forward: there is no next step, a worker is at it, it is due
-    by then anyway, it waits for the end of a hold of the provider, or the job changed meanwhile.
+    False if there is no next step, if a worker is running it, if it is due by then anyway, if it
+    waits for the end of a provider hold, or if the job changed meanwhile.
     """
     if not conditions.can_be_checked(job):
         return False
@@ -35,10 +36,10 @@ def check_now(job: VideoJob, *, actor: str) -> bool:
 
 
 def stop(job: VideoJob, *, actor: str) -> bool:
-    """Stop working on a job. What the provider has of it may still be finished, and billed.
+    """Stop tracking a job. The provider may still finish the video and bill it.
 
-    False if the job is finished, if its create call may be under way (the answer would be lost),
-    or if it changed meanwhile.
+    False if the job is finished, if its create request may be in progress (the answer would be
+    lost), or if the job changed meanwhile.
     """
     if not conditions.can_be_stopped(job):
         return False
@@ -48,15 +49,15 @@ def stop(job: VideoJob, *, actor: str) -> bool:
         status=Status.STOPPED,
         finished_at=timezone.now(),
         due_at=None,
-        reason="nothing was sent" if unsent else "the provider may still finish, and bill",
+        reason="no request was sent" if unsent else "the provider may still finish and bill it",
         actor=actor,
     )
 
 
 def resume(job: VideoJob, *, actor: str) -> bool:
-    """Ask the provider again about a job that expired or was stopped; nothing is paid.
+    """Resume tracking of a job that expired or was stopped; this costs nothing.
 
-    False if it is another job, if no id of the provider is known, or if the job changed meanwhile.
+    False if the job has another status or no provider ID, or if it changed meanwhile.
     """
     if not conditions.can_be_resumed(job):
         return False
@@ -69,19 +70,19 @@ def resume(job: VideoJob, *, actor: str) -> bool:
         error_count=0,
         wake_count=0,
         due_at=_soon(job),
-        reason="taken up again",
+        reason="tracking resumed",
         actor=actor,
     )
 
 
 def regenerate(job: VideoJob, *, actor: str, key: str) -> VideoJob:
-    """Submit the request of a finished job once more, as a new job, which is billed.
+    """Submit the request of a finished job again as a new job, which is billed.
 
-    With the same `key` it is the same new job: a double click pays once. Raises `ValidationError`
-    if the request is not known or not allowed any more, or is one too many.
+    The same `key` returns the same new job, so that a double click is billed once. Raises
+    `ValidationError` if the request is unknown or no longer valid, or exceeds a spend limit.
     """
     if not conditions.can_be_regenerated(job):
-        raise ValidationError("The job is not finished, or its request is not known.")
+        raise ValidationError(_("Only finished jobs whose request is known can be regenerated."))
     try:
         new = VideoJob.objects.submit(
             job.prompt,
@@ -97,33 +98,34 @@ def regenerate(job: VideoJob, *, actor: str, key: str) -> VideoJob:
     except IntegrityError:
         if VideoJob.objects.filter(pk=job.pk).exists():
             raise
-        raise ValidationError("The job was deleted meanwhile.") from None
+        raise ValidationError(_("The job was deleted in the meantime.")) from None
     if new.regenerated_from_id != job.pk:
-        raise ValidationError({"key": f"The key belongs to job {new.pk}, which is another one."})
+        message = _("The key already belongs to another job, %(job)s.") % {"job": new.pk}
+        raise ValidationError({"key": message})
     return new
 
 
 def idempotency_key(job: VideoJob, latest: UUID | str | None) -> str:
-    """The key of the new job where an operator orders `job` again and knows of `latest`.
+    """The key of the job that regenerates `job`, when `latest` is its latest regeneration.
 
-    It is the same for all who know the same, so that one decision is paid once however often it
-    is sent.
+    Operators who see the same page get the same key, so that sending one decision several times
+    is billed once.
     """
     return f"again-{job.pk}-{latest or 'first'}"
 
 
 def latest_repeats(jobs: Iterable[VideoJob]) -> dict[UUID, UUID]:
-    """The latest job that repeats the request of each of these, where one does."""
+    """The primary key of the latest regeneration by primary key of the job, where one exists."""
     repeats = VideoJob.objects.filter(regenerated_from__in=[job.pk for job in jobs])
     found = repeats.order_by("created_at", "pk").values_list("regenerated_from", "pk")
     return {origin: repeat for origin, repeat in found if origin}
 
 
 def attach(job: VideoJob, task_id: str, *, actor: str) -> bool:
-    """Resolve an unconfirmed submission: the provider has it, under `task_id`; it is tracked on.
+    """Resolve an unconfirmed submission as created: track the provider's task `task_id`.
 
-    False if the job is not unconfirmed, or not any more. Raises `ValidationError` for an id that
-    can't be one, or that belongs to another job. `actor` is who says so, for the job's history.
+    False if the job is not, or no longer, unconfirmed. Raises `ValidationError` if the ID is
+    malformed or belongs to another job. `actor` is recorded in the job's history.
     """
     validation.check_identifier("task_id", task_id)
     if not conditions.is_unconfirmed(job):
@@ -139,21 +141,22 @@ def attach(job: VideoJob, task_id: str, *, actor: str) -> bool:
             error="",
             error_count=0,
             due_at=now,
-            reason=f"the provider has it as {clean(task_id)}",
+            reason=f"confirmed: created as provider task {clean(task_id)}",
             actor=actor,
         )
     except IntegrityError:
         other = VideoJob.objects.filter(provider_task_id=task_id).first()
         if other is None:
             raise
-        raise ValidationError({"task_id": f"This id belongs to job {other.pk}."}) from None
+        message = _("This ID already belongs to job %(job)s.") % {"job": other.pk}
+        raise ValidationError({"task_id": message}) from None
 
 
 def not_created(job: VideoJob, *, actor: str) -> bool:
-    """Resolve an unconfirmed submission: the provider does not have it, so it is sent again.
+    """Resolve an unconfirmed submission as not created: the request is sent again.
 
-    False if the job is not unconfirmed, or not any more. `actor` is who says so, and who answers
-    for paying twice if it is not so.
+    If the provider did create it, it is billed twice. False if the job is not, or no longer,
+    unconfirmed. `actor` is recorded in the job's history.
     """
     if not conditions.is_unconfirmed(job):
         return False
@@ -169,10 +172,10 @@ def not_created(job: VideoJob, *, actor: str) -> bool:
 
 
 def remirror(job: VideoJob, *, actor: str) -> bool:
-    """Fetch a completed job's output once more, with a fresh URL; nothing is generated again.
+    """Download a completed job's output again, from a fresh URL; nothing is billed.
 
-    For a download that failed, one that nobody wanted, or a file that is gone from storage. False
-    if there is no output to fetch, if its download is due already, or if the job changed meanwhile.
+    For a download that failed or was skipped, or a file that is missing from storage. False if
+    there is no output, if its download is due already, or if the job changed meanwhile.
     """
     if not conditions.can_be_remirrored(job):
         return False
@@ -183,11 +186,11 @@ def remirror(job: VideoJob, *, actor: str) -> bool:
         video_url="",
         error_count=0,
         due_at=_soon(job),
-        reason="to be fetched again",
+        reason="downloading again on request",
         actor=actor,
     )
 
 
 def _soon(job: VideoJob) -> datetime:
-    """Now, or when the provider's interval is over: people don't hurry it either."""
+    """Now, or at the end of the poll interval, which also applies to operators."""
     return Policy.current().earliest(timezone.now(), job.last_checked_at)

@@ -1,9 +1,9 @@
-"""Find and remove what no job knows: files of deleted jobs, parts and uploads of killed workers.
+"""Find and remove orphans: files of deleted jobs, partial files and uploads of killed workers.
 
-Nothing is touched that somebody could be at: what is young, what a row names, and whatever belongs
-to a job whose download is due. Only names like ours are looked at: a UUID with an extension of
-ours, in a directory as `UPLOAD_TO` makes them. Whether that is another site's, too, nobody can tell
-from it: one storage and `UPLOAD_TO` belong to one site.
+Excluded is everything that may be in use: recent files, files that a row names, and all files of a
+job whose download is due. Only names that this package generates are considered: a UUID with one of
+its extensions, in a directory that matches `UPLOAD_TO`. The names don't show which site made them,
+so one location in a storage must belong to one site only.
 """
 
 import re
@@ -23,9 +23,9 @@ from ..mirror import partial_files, s3
 from ..mirror.destination import Destination, output_storage
 from ..models import VideoJob
 
-#: What is younger may be in use, or is about to be recorded.
+#: Younger files may be in use, or about to be recorded.
 GRACE = timedelta(days=1)
-#: So many files without a job are no sign of a wrong database yet.
+#: Up to this number, unknown files are no sign of a wrong database.
 FEW = 10
 
 _DIRECTIVE = re.compile(r"%[-_0^#]?[A-Za-z]")
@@ -34,34 +34,34 @@ _EXTENSIONS = frozenset({".mp4", ".mov", ".webm", ".mkv", ".jpg"})
 
 @dataclass(frozen=True)
 class Orphan:
-    """A file, a part of one, or an unfinished upload that no job knows."""
+    """A file, a partial file or an unfinished upload that no job refers to."""
 
     name: str
     #: "file", "part" or "upload".
     kind: str
-    #: Whether the job it was made for is gone, too.
+    #: Whether its job was deleted.
     is_jobless: bool
-    #: Removes it, unless a person has just taken its job up again; True if it is gone.
+    #: Removes it and returns True, unless its job has changed since the search.
     remove: Callable[[], bool]
 
 
 @dataclass(frozen=True)
 class Search:
-    """What was found, beside how many files their jobs know."""
+    """The orphans found, and the number of files that are not orphans."""
 
     orphans: list[Orphan]
     known: int
 
     @property
     def jobless(self) -> int:
-        """How many whole files have no job."""
+        """The number of complete files whose job was deleted."""
         return sum(orphan.is_jobless and orphan.kind == "file" for orphan in self.orphans)
 
     @property
     def is_suspicious(self) -> bool:
-        """Whether this looks like the storage of another database, and nothing should be removed.
+        """Whether the storage seems to belong to another database: remove nothing then.
 
-        That is where no file is known, or most files, and more than a few, are not.
+        True if no file is known, or if unknown files outnumber both the known ones and `FEW`.
         """
         unknown = sum(orphan.kind == "file" for orphan in self.orphans)
         return unknown > max(FEW, self.known) or (self.known == 0 and self.jobless > 0)
@@ -69,7 +69,7 @@ class Search:
 
 @dataclass(frozen=True)
 class _Found:
-    """Something with the name of a job: what it is, and how to learn its age and to remove it."""
+    """A file or upload named after a job; its age is looked up only if needed."""
 
     name: str
     kind: str
@@ -79,7 +79,7 @@ class _Found:
 
 
 def search(*, older_than: timedelta = GRACE) -> Search:
-    """Look through the storage for what no job knows and nobody has touched for `older_than`.
+    """Search the storage for orphans that have not changed for `older_than`.
 
     Raises `NotImplementedError` for a storage that can't be listed.
     """
@@ -87,7 +87,7 @@ def search(*, older_than: timedelta = GRACE) -> Search:
     latest = timezone.now() - max(older_than, timedelta(seconds=conf.longest_mirror))
     orphans: list[Orphan] = []
     known = 0
-    # One for all orphans of a job: removing the first raises its turn.
+    # Shared by all orphans of a job, since removing the first one raises its turn.
     of_orphans: dict[UUID, VideoJob] = {}
     for batch in _in_batches(_everything(destination)):
         jobs = VideoJob.objects.only("turn", "status", "mirror_status", "output", "poster")
@@ -106,35 +106,35 @@ def search(*, older_than: timedelta = GRACE) -> Search:
 def _is_older(found: _Found, latest: datetime) -> bool:
     try:
         return found.changed_at() < latest
-    except FileNotFoundError:  # stored, or removed by its worker, in this moment
+    except FileNotFoundError:  # a worker has just removed it
         return False
 
 
 def _remove(found: _Found, job: VideoJob | None) -> bool:
     if job is not None:
-        # Whoever changes the job from here on has to read it again first.
+        # Fences off every process that has read the job before.
         mine = VideoJob.objects.filter(pk=job.pk, turn=job.turn)
         if not mine.update(turn=job.turn + 1):
             return False
         job.turn += 1
     found.delete()
     if job is not None:
-        # While storage was removing it, a person may have had the job fetched again, and a worker
-        # that found it there has recorded it, or is about to.
+        # If the job was mirrored again in the meantime, its worker may have found and recorded
+        # the file just before it was deleted.
         VideoJob.objects.remirror_if(job.pk, partial(_why_missing, found.name))
     return True
 
 
 def _why_missing(name: str, job: VideoJob) -> str:
     is_named = name in (job.output.name, job.poster.name)
-    return "removed as an orphan while it was stored" if is_named else ""
+    return "the file was removed as an orphan while it was stored" if is_named else ""
 
 
 def _everything(destination: Destination) -> Iterator[_Found]:
     root, is_ours = _root(), re.compile(_pattern()).fullmatch
     yield from (found for found in _stored(destination, root) if is_ours(_directory(found.name)))
     if not destination.is_local:
-        yield from _local_parts()
+        yield from _local_partial_files()
     if destination.is_bucket:
         storage = destination.storage
         for upload in s3.uploads(storage, root):
@@ -165,13 +165,13 @@ def _stored(destination: Destination, directory: str) -> Iterator[_Found]:
             )
     for name in directories:
         path = PurePosixPath(directory, name)
-        # Behind a link, files have another name than their rows say.
+        # Files behind a symbolic link have other names than in their rows.
         if not (destination.is_local and Path(storage.path(str(path))).is_symlink()):
             yield from _stored(destination, str(path))
 
 
-def _local_parts() -> Iterator[_Found]:
-    """The parts on this machine's disk, of a storage that has its files elsewhere."""
+def _local_partial_files() -> Iterator[_Found]:
+    """Partial files on this machine's disk, for a storage that is not local."""
     for path in Path(tempfile.gettempdir()).glob(".*.part"):
         if job_id := _job_id(partial_files.owner(path.name) or ""):
             changed_at, delete = partial(_modified_at, path), partial(path.unlink, True)
@@ -183,13 +183,13 @@ def _modified_at(path: Path) -> datetime:
 
 
 def _root() -> str:
-    """The part of `UPLOAD_TO` that is the same for all jobs."""
+    """The leading directories of `UPLOAD_TO` without date directives."""
     steps = conf.UPLOAD_TO.strip("/").split("/")
     return "/".join(takewhile(lambda step: "%" not in step, steps))
 
 
 def _pattern() -> str:
-    """What the directory of an output looks like, as a regular expression."""
+    """A regular expression for the directories that `UPLOAD_TO` generates."""
     text = conf.UPLOAD_TO.strip("/").replace("%%", "\0")
     fixed = map(re.escape, _DIRECTIVE.split(text))
     return "[^/]+".join(fixed).replace(re.escape("\0"), "%")

@@ -1,4 +1,4 @@
-"""Delete what nobody wants any more, with its files."""
+"""Delete old finished jobs with their files."""
 
 import logging
 from collections.abc import Iterable, Iterator
@@ -21,11 +21,11 @@ def purge(
     statuses: Iterable[str] = TERMINAL,
     dry_run: bool = False,
 ) -> int:
-    """Delete jobs that finished over `older_than` ago, with their files; return how many.
+    """Delete jobs that finished over `older_than` ago, with their files; return their number.
 
-    The default is the setting `PURGE_AFTER`; where it is None, nothing is deleted. `statuses` are
-    those of `TERMINAL` that are meant. Unfinished jobs, and those whose output waits for its
-    download, are never touched.
+    `older_than` defaults to the setting `PURGE_AFTER`; if both are None, nothing is deleted.
+    `statuses` restricts the terminal statuses. Unfinished jobs, and jobs whose output waits for
+    its download, are never deleted. With `dry_run`, jobs are only counted.
     """
     if older_than is None and conf.PURGE_AFTER is not None:
         older_than = timedelta(days=conf.PURGE_AFTER)
@@ -38,7 +38,7 @@ def purge(
 
 
 def _in_batches(jobs: QuerySet[VideoJob]) -> Iterator[VideoJob]:
-    """The jobs without an open cursor, which SQLite can't write beside."""
+    """Iterate without an open cursor, since SQLite can't write while one is open."""
     jobs, seen = jobs.only("turn", "output", "poster").order_by("pk"), None
     while batch := list((jobs.filter(pk__gt=seen) if seen else jobs)[: conf.SWEEP_BATCH]):
         yield from batch
@@ -46,7 +46,7 @@ def _in_batches(jobs: QuerySet[VideoJob]) -> Iterator[VideoJob]:
 
 
 def _delete(job: VideoJob) -> int:
-    """Delete a job if it is still as it was read and nobody's row protects it; then its files."""
+    """Delete a job and its files, unless it has changed or a row with `PROTECT` refers to it."""
 
     def remove_files() -> None:
         for file in filter(None, (job.output, job.poster)):
@@ -56,13 +56,13 @@ def _delete(job: VideoJob) -> int:
     try:
         with transaction.atomic(using=source.db):
             mine = source.filter(pk=job.pk, turn=job.turn)
-            # Takes the row: `delete()` reads first, and deletes whatever it has become by then.
+            # Locks the row: `delete()` alone would delete a job that changes after its own read.
             if not mine.update(turn=job.turn + 1):
                 return 0
             source.filter(pk=job.pk).delete()
             transaction.on_commit(remove_files, using=source.db, robust=True)
     except IntegrityError as error:
-        # Besides a row that protects it, one that came to refer to it in this moment.
-        logger.warning("job=%s is kept: %s", job.pk, error.args[0])
+        # A protected reference, or one that was inserted at the same time.
+        logger.warning("job=%s was not deleted: %s", job.pk, error.args[0])
         return 0
     return 1

@@ -1,4 +1,4 @@
-"""Wake up what lost its wake-up, and its worker."""
+"""Reschedule jobs whose wake-up or worker was lost."""
 
 import logging
 from dataclasses import dataclass
@@ -14,26 +14,26 @@ from ..states import Status
 
 logger = logging.getLogger("videojobs")
 
-#: For how long signals that could not be sent are tried again.
+#: How long lost signals are retried.
 _SIGNALS_LIVE = timedelta(days=1)
-_LOST = "the worker was lost while the create call was under way"
+_LOST = "the worker was lost during the create request"
 
 
 @dataclass(frozen=True)
 class Swept:
-    """What a sweep did: jobs woken up again, and submissions that a person has to look at."""
+    """The numbers of jobs woken up and of submissions that need an operator."""
 
     woken: int
     unconfirmed: int
 
 
 def sweep(*, grace: float | None = None, limit: int | None = None) -> Swept:
-    """Wake up jobs that are late by more than `grace` seconds, and those of lost workers.
+    """Wake up jobs that are late by more than `grace` seconds, and jobs of lost workers.
 
-    Messages can be lost in a dozen ways; this is what makes losing them harmless. A create call
-    that was lost with its worker is not sent again: whether it arrived, nobody knows. Signals
-    whose sender was lost are sent. A full batch is spread over half the grace: five hundred jobs
-    at one moment would be a burst of calls at the provider.
+    The sweep makes lost messages harmless. A create request that was lost with its worker is not
+    sent again, since it may have arrived: its job becomes unconfirmed. Signals whose sender was
+    lost are sent. A full batch is spread over half the grace period, to avoid a burst of calls to
+    the provider.
     """
     now, limit = timezone.now(), conf.SWEEP_BATCH if limit is None else limit
     grace = conf.SWEEP_GRACE if grace is None else grace
@@ -57,10 +57,10 @@ def sweep(*, grace: float | None = None, limit: int | None = None) -> Swept:
 
 
 def _send_lost_signals(now: datetime, limit: int) -> None:
-    """Send the signals of events whose sender did not come back; see `outbox`."""
-    # One whose receivers kill each worker that sends it must not do so for ever.
+    """Send the signals of events whose sender was lost; see `outbox`."""
+    # The limit keeps a receiver that kills its worker from doing so forever.
     recent = JobEvent.objects.filter(signal_due_at__lt=now, created_at__gt=now - _SIGNALS_LIVE)
     events = recent.order_by("signal_due_at", "pk")
     for event in events.select_related("job")[:limit]:
-        logger.warning("job=%s sends the signals of a lost worker: %s", event.job_id, event)
+        logger.warning("job=%s sending the signals of a lost worker: %s", event.job_id, event)
         outbox.deliver(event.job, event)
