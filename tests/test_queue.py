@@ -174,7 +174,7 @@ def test_a_broker_that_is_down_neither_fails_nor_holds_the_caller(
     with within(3):
         wake("poll", "id-1", 1, NOW, using="default")
     (record,) = (r for r in caplog.records if r.name == "videojobs")
-    assert "job=id-1 the broker did not take the wake-up" in record.getMessage()
+    assert "job=id-1 the broker did not accept the wake-up" in record.getMessage()
     assert "s3cr3t" not in caplog.text
 
 

@@ -34,7 +34,9 @@ def test_one_job_too_many_is_refused_before_anything_is_written(settings: Any) -
         submit()
 
     assert caught.value.code == "max_active_jobs"
-    assert caught.value.messages == ["2 jobs are under way, which is the most that is allowed."]
+    assert caught.value.messages == [
+        "Too many active jobs (limit: 2). Try again when a job has finished."
+    ]
     assert (VideoJob.objects.count(), JobEvent.objects.count()) == (2, 2)
     assert QuotaLock.objects.get().passed == 2
 

@@ -1,6 +1,6 @@
-"""The rules about jobs: each as a `Q` for rows, and as a function of a job that is read already.
+"""Conditions on jobs, each as a `Q` for querysets and as a function of a loaded job.
 
-`operations` and the admin decide with them what is possible, lists and the monitor what they show.
+`operations` and the admin's actions check them; lists and the monitor filter by them.
 """
 
 from datetime import datetime, timedelta
@@ -19,27 +19,27 @@ _STOPPABLE = frozenset({Status.PENDING, Status.UNCONFIRMED, *POLLED})
 _RESUMABLE = frozenset({Status.EXPIRED, Status.STOPPED})
 _UNSETTLED = (Status.UNCONFIRMED, Status.EXPIRED)
 
-#: How many times `SWEEP_GRACE` a step is late until no worker seems to run. A sweep a minute finds
-#: a lost wake-up after one or two of them, and spreads what it finds over a half.
+#: Multiples of `SWEEP_GRACE` that a step must be late before no worker seems to be running. A
+#: sweep every minute finds a lost wake-up after one or two, and spreads wake-ups over a half.
 _GRACES_WITHOUT_WORKER = 3
-#: A busy site is never taken for one without a worker before so many seconds.
+#: The least delay in seconds before no worker seems to be running, since a site may be busy.
 _SECONDS_WITHOUT_WORKER = 60.0
 
 _HEX_DIGITS = frozenset("0123456789abcdef")
 _SHORTEST_PREFIX = 8
 
-# What an operator can do to a job.
+# Conditions of the operations on a job.
 
 UNCONFIRMED = Q(status=Status.UNCONFIRMED)
 
-#: Not while the create call may be under way: its answer, with the provider's id, would be lost.
+#: Excludes `submitting`: the answer to the create request, with the provider's ID, would be lost.
 CAN_BE_STOPPED = Q(status__in=sorted(_STOPPABLE))
 
 CAN_BE_RESUMED = Q(status__in=sorted(_RESUMABLE), provider_task_id__isnull=False)
 
 CAN_BE_REMIRRORED = Q(status=Status.COMPLETED) & ~Q(mirror_status=MirrorStatus.DUE)
 
-#: A tracked job has no model: its request is not known.
+#: Excludes tracked jobs, which have no model since their request is unknown.
 CAN_BE_REGENERATED = Q(status__in=sorted(TERMINAL)) & ~Q(model="")
 
 
@@ -64,10 +64,10 @@ def can_be_regenerated(job: VideoJob) -> bool:
 
 
 def checkable() -> Q:
-    """The jobs with a next step that can be brought forward."""
+    """Jobs whose next step can be brought forward."""
     now = timezone.now()
     asked = F("last_checked_at") + timedelta(seconds=conf.POLL_INTERVAL)
-    # During a hold a worker would only put the step off again.
+    # During a hold, a worker would only reschedule the step.
     has_step = Q(pk__in=[])
     if not holds.held_until("submit"):
         has_step |= Q(status=Status.PENDING)
@@ -84,15 +84,15 @@ def can_be_checked(job: VideoJob) -> bool:
     return job.due_at > earliest and not holds.held_until(job.step)
 
 
-# Where a job is.
+# The state of a job.
 
-#: The jobs that go on only if an operator decides something.
+#: Jobs that make no progress without an operator.
 NEEDS_ATTENTION = Q(status__in=_UNSETTLED) | Q(mirror_status=MirrorStatus.FAILED)
 
-#: The jobs that are under way, or wait for an operator before they can be.
+#: Jobs in progress, including those that wait for an operator.
 UNFINISHED = ~Q(status__in=sorted(TERMINAL)) | Q(mirror_status=MirrorStatus.DUE)
 
-#: The polled jobs whose last check failed. Each has a next step, which is named for the index.
+#: Polled jobs whose last check failed. `due_at` is always set; naming it lets the index be used.
 CHECK_FAILED = Q(status__in=sorted(POLLED), error_count__gt=0, due_at__isnull=False)
 
 
@@ -101,34 +101,34 @@ def needs_attention(job: VideoJob) -> bool:
 
 
 def succeeded(job: VideoJob) -> bool:
-    """Whether the job is completed, and its file stored where that was wanted."""
+    """Whether the job is completed, and its output stored or mirroring skipped."""
     kept = job.mirror_status in (MirrorStatus.STORED, MirrorStatus.SKIPPED)
     return job.status == Status.COMPLETED and kept
 
 
 def is_settled(job: VideoJob) -> bool:
-    """Whether no worker has anything left to do: finished, or waiting for an operator."""
+    """Whether no step is left for a worker: finished, or waiting for an operator."""
     return job.is_finished or job.status == Status.UNCONFIRMED
 
 
 def overdue(now: datetime) -> Q:
-    """The polled jobs past their deadline; of one job, `VideoJob.is_overdue`."""
+    """Polled jobs past their deadline; for a single job, see `VideoJob.is_overdue`."""
     return Q(status__in=sorted(POLLED), deadline_at__lte=now)
 
 
-# Steps that no worker does.
+# Steps that are late.
 
 
 def late(now: datetime) -> Q:
-    """The jobs with a step that is due already and not claimed."""
+    """Jobs with a step that is due and not claimed."""
     return Q(due_at__lt=now, claimed_until__isnull=True)
 
 
 def stalled(now: datetime) -> Q:
-    """The jobs late by more than `SWEEP_GRACE`, and those that a lost worker has left."""
+    """Jobs late by more than `SWEEP_GRACE`, and jobs whose worker was lost."""
     grace = now - timedelta(seconds=conf.SWEEP_GRACE)
     waits = Q(claimed_until__isnull=True, due_at__lt=grace)
-    # A claimed step was due: named for the index.
+    # Also true of claimed steps; naming it lets the index be used.
     return Q(due_at__lt=now) & (waits | Q(claimed_until__lt=now))
 
 
@@ -142,26 +142,26 @@ def is_stalled(job: VideoJob, now: datetime | None = None) -> bool:
 
 
 def unserved(now: datetime) -> Q:
-    """The stalled jobs that a sweep and a worker would have taken care of by now."""
+    """Stalled jobs that a sweep and a worker, if running, would have handled by now."""
     limit = unserved_before(now)
     waits = Q(claimed_until__isnull=True) | Q(claimed_until__lt=limit)
     return Q(due_at__lt=limit) & waits
 
 
 def unserved_before(now: datetime) -> datetime:
-    """A step that was due before this moment would be done by now if a worker ran."""
+    """The time before which every due step would be done if a worker were running."""
     grace = _GRACES_WITHOUT_WORKER * conf.SWEEP_GRACE
     return now - timedelta(seconds=max(_SECONDS_WITHOUT_WORKER, grace))
 
 
-# Which job a text names.
+# Search by ID.
 
 
 def id_range(text: str) -> tuple[UUID, UUID] | None:
-    """The first and last job id that begin with `text`, or None if it can't begin one.
+    """The first and last job ID with the prefix `text`, or None if it is no such prefix.
 
-    At least eight hexadecimal digits; dashes don't count. A range is found by the primary key's
-    index on every database; a comparison of texts is not.
+    A prefix has at least eight hexadecimal digits; dashes are ignored. A range uses the primary
+    key's index on every database, unlike a comparison of texts.
     """
     digits = text.strip().replace("-", "").lower()
     if not _SHORTEST_PREFIX <= len(digits) <= 32 or not _HEX_DIGITS.issuperset(digits):

@@ -1,7 +1,7 @@
-"""When a generation is likely to be finished, judged by those that were completed lately.
+"""Estimates of when a job will be finished, from jobs that were completed recently.
 
-The provider says nothing of progress, so this is all that can be said honestly; and where too few
-were completed, or a job takes longer than nearly all of them did, it is nothing.
+The provider reports no progress. There is no estimate if too few similar jobs were completed, or
+if a job takes longer than 90 % of them did.
 """
 
 import time
@@ -18,60 +18,57 @@ from . import holds
 from .models import VideoJob
 from .states import POLLED, Status
 
-#: How many of the latest completed jobs are looked at: one short scan of the index, for all models.
+#: The number of latest completed jobs to read: one short index scan for all models.
 _SAMPLES = 500
-#: Fewer jobs of a kind than this say nothing.
+#: The least number of similar jobs for an estimate.
 _FEWEST = 5
-#: For how many seconds a process remembers what it found: browsers ask for it all the time.
+#: Seconds for which a process caches its statistics, since open pages refresh all the time.
 _FRESH = 60.0
-#: The same of a hold, which is over sooner.
+#: Seconds for which a process caches the end of a hold.
 _HELD = 5.0
 
 
 @dataclass(frozen=True)
 class Typical:
-    """How long half of the jobs of a kind took, and nine in ten."""
+    """The durations of similar jobs."""
 
-    half: timedelta
-    most: timedelta
+    median: timedelta
+    p90: timedelta
 
 
 def expected_at(job: VideoJob, now: datetime | None = None) -> datetime | None:
-    """When a job's verdict is to be expected; None where nobody can say.
+    """When a job's final status is expected; None if unknown.
 
-    When half of its kind would be finished; if a check has found that it isn't, when nine in ten
-    would be. A check alone can see it: so not before the next one, nor while the provider is held.
+    The median of similar jobs or, once a check after that found the job unfinished, the p90. Only
+    a check can find the result: so not before the next one, nor during a hold.
     """
     kind = _kind(job)
     if kind is None or job.submitted_at is None:
         return None
     now = now or timezone.now()
     checked_at = job.last_checked_at or job.submitted_at
-    ends = [job.submitted_at + kind.half, job.submitted_at + kind.most]
+    ends = [job.submitted_at + kind.median, job.submitted_at + kind.p90]
     seen = [_seen_at(job, end) for end in ends if end > checked_at]
     return next((when for when in seen if when > now), None)
 
 
 def progress(job: VideoJob, now: datetime | None = None) -> float | None:
-    """Which part of the time has passed that nine in ten of a job's kind took: from 0 to 1.
-
-    It never goes back. None where nobody can say, and for a job that takes longer.
-    """
+    """The elapsed share of the p90 of similar jobs, from 0 to 1; None if unknown or exceeded."""
     kind = _kind(job)
-    if kind is None or job.submitted_at is None or not kind.most:
+    if kind is None or job.submitted_at is None or not kind.p90:
         return None
     passed = max((now or timezone.now()) - job.submitted_at, timedelta())
-    return passed / kind.most if passed < kind.most else None
+    return passed / kind.p90 if passed < kind.p90 else None
 
 
 def forget() -> None:
-    """Look at the latest jobs, and for a hold, again at the next call."""
+    """Clear the caches of this process."""
     _typical.cache_clear()
     _held_until.cache_clear()
 
 
 def _kind(job: VideoJob) -> Typical | None:
-    """What is known of the job's kind, if it waits for a verdict and is in time."""
+    """The statistics of similar jobs, for a polled job before its deadline."""
     if job.status not in POLLED or job.submitted_at is None or job.is_overdue:
         return None
     known = _typical(int(time.monotonic() // _FRESH))
@@ -79,20 +76,20 @@ def _kind(job: VideoJob) -> Typical | None:
 
 
 def _seen_at(job: VideoJob, end: datetime) -> datetime:
-    """When a check can see that a job has ended at `end`."""
+    """When a check can find that a job finished at `end`."""
     held_until = _held_until(int(time.monotonic() // _HELD))
     return max(filter(None, (end, job.due_at, held_until)))
 
 
 @lru_cache(maxsize=1)
 def _held_until(_period: int) -> datetime | None:
-    """The end of the hold of the provider that keeps jobs from being checked, if one does."""
+    """The end of the hold that keeps jobs from being checked, if any."""
     return holds.held_until("poll")
 
 
 @lru_cache(maxsize=1)
 def _typical(_period: int) -> Mapping[tuple[str, int | None], Typical]:
-    """Of each model and asked duration, and of each model with any duration."""
+    """By model and requested duration, and by model and None for any duration."""
     finished = VideoJob.objects.filter(
         status=Status.COMPLETED, submitted_at__isnull=False, finished_at__isnull=False
     ).order_by("-created_at")

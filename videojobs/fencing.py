@@ -1,4 +1,4 @@
-"""Fenced writes: each change of a job is one UPDATE that is guarded by its `turn` and raises it.
+"""Fenced writes: each change of a job is one UPDATE that filters by `turn` and increments it.
 
 If no row changed, another worker has taken the job: discard the result. No lock is held:
 `select_for_update` does nothing on SQLite, and a lock dies with its connection.
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("videojobs")
 
-#: How often the patience with a job that is woken up in vain is doubled: up to 64 times the grace.
+#: How often the grace of a job doubles while its wake-ups are not answered: up to 64 times as long.
 MAX_DOUBLINGS = 6
 
 
 class FencedQuerySet(models.QuerySet["VideoJob"]):
-    """Claim a job, renew the claim, record what came of it."""
+    """Claim a job, renew the claim, record the result."""
 
     def on_primary(self) -> Self:
-        """The rows where they are written: a replica may not know yet what has become of them."""
+        """Rows on the primary database, since a replica may lag behind."""
         self._for_write = True
         return self.using(self.db)
 
     def claim(self, step: str, job_id: UUID | str, turn: int) -> "VideoJob | None":
-        """Take a job for one step, with a lease; None if the wake-up that asked for it is stale.
+        """Claim a job for one step, with a lease; None if the wake-up is stale.
 
-        The claim of a create call records the intent to send it, and the claim of a download
-        counts the attempt: both must survive the worker that makes them. So a claim is refused
-        (RuntimeError) inside a transaction that could still be rolled back.
+        The claim of a create request records the intent to send it, and the claim of a download
+        counts the attempt: both must survive a crash of the worker. So a claim inside of a
+        transaction, which could be rolled back, raises `RuntimeError`.
         """
         self._for_write = True
         job = self.filter(pk=job_id, turn=turn).first()
@@ -57,10 +57,9 @@ class FencedQuerySet(models.QuerySet["VideoJob"]):
     def renew(
         self, job: "VideoJob", received: int | None = None, announced: int | None = None
     ) -> bool:
-        """Extend the lease of a claimed job; False if it was lost meanwhile.
+        """Extend the lease of a claimed job; False if the claim was lost.
 
-        With `received`, it is also noted how many bytes of its output are there, of how many that
-        were `announced`.
+        `received` and `announced` are the downloaded and the expected bytes of its output.
         """
         changes: dict[str, Any] = {"claimed_until": _lease()}
         if received is not None:
@@ -79,17 +78,17 @@ class FencedQuerySet(models.QuerySet["VideoJob"]):
         durable: bool = False,
         **changes: Any,
     ) -> bool:
-        """Record a step: the change, its event and its follow-up, or nothing at all.
+        """Record a change, its event and its next step, atomically.
 
-        False if the job was changed by somebody else since `job` was read. Otherwise `job` is
-        brought up to date, and once the transaction commits, the signals and the wake-up for
-        `due_at` are sent. A change of a status writes an event; so does a `noteworthy` record.
-        Raises `InvalidTransition`, also for leaving a terminal status without an `actor`.
+        False if the row has changed since `job` was read. Otherwise `job` is updated in place, and
+        the signals and the wake-up for `due_at` are sent once the transaction commits. A changed
+        status writes an event; so does `noteworthy`. Raises `InvalidTransition`, also for leaving
+        a terminal status without an `actor`.
         """
         self._for_write = True
         changes = {"claimed_until": None, **changes, "due_at": due_at, "turn": job.turn + 1}
         _check_transition(job, changes, actor)
-        # Receivers get an object of their own, that shows the job as of this very change.
+        # Receivers get a copy that shows the job as of this change.
         was, now = (job.status, job.mirror_status), copy(job)
         for name, value in changes.items():
             setattr(now, name, value)
@@ -98,22 +97,22 @@ class FencedQuerySet(models.QuerySet["VideoJob"]):
                 return False
             # Signals first, so that "stored" never overtakes "completed".
             for kind in _kinds(was, now, actor, noteworthy, became_overdue):
-                self._tell(now, kind, was, reason=reason, actor=actor)
+                self._write_event(now, kind, was, reason=reason, actor=actor)
             self._wake(now)
         for name, value in changes.items():
             setattr(job, name, value)
         return True
 
     def rearm(self, job: "VideoJob", *, delay: float = 0.0) -> bool:
-        """Send the wake-up of a job again, in `delay` seconds, and make all earlier ones stale."""
+        """Send a new wake-up in `delay` seconds; all earlier ones become stale."""
         due_at = timezone.now() + timedelta(seconds=delay)
         wakes = min(job.wake_count + 1, MAX_DOUBLINGS)
         return self.transition(job, due_at=due_at, wake_count=wakes)
 
-    def _tell(
+    def _write_event(
         self, job: "VideoJob", kind: str, was: tuple[str, str], *, reason: str, actor: str
     ) -> None:
-        """Write an event of a change; its signals are sent once the transaction commits."""
+        """Write the event of a change; its signals are sent once the transaction commits."""
         event = job.events.model(job=job, kind=kind, reason=reason, actor=actor)
         event.old, event.new = was[0], job.status
         if kind == "mirror":
@@ -121,14 +120,14 @@ class FencedQuerySet(models.QuerySet["VideoJob"]):
         event.signal_due_at = outbox.due_at(event)
         event.save(using=self.db, force_insert=True)
 
-        def announce() -> None:  # no partial: Django fails to log the error of one
-            told = f"{event} {reason}" if event.old != event.new else reason
+        def announce() -> None:  # not a partial: Django can't log its errors
+            message = f"{event} {reason}" if event.old != event.new else reason
             level = (
                 logging.INFO
                 if actor or kind in ("status", "mirror", "regenerated")
                 else logging.WARNING
             )
-            logger.log(level, "job=%s %s", job.pk, told)
+            logger.log(level, "job=%s %s", job.pk, message)
             outbox.deliver(job, event)
 
         transaction.on_commit(announce, using=self.db, robust=True)
@@ -136,7 +135,7 @@ class FencedQuerySet(models.QuerySet["VideoJob"]):
     def _wake(self, job: "VideoJob") -> None:
         """Send the wake-up for a job's next step once the transaction commits."""
         if job.step and job.due_at and job.claimed_until is None:
-            # It need not outlive the sweep that takes it for lost and sends another one.
+            # It may expire once the sweep would replace it.
             lifetime = conf.SWEEP_GRACE * (2**job.wake_count + 1)
             wake_up = queue.WakeUp(job.step, str(job.pk), job.turn, job.due_at, lifetime)
             queue.wake(wake_up, using=self.db)
@@ -152,7 +151,7 @@ def _check_transition(job: "VideoJob", changes: Mapping[str, Any], actor: str) -
     if new != status and new not in TRANSITIONS[status]:
         raise InvalidTransition(f"{status} → {new}")
     if new != status and status in TERMINAL and not actor:
-        raise InvalidTransition(f"{status} → {new} without a person who wants it")
+        raise InvalidTransition(f"{status} → {new} requires an actor")
     if new_mirror != mirror and new_mirror not in MIRROR_TRANSITIONS[mirror]:
         raise InvalidTransition(f"mirror {mirror} → {new_mirror}")
 
@@ -160,7 +159,7 @@ def _check_transition(job: "VideoJob", changes: Mapping[str, Any], actor: str) -
 def _kinds(
     was: tuple[str, str], job: "VideoJob", actor: str, noteworthy: bool, became_overdue: bool
 ) -> Iterator[str]:
-    """The events of a record. A verdict that makes the download due is one: the verdict."""
+    """The kinds of events to write. A change of both statuses is one "status" event."""
     if was[0] != job.status:
         yield "status"
     elif was[1] != job.mirror_status:

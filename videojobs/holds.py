@@ -1,10 +1,10 @@
 """Holds: while one lasts, no job of an API key calls the provider.
 
-An HTTP 429, 401 or 402 concerns the key, not one job. So it is kept in a row, and no job calls
-before `until`. This module keeps the rows; `services.breaker` makes the calls and judges them.
+An HTTP 429, 401 or 402 concerns the key, not one job. So it is stored in a row, and no job calls
+the provider before `until`. This module manages the rows; `services.breaker` makes the calls.
 
-An answer that turns a check away holds everything. One that turns a create call away holds create
-calls only: a key without funds may still ask about jobs that are paid for.
+A rejected check holds all requests. A rejected create request holds only create requests, since a
+key without funds may still poll the jobs that are paid for.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ from .schedule import Policy
 
 _EVERYTHING, _CREATES = ProviderHold.Scope.EVERYTHING, ProviderHold.Scope.CREATES
 _SUSPECT, _FAILING = ProviderHold.Kind.SUSPECT, ProviderHold.Kind.FAILING
-#: The first that fits.
+#: The kind of a hold by error class; the first match applies.
 KINDS: dict[type[VideoJobsError], ProviderHold.Kind] = {
     RateLimited: ProviderHold.Kind.LIMITED,
     KeyRejected: ProviderHold.Kind.REJECTED,
@@ -41,7 +41,7 @@ KINDS: dict[type[VideoJobsError], ProviderHold.Kind] = {
 
 
 def active(step: str) -> list[ProviderHold]:
-    """The holds, over or not, that the present key has at the present provider for a step."""
+    """The holds, expired or not, of the current key and provider that apply to a step."""
     scopes = [_EVERYTHING, _CREATES] if step == "submit" else [_EVERYTHING]
     rows = ProviderHold.objects.filter(
         key_digest=_key_digest(), scope__in=scopes, reset_at__isnull=True
@@ -50,17 +50,17 @@ def active(step: str) -> list[ProviderHold]:
 
 
 def held_until(step: str) -> datetime | None:
-    """Until when no such step may call the provider; None if it may."""
+    """The time until which such a step must not call the provider; None if it may call now."""
     now = timezone.now()
     return max((hold.until for hold in active(step) if hold.until > now), default=None)
 
 
 def take_trial(held: Sequence[ProviderHold]) -> bool:
-    """Be the one that calls although there are holds; False as long as somebody else is to."""
+    """Reserve the trial call of expired holds; False if they last or another step has it."""
     now = timezone.now()
     if any(hold.until > now for hold in held):
         return False
-    # Longer than a call can take. If the caller dies, the next one tries after that.
+    # Longer than a call can take, so that the trial of a dead worker is taken over.
     until = now + timedelta(seconds=conf.lease)
     for hold in held:
         mine = ProviderHold.objects.filter(pk=hold.pk, until=hold.until, reset_at=None)
@@ -71,7 +71,7 @@ def take_trial(held: Sequence[ProviderHold]) -> bool:
 
 
 def waits_until(held: Sequence[ProviderHold]) -> datetime:
-    """When those look again that wait; soon where somebody is only clearing up a doubt."""
+    """When waiting steps try again: at once while another step only runs a preflight."""
     now = timezone.now()
     return max(now if hold.kind == _SUSPECT else hold.until for hold in held)
 
@@ -79,9 +79,9 @@ def waits_until(held: Sequence[ProviderHold]) -> datetime:
 def trip(
     error: VideoJobsError, scope: str, mine: ProviderHold | None, *, harmless: bool = False
 ) -> datetime:
-    """Place a hold, or prolong `mine`, and say until when; one that lasts longer is left alone.
+    """Trip a hold, or extend `mine`; return its end. A hold that lasts longer is kept.
 
-    A `harmless` call that failed before a create call makes no later wait longer.
+    A failed preflight (`harmless`) does not count as a refusal, so that it lengthens no later wait.
     """
     now = timezone.now()
     kind = next(kind for type_, kind in KINDS.items() if isinstance(error, type_))
@@ -114,14 +114,14 @@ def trip(
 
 
 def reset(mine: ProviderHold | None) -> None:
-    """End the hold that a call was made for, unless it was placed anew meanwhile."""
+    """End the hold `mine` after a trial call, unless it was tripped again meanwhile."""
     if mine is not None:
         rows = ProviderHold.objects.filter(pk=mine.pk, until=mine.until)
         rows.update(reset_at=timezone.now())
 
 
 def _key_digest() -> str:
-    """Tells keys apart and says nothing of them: keyed with the site's own secret."""
+    """An HMAC of provider and key with the site's `SECRET_KEY`, so that no key is stored."""
     scheme, host, port = transport.origin(conf.BASE_URL)
     text = f"{scheme}://{host}:{port} {conf.API_KEY}"
     return salted_hmac("videojobs.holds", text, algorithm="sha256").hexdigest()

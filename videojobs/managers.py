@@ -1,4 +1,4 @@
-"""What can be asked of the record: submit a request, track a task, find what is due."""
+"""The manager of jobs: submit a request, track a task, find jobs that are due."""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
@@ -11,6 +11,7 @@ from django.core.exceptions import ValidationError
 from django.db import IntegrityError, models, transaction
 from django.db.models import Q
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from . import quotas
 from .conf import conf
@@ -25,23 +26,21 @@ if TYPE_CHECKING:
 
 
 class VideoJobQuerySet(FencedQuerySet):
-    """The rows of jobs, and what is done to them."""
-
     def due(self, now: datetime, *, grace: float) -> Self:
-        """Jobs that should have been worked on over `grace` seconds ago: their wake-up is lost.
+        """Jobs whose step was due over `grace` seconds ago, so that their wake-up seems lost.
 
-        Each time that a job was woken up in vain doubles its grace, since most likely nobody
-        works at all, or the queue is far behind: another message would only make it longer.
+        Each wake-up without an effect doubles the grace: most likely no worker is running, or the
+        queue has a backlog, which more messages would only make longer.
         """
         patience = Q()
         for count in range(MAX_DOUBLINGS + 1):
             late = now - timedelta(seconds=grace * 2**count)
             patience |= Q(wake_count=count, due_at__lt=late)
-        late = now - timedelta(seconds=grace)  # for the index: each of the others implies it
+        late = now - timedelta(seconds=grace)  # implied by the others; lets the index be used
         return self.filter(patience, due_at__lt=late, claimed_until__isnull=True)
 
     def stuck(self, now: datetime) -> Self:
-        """Jobs whose worker did not come back before its lease ended."""
+        """Jobs whose lease has expired because their worker was lost."""
         return self.filter(due_at__isnull=False, claimed_until__lt=now)
 
     def submit(
@@ -57,15 +56,15 @@ class VideoJobQuerySet(FencedQuerySet):
         regenerated_from: "VideoJob | None" = None,
         **params: Any,
     ) -> "VideoJob":
-        """Write down a request for a video; it is sent once the transaction commits.
+        """Create a job for a video; its request is sent once the transaction commits.
 
         `duration` is in seconds; `params` are the provider's own parameters (`ratio="16:9"`,
-        `referenceImages=[…]`). A `key` that is known already returns the job that has it, and
-        nothing is sent. With `mirror=False` the output is left where the provider put it.
-        `regenerated_from` is the job that this one repeats: both histories tell of it.
+        `referenceImages=[…]`). If a job with this `key` exists, it is returned and nothing is
+        sent. With `mirror=False` the output is not downloaded. `regenerated_from` is the job whose
+        request is repeated, recorded in both histories.
 
-        Raises `ValidationError` before anything is written; `SpendLimitReached`, which is one, for
-        a request that is right but one too many.
+        Raises `ValidationError` for an invalid request, and its subclass `SpendLimitReached` for
+        one that exceeds a spend limit, before anything is written.
         """
         self._for_write = True
         validation.check_caller_values(key, metadata)
@@ -100,10 +99,10 @@ class VideoJobQuerySet(FencedQuerySet):
         mirror: bool = True,
         actor: str = "",
     ) -> "VideoJob":
-        """Adopt a task that the provider knows already; nothing is paid.
+        """Create a job for a task that exists at the provider; this costs nothing.
 
-        An id that is known already returns the job that has it. Raises `ValidationError` before
-        anything is written, also when `key` belongs to a job of another task.
+        If a job with this task ID exists, it is returned. Raises `ValidationError` before anything
+        is written, also if `key` belongs to a job of another task.
         """
         self._for_write = True
         validation.check_identifier("task_id", task_id)
@@ -124,11 +123,11 @@ class VideoJobQuerySet(FencedQuerySet):
         )
 
     def remirror_if(self, pk: UUID, why: Callable[["VideoJob"], str]) -> None:
-        """Have a job's output fetched again if storage may not have what its row says.
+        """Download a job's output again if its stored file may be missing or replaced.
 
-        `why` gives the reason to think so of a job that is stored; "" if there is none. A worker
-        that is at it must not record what it has found. Whoever was just quicker than we is looked
-        at again.
+        `why` returns the reason for a stored job, or "" if the file is fine. A download that is
+        running is restarted, since its worker must not record a file it found. If another process
+        changes the row first, the check is repeated.
         """
         rows, done = self.on_primary().filter(pk=pk), False
         while not done and (job := rows.first()) is not None:
@@ -141,7 +140,7 @@ class VideoJobQuerySet(FencedQuerySet):
                     mirror_attempts=0,
                     video_url="",
                     due_at=timezone.now(),
-                    reason=f"{reason}: to be fetched again",
+                    reason=f"{reason}; downloading again",
                 )
             else:
                 done = True
@@ -152,8 +151,12 @@ class VideoJobQuerySet(FencedQuerySet):
     def _find_by_task(self, task_id: str, key: str | None) -> "VideoJob | None":
         holder = self._find_by_key(key)
         if holder is not None and holder.provider_task_id != task_id:
-            has = "another task" if holder.provider_task_id else "no task"
-            raise ValidationError({"key": f"The key belongs to job {holder.pk}, which has {has}."})
+            message = (
+                _("The key already belongs to job %(job)s, which has another task.")
+                if holder.provider_task_id
+                else _("The key already belongs to job %(job)s, which has no task.")
+            )
+            raise ValidationError({"key": message % {"job": holder.pk}})
         return holder or self.filter(provider_task_id=task_id).first()
 
     def _add(
@@ -164,7 +167,7 @@ class VideoJobQuerySet(FencedQuerySet):
         billed: bool = False,
         **fields: Any,
     ) -> "VideoJob":
-        """Insert a job, or `find` the one that another caller has inserted in the same moment."""
+        """Insert a job; if another caller inserts it first, return the one that `find` returns."""
         try:
             with transaction.atomic(using=self.db):
                 if billed:
@@ -173,15 +176,13 @@ class VideoJobQuerySet(FencedQuerySet):
                 job = self.create(due_at=now, created_at=now, **fields)
                 reason = f"regenerated from {origin.pk}" if origin else ""
                 job.events.create(kind="status", new=job.status, reason=reason, actor=actor)
-                if origin:  # nothing of it changes: who is at its file keeps his claim
-                    was, told = (
-                        (origin.status, origin.mirror_status),
-                        f"regenerated as {job.pk}",
-                    )
-                    self._tell(origin, "regenerated", was, reason=told, actor=actor)
+                if origin:  # an event only: its row, and a claim on it, stay unchanged
+                    was = (origin.status, origin.mirror_status)
+                    reason = f"regenerated as {job.pk}"
+                    self._write_event(origin, "regenerated", was, reason=reason, actor=actor)
                 self._wake(job)
         except (IntegrityError, SpendLimitReached):
-            # Another caller has inserted it meanwhile, at the last place perhaps.
+            # Another caller may have inserted this job, and reached the spend limit with it.
             if known := find():
                 return known
             raise
@@ -189,9 +190,9 @@ class VideoJobQuerySet(FencedQuerySet):
 
 
 class VideoJobManager(models.Manager["VideoJob"]):
-    """`VideoJob.objects`: each method of `VideoJobQuerySet` by name.
+    """`VideoJob.objects`, with each method of `VideoJobQuerySet`.
 
-    Written out, since editors and type checkers see nothing of what `from_queryset` copies.
+    Spelled out, since editors and type checkers can't see the methods that `from_queryset` copies.
     """
 
     def get_queryset(self) -> VideoJobQuerySet:

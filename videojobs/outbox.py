@@ -1,9 +1,9 @@
-"""Signals that outlive their worker.
+"""An outbox for signals, so that they survive a crash of their worker.
 
-An event that has signals is committed together with a mark that they are still to be sent. They
-are sent after the commit and ticked off. If the process dies in between, the mark stays, and a
-sweep sends them: so they go out once, and again only if their sender died while receivers ran, or
-if these take longer than `RECEIVER_TIMEOUT`.
+An event that has signals is committed together with `signal_due_at`. The signals are sent after
+the commit, and the column is cleared. If the process dies in between, a sweep sends them. So
+signals are sent once, and again only if the sender dies while receivers run, or if receivers take
+longer than `RECEIVER_TIMEOUT`.
 """
 
 from datetime import datetime, timedelta
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def due_at(event: "JobEvent") -> datetime | None:
-    """Until when the process that commits an event has it to itself; None without signals."""
+    """When another process may send the signals of an event; None if it has none."""
     mirrored = event.kind == "mirror" and event.new in (MirrorStatus.STORED, MirrorStatus.FAILED)
     if mirrored or event.kind in ("status", "overdue"):
         return timezone.now() + timedelta(seconds=conf.RECEIVER_TIMEOUT)
@@ -29,7 +29,7 @@ def due_at(event: "JobEvent") -> datetime | None:
 
 
 def deliver(job: "VideoJob", event: "JobEvent") -> None:
-    """Send the signals of an event and tick them off, unless somebody else is at it."""
+    """Send the signals of an event and mark them as sent, unless another process does."""
     if event.signal_due_at is None:
         return
     if event.signal_due_at <= timezone.now() and not _take(event):
@@ -39,7 +39,7 @@ def deliver(job: "VideoJob", event: "JobEvent") -> None:
 
 
 def send(job: "VideoJob", event: "JobEvent") -> None:
-    """Send what a committed event means. Robust: a receiver's mistake is its own."""
+    """Send the signals of a committed event; errors of receivers are logged, not raised."""
     about = {"sender": type(job), "job": job}
     if event.kind == "overdue":
         signals.job_overdue.send_robust(**about)
@@ -58,13 +58,13 @@ def send(job: "VideoJob", event: "JobEvent") -> None:
 
 
 def mark_sent(event: "JobEvent") -> None:
-    """Record that the signals of an event are sent, whoever else is at it."""
+    """Mark the signals of an event as sent, also if another process is sending them."""
     _rows(event).filter(pk=event.pk).update(signal_due_at=None)
     event.signal_due_at = None
 
 
 def _take(event: "JobEvent") -> bool:
-    """Take over an event whose sender did not come back; False if another process was quicker."""
+    """Take over an event whose sender was lost; False if another process took it first."""
     mine = _rows(event).filter(pk=event.pk, signal_due_at=event.signal_due_at)
     until = due_at(event)
     if not mine.update(signal_due_at=until):

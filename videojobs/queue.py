@@ -1,7 +1,7 @@
-"""The only sender of wake-ups.
+"""Sends wake-ups to the broker; no other module does.
 
-A wake-up is a hint, never the record: losing one costs a delay until the next sweep. So sending
-is allowed to fail, and is not allowed to fail its caller or to hold him for longer than a second.
+A wake-up is a hint, not the record: if one is lost, the job waits until the next sweep. So sending
+may fail, but must never raise in the caller or block it for longer than a second.
 """
 
 import logging
@@ -16,48 +16,48 @@ from django.utils import timezone
 
 logger = logging.getLogger("videojobs")
 
-#: Step → task name and queue. Downloads are long; the short steps don't wait behind them.
+#: Step → task name and queue. Downloads take long, so other steps don't share their queue.
 TASKS = {
     "submit": ("videojobs.submit", "videojobs"),
     "poll": ("videojobs.poll", "videojobs"),
     "mirror": ("videojobs.mirror", "videojobs-mirror"),
 }
 
-#: The longest that a sender waits for the broker, in seconds.
+#: How long a sender waits for the broker, in seconds.
 PATIENCE = 0.8
-#: How long a process leaves a broker alone that did not answer, so that a caller who submits a
-#: hundred jobs waits once.
+#: Seconds for which a process sends nothing after a broker did not answer, so that a caller who
+#: submits a hundred jobs waits only once.
 _QUIET_TIME = 5.0
 
-# Kombu's default, in seconds.
+#: Kombu's default, in seconds.
 _REDIS_VISIBILITY_TIMEOUT = 3600
 
 _quiet_until = 0.0
-#: The sender that a broker holds; while it does, no other one is sent after it.
+#: The thread that the broker blocks; no other one is started meanwhile.
 _frozen: threading.Thread | None = None
 
 
 @dataclass(frozen=True)
 class WakeUp:
-    """What is sent: the step, whose it is, and until when it makes sense (in seconds)."""
+    """A message for a worker to run a step of a job."""
 
     step: str
     job_id: str
     turn: int
     due_at: datetime
-    #: How long after `due_at` a sweep takes it for lost and sends another one.
+    #: Seconds after `due_at` until a sweep considers it lost and sends another one.
     lifetime: float
 
     @property
     def countdown(self) -> float:
-        """Seconds until the step is due."""
+        """Seconds until `due_at`, at least 0."""
         return max(0.0, (self.due_at - timezone.now()).total_seconds())
 
 
 def visibility_timeout() -> float | None:
-    """Seconds after which the broker delivers a wake-up again that a worker holds; None: never.
+    """Seconds after which the broker redelivers an unacknowledged wake-up; None for never.
 
-    Redis does. A waiting countdown is held by a worker all the time.
+    Only Redis redelivers. A worker holds a message unacknowledged during its whole countdown.
     """
     settings = current_app.conf
     url = settings.broker_write_url or settings.broker_url or ""
@@ -70,7 +70,7 @@ def visibility_timeout() -> float | None:
 def wake(wake_up: WakeUp, *, using: str) -> None:
     """Send a wake-up once the transaction on database `using` commits."""
 
-    def send() -> None:  # no partial: Django fails to log the error of one
+    def send() -> None:  # not a partial: Django can't log its errors
         _send(wake_up)
 
     transaction.on_commit(send, using=using, robust=True)
@@ -81,7 +81,7 @@ def _send(wake_up: WakeUp) -> None:
     eager = app.conf.task_always_eager
     running = current_task.name if current_task and current_task.request.is_eager else ""
     if (eager or running) and (wake_up.countdown or running == TASKS[wake_up.step][0]):
-        # Eager mode ignores countdowns: a poll that reschedules itself would recurse at once.
+        # Eager mode ignores countdowns: a poll that reschedules itself would recurse forever.
         return
     if eager:
         app.loader.import_default_modules()
@@ -91,15 +91,15 @@ def _send(wake_up: WakeUp) -> None:
 
 
 def _publish_with_patience(app: Celery, wake_up: WakeUp) -> None:
-    """Publish in a thread, since no combination of socket options bounds a frozen broker, or
-    the resolver, on every transport."""
+    """Publish in a thread, since not every transport has timeouts that cover a frozen broker or
+    a slow DNS resolver."""
     global _quiet_until, _frozen
     failures: list[Exception] = []
 
     def publish() -> None:
         try:
             _publish(app, wake_up)
-        except Exception as error:  # whatever a broker's client raises, the sweep heals it
+        except Exception as error:  # clients raise all kinds of errors; the sweep recovers
             failures.append(error)
 
     thread = threading.Thread(target=publish, name="videojobs-wake", daemon=True)
@@ -109,7 +109,7 @@ def _publish_with_patience(app: Celery, wake_up: WakeUp) -> None:
         _quiet_until, _frozen = time.monotonic() + _QUIET_TIME, thread
         reason = type(failures[0]).__name__ if failures else f"no answer within {PATIENCE} s"
         logger.warning(
-            "job=%s the broker did not take the wake-up (%s); the sweep will",
+            "job=%s the broker did not accept the wake-up (%s); a sweep will wake it up",
             wake_up.job_id,
             reason,
         )
@@ -118,14 +118,14 @@ def _publish_with_patience(app: Celery, wake_up: WakeUp) -> None:
 def _publish(app: Celery, wake_up: WakeUp) -> None:
     task, queue = TASKS[wake_up.step]
     countdown = wake_up.countdown
-    # A signature runs the task itself in eager mode, and otherwise needs its name only.
+    # A signature runs the task in eager mode, and otherwise needs only its name.
     app.signature(task, args=(wake_up.job_id, wake_up.turn), immutable=True).apply_async(
         queue=queue,
         countdown=countdown,
-        # A queue that is far behind must not fill up with what was replaced long ago.
+        # A queue with a backlog must not fill up with stale messages.
         expires=countdown + wake_up.lifetime,
         retry=True,
-        # Once more, at once: a pooled connection may have died since its last use.
+        # One immediate retry, since a pooled connection may have died since its last use.
         retry_policy={"max_retries": 1, "interval_start": 0, "interval_max": 0},
         ignore_result=True,
     )

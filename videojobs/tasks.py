@@ -1,7 +1,7 @@
-"""Celery's door: each task is one call.
+"""The Celery tasks.
 
-A message is a wake-up, `(job id, turn)`. It is acknowledged when it arrives: what is lost with a
-worker is found by the sweep, and a message that kills its worker must not come back.
+A message is a wake-up with the arguments `(job ID, turn)`. It is acknowledged early: the sweep
+finds jobs whose worker was lost, and a message that kills its worker must not be redelivered.
 """
 
 from typing import Any
@@ -12,39 +12,39 @@ from celery.signals import worker_ready
 from . import operations, services
 from .conf import conf
 
-# Said here, so that a site's own default of late acknowledgement doesn't apply to them.
+# Set explicitly, since a site may have `task_acks_late` as its default.
 _OPTIONS: dict[str, Any] = {"ignore_result": True, "acks_late": False}
 
 
 @shared_task(name="videojobs.submit", **_OPTIONS)
 def submit(job_id: str, turn: int) -> None:
-    """Send a job's create call."""
+    """Send a job's create request."""
     services.submit(job_id, turn)
 
 
 @shared_task(name="videojobs.poll", **_OPTIONS)
 def poll(job_id: str, turn: int) -> None:
-    """Check a job once; it is rescheduled with a countdown until its status is terminal."""
+    """Check a job once; the step is rescheduled with a countdown until the status is terminal."""
     services.poll(job_id, turn)
 
 
 @shared_task(name="videojobs.mirror", **_OPTIONS)
 def mirror(job_id: str, turn: int) -> None:
-    """Bring a completed job's output into storage."""
+    """Mirror a completed job's output into storage."""
     services.mirror(job_id, turn)
 
 
 @shared_task(name="videojobs.sweep", **_OPTIONS)
 def sweep() -> None:
-    """Wake up again whatever lost its wake-up or its worker. For beat, once a minute."""
+    """Wake up jobs whose wake-up or worker was lost. Schedule it with beat, once a minute."""
     operations.sweep()
 
 
 @worker_ready.connect
 def sweep_at_start(**_: Any) -> None:
-    """A worker often starts because another one died: look for what that one left.
+    """Recover the jobs of a worker that died, since workers are often restarted after a crash.
 
-    At once, and when the leases that it may have held have ended. No beat is needed for it.
+    Runs at once, and again when leases of the dead worker have expired. Beat is not needed.
     """
     for countdown in (0.0, conf.lease + 1.0):
         sweep.apply_async(queue="videojobs", countdown=countdown, expires=countdown + conf.lease)
@@ -52,5 +52,5 @@ def sweep_at_start(**_: Any) -> None:
 
 @shared_task(name="videojobs.purge", **_OPTIONS)
 def purge() -> None:
-    """Delete finished jobs older than `PURGE_AFTER` days, with their files. For beat, daily."""
+    """Delete jobs finished over `PURGE_AFTER` days ago, with their files. Schedule it daily."""
     operations.purge()

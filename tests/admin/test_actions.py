@@ -847,7 +847,8 @@ def test_a_limit_that_is_reached_ends_the_order_and_says_what_is_left(
 
     assert done.startswith("2 requests are sent as new jobs (billed): <a href=")
     assert error == (
-        "2 jobs are under way, which is the most that is allowed. 3 requests were not sent."
+        "Too many active jobs (limit: 2). Try again when a job has finished. "
+        "3 requests were not sent."
     )
     assert VideoJob.objects.filter(regenerated_from__in=chosen).count() == 2
 

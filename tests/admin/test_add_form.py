@@ -315,7 +315,7 @@ def test_the_spend_limit_is_said_above_all(limit: str, adder: Client, settings: 
 
     response = adder.post(ADD, form())
 
-    assert re.search("which is the most( that is)? allowed", response.content.decode())
+    assert re.search(r"Too many .* \(limit: [0-9]+\)\. Try again", response.content.decode())
     assert VideoJob.objects.get() == job
 
 

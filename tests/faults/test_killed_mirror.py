@@ -67,7 +67,7 @@ POINTS = {
     "poster saved": ("after", _SAVE, 2),
     "poster stored": ("after", "videojobs.mirror.pipeline:store_poster", 1),
     "to be recorded": ("before", _RECORD, 1),
-    "being recorded": ("before", "videojobs.fencing:FencedQuerySet._tell", 1),
+    "being recorded": ("before", "videojobs.fencing:FencedQuerySet._write_event", 1),
     "recorded": ("after", _RECORD, 1),
 }
 #: Which request of an upload ends its sender: before or after it takes effect.

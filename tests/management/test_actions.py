@@ -116,5 +116,5 @@ def test_a_limit_that_is_reached_is_named(settings: Any) -> None:
 
     ended = run("videojobs_regenerate", str(job.pk))
 
-    assert "in 24 hours, which is the most allowed." in ended.err
+    assert "Too many submissions in 24 hours (limit: " in ended.err
     assert VideoJob.objects.count() == 1

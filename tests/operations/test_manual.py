@@ -494,7 +494,7 @@ def test_all_of_it_is_written_or_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
         raise RuntimeError
 
     with monkeypatch.context() as patch:
-        patch.setattr("videojobs.fencing.FencedQuerySet._tell", fail)
+        patch.setattr("videojobs.fencing.FencedQuerySet._write_event", fail)
         with pytest.raises(RuntimeError):
             again(job)
 

@@ -1,4 +1,4 @@
-"""The record: jobs, their history, and what jobs of one API key share."""
+"""The models: jobs, their events, provider holds and the quota lock."""
 
 from .event import JobEvent
 from .job import VideoJob

@@ -10,20 +10,20 @@ from .job import VideoJob
 
 
 class JobEvent(models.Model):
-    """A transition or a noteworthy error of a job. Written once, with it; never changed."""
+    """A transition or a noteworthy error of a job, written in the same transaction; append-only."""
 
     class Kind(models.TextChoices):
         # The status changed from `old` to `new`.
         STATUS = "status", _("status")
-        # The mirror's status did.
+        # The mirror status changed from `old` to `new`.
         MIRROR = "mirror", _("mirror")
-        # Nothing changed, but an operator should be able to see it, such as an error.
+        # No status changed, but operators should see it, for example an error.
         NOTE = "note", _("note")
         # An attempt to download the output failed, and another one follows.
         DOWNLOAD = "download", _("download")
-        # The request was sent once more, as another job.
+        # The request was submitted again, as another job.
         REGENERATED = "regenerated", _("regenerated")
-        # The deadline passed without a verdict.
+        # The deadline passed without a final status.
         OVERDUE = "overdue", _("overdue")
 
     job = models.ForeignKey(VideoJob, on_delete=models.CASCADE, related_name="events")
@@ -32,10 +32,12 @@ class JobEvent(models.Model):
     new = models.CharField(max_length=12)
     reason = models.TextField(blank=True)
     actor = models.CharField(
-        max_length=150, blank=True, help_text=_("Who asked for it; empty for the app itself.")
+        max_length=150,
+        blank=True,
+        help_text=_("The user or program that requested it; empty for the app itself."),
     )
     created_at = models.DateTimeField(default=timezone.now)
-    # Until its signals are sent: from when on another process may do it. See `outbox`.
+    # While its signals are unsent, the time when another process may send them. See `outbox`.
     signal_due_at = models.DateTimeField(null=True, blank=True, editable=False)
 
     class Meta:
@@ -44,13 +46,13 @@ class JobEvent(models.Model):
         ordering = ["created_at", "pk"]
         indexes = [
             models.Index("job", "created_at", name="jobevent_job_created"),
-            # → the sweep. Nearly always empty.
+            # → the sweep. Usually empty.
             models.Index(
                 "signal_due_at",
                 name="jobevent_unsent",
                 condition=Q(signal_due_at__isnull=False),
             ),
-            # → the monitor. A job has no column for when its download failed for good.
+            # → the monitor. Jobs have no column for the time when their mirroring failed.
             models.Index(
                 "created_at",
                 name="jobevent_mirror_failed",

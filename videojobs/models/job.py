@@ -1,4 +1,4 @@
-"""A job: the request, what the provider said of it, and what was stored."""
+"""The model of a job: its request, the provider's answers and the stored output."""
 
 import uuid
 from typing import Any, ClassVar
@@ -19,7 +19,7 @@ _NAME_LENGTH = 60
 
 
 class VideoJob(models.Model):
-    """A paid request for a video, from the wish to the file in storage."""
+    """A paid request for a video, from its submission to the file in storage."""
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     status = models.CharField(_("status"), max_length=12, choices=Status, default=Status.PENDING)
@@ -30,18 +30,24 @@ class VideoJob(models.Model):
         _("provider ID"), max_length=255, null=True, blank=True, unique=True
     )
     key = models.CharField(
-        max_length=255, null=True, blank=True, unique=True, help_text=_("The caller's own.")
+        max_length=255,
+        null=True,
+        blank=True,
+        unique=True,
+        help_text=_("Idempotency key, chosen by the caller."),
     )
 
-    # The request, frozen at submission. Base URL and create path are in the endpoint.
+    # The request as sent. The endpoint consists of base URL and create path.
     endpoint = models.CharField(max_length=500)
     model = models.CharField(max_length=100, blank=True)
     prompt = models.TextField(blank=True)
-    duration = models.PositiveIntegerField(null=True, blank=True, help_text=_("Seconds asked for."))
+    duration = models.PositiveIntegerField(
+        null=True, blank=True, help_text=_("Requested length in seconds.")
+    )
     params = models.JSONField(default=dict, blank=True)
-    metadata = models.JSONField(default=dict, blank=True, help_text=_("The caller's own."))
+    metadata = models.JSONField(default=dict, blank=True, help_text=_("Data of the caller."))
 
-    # The job whose request this one repeats, because a person wanted it.
+    # The job whose request an operator submitted again as this one.
     regenerated_from = models.ForeignKey(
         "self",
         verbose_name=_("regenerated from"),
@@ -52,34 +58,34 @@ class VideoJob(models.Model):
         related_name="regenerated_as",
     )
 
-    # Who may act on the job, and when.
+    # Scheduling and fencing.
     due_at = models.DateTimeField(_("next step"), null=True, blank=True)
     turn = models.PositiveBigIntegerField(
-        default=0, help_text=_("Fencing number: every change raises it.")
+        default=0, help_text=_("Fencing token: incremented by every change.")
     )
     claimed_until = models.DateTimeField(null=True, blank=True)
     wake_count = models.PositiveSmallIntegerField(
         default=0,
-        help_text=_("How often it was woken up again since somebody last claimed it."),
+        help_text=_("Wake-ups sent again since the last claim."),
     )
     check_count = models.PositiveIntegerField(_("checks"), default=0)
     error_count = models.PositiveIntegerField(_("errors in a row"), default=0)
     mirror_attempts = models.PositiveIntegerField(default=0)
-    # How far the download under way is.
+    # Progress of the current download.
     received_bytes = models.PositiveBigIntegerField(null=True, blank=True, editable=False)
     announced_bytes = models.PositiveBigIntegerField(null=True, blank=True, editable=False)
 
-    # What the provider said.
-    video_url = models.TextField(blank=True, help_text=_("Temporary and signed: never shown."))
+    # The provider's answers.
+    video_url = models.TextField(blank=True, help_text=_("Temporary signed URL; never displayed."))
     actual_duration = models.FloatField(null=True, blank=True, help_text=_("Seconds."))
     error = models.TextField(blank=True)
 
-    # What we stored.
+    # The stored output.
     output = models.FileField(storage=output_storage, max_length=255, blank=True)
     output_size = models.PositiveBigIntegerField(null=True, blank=True, help_text=_("Bytes."))
     output_sha256 = models.CharField(_("SHA-256"), max_length=64, blank=True)
     content_type = models.CharField(max_length=100, blank=True)
-    # What was found in it, where the extra "media" is installed.
+    # Probed from the file if the extra "media" is installed.
     output_width = models.PositiveIntegerField(null=True, blank=True, help_text=_("Pixels."))
     output_height = models.PositiveIntegerField(null=True, blank=True, help_text=_("Pixels."))
     output_codec = models.CharField(max_length=32, blank=True)
@@ -108,13 +114,13 @@ class VideoJob(models.Model):
             ("regenerate_videojob", "Can regenerate a job (billed)"),
         ]
         indexes = [
-            # → the sweep: due() and stuck(). Only unfinished jobs are in it.
+            # → the sweep: due() and stuck(). Contains only unfinished jobs.
             models.Index("due_at", name="videojob_due", condition=Q(due_at__isnull=False)),
             # → the admin's list and its date hierarchy.
             models.Index("created_at", name="videojob_created"),
             # → the admin's filter by status, and purge.
             models.Index("status", "created_at", name="videojob_status"),
-            # → the monitor: how many were finished when, and how long they took; from it alone.
+            # → the monitor: finished jobs by time, and their durations. A covering index.
             models.Index(
                 "finished_at",
                 "status",
@@ -122,23 +128,23 @@ class VideoJob(models.Model):
                 name="videojob_finished",
                 condition=Q(finished_at__isnull=False),
             ),
-            # → the monitor: how many were stored when, and how large all are; from it alone.
+            # → the monitor: stored outputs by time, and their total size. A covering index.
             models.Index(
                 "mirrored_at",
                 "output_size",
                 name="videojob_stored",
                 condition=Q(mirror_status=MirrorStatus.STORED),
             ),
-            # → the admin's filter by model: one that is used no more has old jobs only.
+            # → the admin's filter by model: a retired model has only old jobs.
             models.Index("model", "created_at", name="videojob_model"),
-            # → its filter by mirror. Without "none", so that polls don't write to it.
+            # → the admin's filter by mirror. Excludes "none", so that polls don't write to it.
             models.Index(
                 "mirror_status",
                 "created_at",
                 name="videojob_mirror",
                 condition=Q(mirror_status__in=sorted(set(MirrorStatus) - {MirrorStatus.NONE})),
             ),
-            # → the monitor, and the list of those that need a person. Few are in it.
+            # → the monitor and the list of jobs that need attention. Contains few rows.
             models.Index(
                 "created_at",
                 name="videojob_person",
@@ -170,7 +176,7 @@ class VideoJob(models.Model):
             models.CheckConstraint(
                 name="videojob_stored_has_a_checked_file",
                 condition=~Q(mirror_status=MirrorStatus.STORED)
-                # A check that comes out as NULL passes.
+                # A CHECK that evaluates to NULL passes.
                 | Q(output__gt="", output_sha256__gt="", output_size__gt=0)
                 & Q(output_size__isnull=False),
             ),
@@ -183,20 +189,20 @@ class VideoJob(models.Model):
         return f"{name or self.provider_task_id or self.pk} ({self.get_status_display()})"
 
     def save(self, *args: Any, **kwargs: Any) -> None:
-        """Save a new job, or the named columns of one that exists.
+        """Save a new job, or the `update_fields` of an existing one.
 
-        A whole row would put back the `turn` and the `status` of when it was read, and with
-        them a create call that was sent meanwhile.
+        Saving a whole row would restore an old `turn` and `status`, so that a create request could
+        be sent twice.
         """
         if not self._state.adding and kwargs.get("update_fields") is None:
-            raise ValueError('Name what is yours to change: save(update_fields=["metadata"]).')
+            raise ValueError('Name the columns to save, as in save(update_fields=["metadata"]).')
         super().save(*args, **kwargs)
 
     @property
     def step(self) -> str:
-        """What a worker does next: "submit", "poll", "mirror", or "" when nothing.
+        """The next step of a worker: "submit", "poll", "mirror", or "" if there is none.
 
-        A job in `submitting` has no next step: only the sweep finds out that its worker is lost.
+        A `submitting` job has no next step: if its worker is lost, the sweep handles it.
         """
         if self.status == Status.PENDING:
             return "submit"
@@ -206,17 +212,17 @@ class VideoJob(models.Model):
 
     @property
     def output_stem(self) -> str:
-        """The output's name in storage without its extension: ours, and the same in each retry."""
+        """The output's name in storage without its extension; the same for every attempt."""
         return f"{self.created_at.strftime(conf.UPLOAD_TO).strip('/')}/{self.pk}".lstrip("/")
 
     @property
     def is_finished(self) -> bool:
-        """True when nothing more happens by itself: a verdict is there, and no download is due."""
+        """True if the status is terminal and no download is due."""
         return self.status in TERMINAL and self.mirror_status != MirrorStatus.DUE
 
     @property
     def is_overdue(self) -> bool:
-        """True for a job without a verdict past its deadline."""
+        """True for a polled job past its deadline."""
         return (
             self.status in POLLED
             and self.deadline_at is not None

@@ -1,22 +1,22 @@
-"""What all jobs of an API key share: holds of the provider, and the guard of the spend limits."""
+"""Models shared by all jobs of an API key: provider holds and the quota lock."""
 
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 
 class ProviderHold(models.Model):
-    """The provider wants to be left alone, by all jobs of one API key; see `holds`."""
+    """A time during which no job of an API key calls the provider; see `holds`."""
 
     class Kind(models.TextChoices):
-        # It asked for it (HTTP 429).
+        # The provider limits the rate (HTTP 429).
         LIMITED = "limited", _("rate limit")
-        # It takes no call with this key (HTTP 401, 402, 403).
+        # The provider rejects the key (HTTP 401, 402, 403).
         REJECTED = "rejected", _("key rejected")
-        # No connection stands.
+        # No connection can be established.
         UNREACHABLE = "unreachable", _("unreachable")
-        # One create call had no clear answer: nobody waits, but a harmless call goes first.
+        # One create request had no clear answer. Jobs don't wait, but a preflight is sent first.
         SUSPECT = "suspect", _("suspect")
-        # So it was again, or the harmless call had none.
+        # Another create request had no clear answer, or the preflight failed.
         FAILING = "failing", _("failing")
 
     class Scope(models.TextChoices):
@@ -28,8 +28,8 @@ class ProviderHold(models.Model):
     kind = models.CharField(max_length=11, choices=Kind)
     reason = models.TextField()
     since = models.DateTimeField()
-    until = models.DateTimeField(help_text=_("When one call finds out whether it is over."))
-    count = models.PositiveIntegerField(default=1, help_text=_("Refusals in a row."))
+    until = models.DateTimeField(help_text=_("When a trial call may be made."))
+    count = models.PositiveIntegerField(default=1, help_text=_("Consecutive refusals."))
     reset_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
@@ -44,7 +44,7 @@ class ProviderHold(models.Model):
 
 
 class QuotaLock(models.Model):
-    """One row that submitters change in turn, so that each counts what the last one added."""
+    """A single row that submitters update one at a time, to serialize their quota checks."""
 
     id = models.PositiveSmallIntegerField(primary_key=True, default=1)
     passed = models.PositiveBigIntegerField(default=0)
