@@ -1,8 +1,7 @@
-"""Each invariant has a line that keeps it, and a test that fails without the line.
+"""Mutation tests: each invariant depends on a line of code, and a test fails without it.
 
-`./dev invariants` takes the lines out, one after the other, in a copy of this repository, and runs
-the test that must notice. A test that doesn't is a promise that nobody keeps. Names of invariants
-as arguments (`I5 I8`) choose some of them.
+`./dev invariants` breaks these lines, one after the other, in a copy of this repository, and runs
+the test that must fail. Names of invariants as arguments (`I5 I8`) select some of them.
 """
 
 import shutil
@@ -19,7 +18,7 @@ TIMEOUT = 300.0
 
 @dataclass(frozen=True)
 class Mutant:
-    """An invariant, a line of `videojobs/` that keeps it, that line broken, and who notices."""
+    """An invariant, the line of `videojobs/` it depends on, that line broken, and its test."""
 
     invariant: str
     file: str
@@ -28,7 +27,7 @@ class Mutant:
     test: str
 
     def breaks(self, text: str) -> str:
-        """The file's text with the line broken; ValueError unless the line stands there once."""
+        """The text with the line broken; `ValueError` unless the line occurs exactly once."""
         if text.count(self.line) != 1:
             raise ValueError(f"{self.file} has this {text.count(self.line)} times: {self.line!r}")
         return text.replace(self.line, self.broken)
@@ -36,10 +35,10 @@ class Mutant:
 
 _GUARD = "if not self.filter(pk=job.pk, turn=job.turn).update(**changes):"
 _WRONG = "if not self.filter(pk=job.pk).update(**changes):"
-_GENERATE_AGAIN = "management/commands/videojobs_regenerate.py"
+_REGENERATE = "management/commands/videojobs_regenerate.py"
 
 MUTANTS = [
-    # One live chain.
+    # A job has one valid wake-up and one worker.
     Mutant(
         *("I1", "fencing.py", _GUARD, _WRONG),
         "test_fencing.py::test_of_two_workers_that_read_the_same_row_one_gets_it",
@@ -56,7 +55,7 @@ MUTANTS = [
         *("I1", "fencing.py", '"turn": job.turn + 1}', '"turn": job.turn}'),
         "test_fencing.py::test_rearming_makes_every_earlier_message_stale",
     ),
-    # Terminal statuses change only by a person's act, and that is an event with its actor.
+    # Only operators change terminal statuses, and the event has its actor.
     Mutant(
         *("I2", "fencing.py", "status in TERMINAL and not actor:", "False:"),
         "test_fencing.py::test_a_terminal_status_is_left_by_a_person_only",
@@ -70,7 +69,7 @@ MUTANTS = [
         ),
         "operations/test_manual.py::test_of_two_people_who_resolve_at_once_one_does",
     ),
-    # What was won is told, after the commit, once, robustly.
+    # Signals are sent for recorded changes only: once, after the commit, robustly.
     Mutant(
         *(
             "I3",
@@ -102,7 +101,7 @@ MUTANTS = [
         *("I3", "operations/sweeping.py", "    _send_lost_signals(now, limit)\n", ""),
         "test_signals.py::test_signals_whose_worker_died_before_it_sent_them_are_sent_by_a_sweep",
     ),
-    # An unfinished job has a due_at, or is unconfirmed. The database itself keeps it.
+    # An unfinished job has a due_at, or is unconfirmed: a constraint of the database.
     Mutant(
         "I4",
         "migrations/0001_initial.py",
@@ -112,7 +111,7 @@ MUTANTS = [
         "models.Q(('status__gt', '')), name='videojob_unfinished_has_a_next_step'",
         "test_models.py::test_the_database_itself_refuses_a_row_that_breaks_a_promise",
     ),
-    # A create call that may have left is never sent again by itself.
+    # A create request that may have been sent is not repeated without an operator.
     Mutant(
         "I5",
         "services/submitting.py",
@@ -149,10 +148,10 @@ MUTANTS = [
         "admin/test_actions.py::test_an_order_is_void_once_somebody_else_has_placed_it",
     ),
     Mutant(
-        *("I5", _GENERATE_AGAIN, "if latest and not", "if False and not"),
+        *("I5", _REGENERATE, "if latest and not", "if False and not"),
         "management/test_actions.py::test_a_request_is_not_paid_twice_by_a_command_that_is_run_twice",
     ),
-    # No error of transport, of HTTP or of ours sets `failed`.
+    # Errors of the transport, HTTP errors and our own exceptions never set `failed`.
     Mutant(
         *("I6", "providers/client.py", "reply.status not in _NO_REFUSAL and refusal", "refusal"),
         "services/test_submitting.py::test_after_an_answer_that_leaves_it_open_nothing_is_ever_sent_again",
@@ -173,7 +172,7 @@ MUTANTS = [
         '"due_at": None}',
         "services/test_polling.py::test_a_provider_that_is_down_fails_no_job",
     ),
-    # No status goes back.
+    # A status never goes back.
     Mutant(
         "I7",
         "states.py",
@@ -188,7 +187,7 @@ MUTANTS = [
         "Status.PROCESSING: frozenset({Status.QUEUED, Status.EXPIRED, ",
         "test_states.py::test_nothing_that_is_processing_goes_back",
     ),
-    # `stored` only with a whole file under a name that a retry reuses; no orphans.
+    # A stored job has a complete file, under the same name in each attempt; no orphans.
     Mutant(
         *("I8", "mirror/download.py", "self._digest.update(piece)", "pass"),
         "mirror/test_pipeline.py::test_a_video_is_stored_with_size_and_hash_of_its_bytes",
@@ -232,7 +231,7 @@ MUTANTS = [
         *("I8", "mirror/pipeline.py", "if found.duration < shortest:", "if False:"),
         "mirror/test_pipeline.py::test_a_video_that_is_shorter_than_the_provider_said_is_not_kept",
     ),
-    # No key and no signed query anywhere.
+    # API keys and signed queries are never recorded, logged or shown.
     Mutant(
         *("I9", "sanitize.py", 'text = text.replace(conf.API_KEY, "[key]")', "pass"),
         "services/test_all_steps.py::test_no_secret_is_written_down",
@@ -290,7 +289,7 @@ MUTANTS = [
         *("I9", "admin/detail/context.py", "redact(event.reason)", "event.reason"),
         "admin/test_detail.py::test_no_key_and_no_signed_query_is_shown",
     ),
-    # No call and no file copy inside a transaction.
+    # No HTTP request and no file copy inside a transaction.
     Mutant(
         *(
             "I10",
@@ -312,7 +311,7 @@ MUTANTS = [
 
 
 def survivors(chosen: Sequence[Mutant]) -> list[Mutant]:
-    """The mutants that nobody notices; prints a line for each mutant."""
+    """The mutants whose test passes; prints a line for each mutant."""
     lived = []
     with tempfile.TemporaryDirectory() as directory:
         copy = Path(directory, "copy")
@@ -332,7 +331,7 @@ def survivors(chosen: Sequence[Mutant]) -> list[Mutant]:
                 f"{' '.join(mutant.line.split())[:60]}  ({mutant.test})",
                 flush=True,
             )
-        # A test that fails anyway has noticed nothing.
+        # Each test must pass without a mutant.
         for test in sorted({mutant.test for mutant in chosen}):
             if not _passes(copy, test):
                 raise SystemExit(f"{test} fails without a mutant")

@@ -1,4 +1,4 @@
-"""A site whose router gives the app a database of its own, and a replica of it that lags behind."""
+"""A site whose router gives the app its own database, with a replica that lags behind."""
 
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 class Router:
-    """Writes to "videos" and reads from `reads`."""
+    """Write to "videos" and read from `reads`."""
 
     reads = "videos"
 
@@ -44,7 +44,7 @@ def router(transactional_db: None, settings: Any, tmp_path: Path) -> Iterator[Ro
             file.execute("PRAGMA journal_mode=WAL")
         connections.settings[alias] = {**here, "NAME": str(tmp_path / alias)}
         connections[alias] = connections.create_connection(alias)
-        # Django's tests let nobody to a database that was not there when they began.
+        # Django's tests block databases that were not configured when they began.
         connections[alias].alias = "default"
     router = Router()
     settings.DATABASE_ROUTERS = [router]
@@ -57,7 +57,7 @@ def router(transactional_db: None, settings: Any, tmp_path: Path) -> Iterator[Ro
 
 @pytest.fixture
 def lag(router: Router, tmp_path: Path) -> Callable[[], None]:
-    """From here on the replica has what there is now, and is what is read."""
+    """Copy the primary to the replica once, and read from the replica afterwards."""
 
     def begin() -> None:
         with (
@@ -103,7 +103,7 @@ def test_tasks_are_tracked_all_or_none() -> None:
 def answered_late(
     router: Router, lag: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., VideoJob]:
-    """Submits a job whose worker is given up during its create call, and lets the answer come."""
+    """Submit a job whose lease ends during its create request, before the answer arrives."""
 
     def submit(meanwhile: Callable[[], object] = lambda: None) -> VideoJob:
         job = VideoJob.objects.submit("A kitten", duration=5)

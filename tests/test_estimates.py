@@ -18,7 +18,7 @@ pytestmark = pytest.mark.django_db
 
 
 def completed(seconds: Iterable[float], **fields: object) -> None:
-    """A completed job for each length of its generation."""
+    """Create a completed job for each duration of its generation."""
     for length in seconds:
         submitted_at = timezone.now() - timedelta(hours=1)
         finished_at = submitted_at + timedelta(seconds=length)

@@ -1,4 +1,4 @@
-"""Only the holder of a claim can write. Races run over real connections, and once step by step."""
+"""Only the holder of a claim can write. Races use real connections, or explicit interleaving."""
 
 from datetime import timedelta
 from typing import Any
@@ -411,7 +411,7 @@ def test_a_record_is_one_statement_and_one_more_for_its_event() -> None:
         VideoJob.objects.transition(job, status=Status.PROCESSING, due_at=timezone.now())
 
     assert statements(routine) == ["UPDATE"]
-    # The last one ticks off the signals, after the commit.
+    # The last one marks the signals as sent, after the commit.
     assert statements(change) == ["UPDATE", "INSERT", "UPDATE"]
 
 

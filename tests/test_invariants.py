@@ -1,4 +1,4 @@
-"""The list of `./dev invariants` is about lines and tests that are there."""
+"""The lines and tests that `./dev invariants` names exist."""
 
 import pytest
 

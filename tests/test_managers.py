@@ -1,4 +1,4 @@
-"""Submit, track, find what is due. Races run over real connections, and once step by step."""
+"""Submit, track, find due jobs. Races use real connections, or explicit interleaving."""
 
 from datetime import timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""The record refuses what must never be in it, and finds what is due without reading the rest."""
+"""Constraints reject invalid rows, and queries for due jobs use their indexes."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path

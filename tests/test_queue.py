@@ -26,7 +26,7 @@ Seen = list[tuple[str, tuple[Any, ...]]]
 
 @pytest.fixture(autouse=True)
 def calm() -> Iterator[None]:
-    """No test leaves a broker that is left alone to the next one."""
+    """Reset the pause after a broker that did not answer."""
     queue._quiet_until, queue._frozen = 0.0, None
     yield
     if queue._frozen:
@@ -36,7 +36,7 @@ def calm() -> Iterator[None]:
 
 @pytest.fixture
 def app(make_app: Callable[..., Celery]) -> Celery:
-    """An app whose broker lives in this process and keeps what nobody consumes."""
+    """An app with an in-memory broker and no consumer."""
     app = make_app("memory://")
     with app.connection_for_write() as connection:
         for name in ("videojobs", "videojobs-mirror"):
@@ -144,7 +144,7 @@ def test_nothing_is_sent_of_an_inner_block_that_was_rolled_back(app: Celery) -> 
 
 @pytest.fixture
 def frozen_port() -> Iterator[int]:
-    """A broker that takes connections and never says a word, until the test ends."""
+    """A broker that accepts connections and never answers."""
     taken: list[socket.socket] = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -266,7 +266,7 @@ def test_a_broker_that_answers_is_no_line_in_the_log(
 
 
 def record_steps(app: Celery, then: Callable[[str], None] = lambda step: None) -> Seen:
-    """Give `app` the tasks of all steps; each notes its call, and does what follows in a job."""
+    """Register the tasks of all steps with `app`; each records its call, then calls `then`."""
     seen: Seen = []
 
     def task_of(step: str) -> Callable[..., None]:

@@ -1,4 +1,4 @@
-"""The spend guard refuses before anything is written, also when many submit at once."""
+"""Quotas refuse a submission before anything is written, also with concurrent submitters."""
 
 import threading
 from datetime import timedelta
@@ -140,7 +140,7 @@ def test_a_double_click_at_the_last_place_gets_its_job(
     with transaction.atomic():
         first = submit(key="order-42")
         inserted.set()
-        second.join(0.5)  # it waits for its turn
+        second.join(0.5)  # it waits for the lock
     second.join(30)
 
     assert found == [first.pk]

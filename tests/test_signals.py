@@ -1,4 +1,4 @@
-"""Each signal comes once, after the commit that made it true, whatever its receivers do."""
+"""Each signal is sent once, after the commit, even if receivers fail."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -42,7 +42,7 @@ class Received(NamedTuple):
 
 @pytest.fixture
 def received() -> Iterator[list[Received]]:
-    """Every signal that was sent, as its receivers saw it."""
+    """Every signal sent, with the job as its receivers saw it."""
     seen: list[Received] = []
     receivers = {}
     for name, signal in ALL.items():
@@ -64,7 +64,7 @@ def received() -> Iterator[list[Received]]:
 
 @pytest.fixture
 def order(received: list[Received], monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Signals and wake-ups by name, in the order in which they went out."""
+    """The names of signals and wake-ups, in the order of sending."""
     names: list[str] = []
 
     def changed(**_: Any) -> None:
@@ -205,7 +205,7 @@ def test_two_changes_in_one_transaction_are_told_one_by_one(received: list[Recei
 
 @pytest.fixture
 def a_raising_receiver() -> Iterator[None]:
-    """A receiver with a mistake, connected before those that look."""
+    """A receiver that raises, connected before the recording ones."""
 
     def raises(**_: Any) -> None:
         raise RuntimeError("a mistake in a receiver")
@@ -317,7 +317,7 @@ def test_a_sender_that_comes_late_leaves_the_signals_to_who_took_them_over(
 
     with transaction.atomic():
         VideoJob.objects.transition(job, status=Status.PROCESSING, due_at=timezone.now())
-        # As long as a transaction of the caller's own can last.
+        # As if the caller's transaction lasted longer than RECEIVER_TIMEOUT.
         JobEvent.objects.update(signal_due_at=timezone.now() + timedelta(seconds=30))
         traveller = time_machine.travel(
             timezone.now() + timedelta(seconds=conf.RECEIVER_TIMEOUT + 1)

@@ -1,4 +1,4 @@
-"""Celery's door: names, and one call behind each."""
+"""The Celery tasks: their names, options and calls."""
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta

@@ -1,4 +1,4 @@
-"""What a person does to a job: an event with his name, once, and never more than he may."""
+"""Manual operations: their conditions, effects and events, also when run concurrently."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -25,8 +25,8 @@ pytestmark = pytest.mark.django_db(transaction=True)
 JOBS = "videojobs_videojob"
 MIRROR_DUE = {"status": Status.COMPLETED, "mirror_status": MirrorStatus.DUE}
 
-#: Act → how it is done, and which jobs of `jobs.STATES` it is possible for.
-ACTS: dict[str, tuple[Callable[[VideoJob], Any], set[str]]] = {
+#: Operation → how it is called, and the states of `jobs.STATES` in which it is possible.
+OPERATIONS: dict[str, tuple[Callable[[VideoJob], Any], set[str]]] = {
     "check_now": (
         lambda job: operations.check_now(job, actor="ann"),
         {"pending", "queued", "processing", "overdue", "due"},
@@ -55,19 +55,19 @@ def a_job(**fields: Any) -> VideoJob:
     return VideoJob.objects.create(**{"endpoint": "e", **fields})
 
 
-def told(job: VideoJob) -> list[tuple[str, str, str, str]]:
+def history(job: VideoJob) -> list[tuple[str, str, str, str]]:
     return [(e.kind, e.new, e.reason, e.actor) for e in job.events.all()]
 
 
-# all acts that change a job
+# all operations that change a job
 
 
-@pytest.mark.parametrize("act", ACTS)
+@pytest.mark.parametrize("act", OPERATIONS)
 @pytest.mark.parametrize("state", jobs.STATES)
 def test_an_act_is_done_where_it_is_possible_and_nothing_else_changes(state: str, act: str) -> None:
     job = jobs.make(state)
     before = VideoJob.objects.values().get()
-    does, possible = ACTS[act]
+    does, possible = OPERATIONS[act]
 
     done = does(job)
 
@@ -76,9 +76,9 @@ def test_an_act_is_done_where_it_is_possible_and_nothing_else_changes(state: str
     assert [event.actor for event in JobEvent.objects.all()] == (["ann"] if done else [])
 
 
-@pytest.mark.parametrize("act", ACTS)
+@pytest.mark.parametrize("act", OPERATIONS)
 def test_of_two_people_who_act_at_once_one_does(act: str) -> None:
-    does, possible = ACTS[act]
+    does, possible = OPERATIONS[act]
     job = jobs.make(sorted(possible)[0])
     other = VideoJob.objects.get()
 
@@ -89,9 +89,9 @@ def test_of_two_people_who_act_at_once_one_does(act: str) -> None:
     assert JobEvent.objects.count() == 1
 
 
-@pytest.mark.parametrize("act", ACTS)
+@pytest.mark.parametrize("act", OPERATIONS)
 def test_who_acts_on_what_a_worker_has_just_claimed_or_recorded_is_too_late(act: str) -> None:
-    does, possible = ACTS[act]
+    does, possible = OPERATIONS[act]
     job = jobs.make(sorted(possible)[0])
 
     with meanwhile(JOBS, "UPDATE", lambda: VideoJob.objects.update(turn=job.turn + 1)):
@@ -101,9 +101,9 @@ def test_who_acts_on_what_a_worker_has_just_claimed_or_recorded_is_too_late(act:
     assert not JobEvent.objects.exists()
 
 
-@pytest.mark.parametrize("act", ACTS)
+@pytest.mark.parametrize("act", OPERATIONS)
 def test_the_acts_of_a_person_take_three_statements_and_perhaps_a_look_for_a_hold(act: str) -> None:
-    does, possible = ACTS[act]
+    does, possible = OPERATIONS[act]
     job = jobs.make(sorted(possible)[0])
 
     with CaptureQueriesContext(connection) as captured:
@@ -129,7 +129,7 @@ def test_the_next_step_comes_at_once_and_wakes_a_worker(woken: list[Any], now: d
     assert now <= job.due_at <= now + timedelta(seconds=5)
     assert job.wake_count == 0
     assert woken == [("videojobs.poll", str(job.pk), 1)]
-    assert told(job) == [("note", "processing", "the next step was brought forward", "ann")]
+    assert history(job) == [("note", "processing", "the next step was brought forward", "ann")]
 
 
 @pytest.mark.parametrize("state", ["queued", "overdue", "due"])
@@ -200,10 +200,10 @@ def test_whose_step_can_be_brought_forward_is_found_as_it_is_done(
         times["claimed_until"] = now + _s(30) if claimed else None
         job = jobs.make(state, **times)
 
-        says = conditions.can_be_checked(job)
+        possible = conditions.can_be_checked(job)
         finds = VideoJob.objects.filter(conditions.checkable()).exists()
 
-        assert says == finds == operations.check_now(job, actor="ann")
+        assert possible == finds == operations.check_now(job, actor="ann")
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def test_a_stopped_job_rests_and_says_what_may_still_be_billed(
 
     job = VideoJob.objects.get()
     assert (job.status, job.due_at, job.finished_at is None) == (Status.STOPPED, None, False)
-    assert told(job) == [("status", "stopped", reason, "ann")]
+    assert history(job) == [("status", "stopped", reason, "ann")]
     assert woken == []
 
 
@@ -276,7 +276,7 @@ def test_what_a_worker_learns_of_a_job_that_was_stopped_meanwhile_changes_nothin
     assert (recorded, VideoJob.objects.get().status) == (False, Status.STOPPED)
 
 
-# take up
+# resume
 
 
 @pytest.mark.parametrize("state", ["expired", "stopped"])
@@ -294,7 +294,7 @@ def test_a_job_that_is_taken_up_is_asked_for_at_once_with_a_new_deadline(
     assert job.deadline_at is not None
     assert job.due_at < now + timedelta(seconds=5)
     assert job.deadline_at > now + timedelta(seconds=1700)
-    assert told(job) == [("status", "queued", "tracking resumed", "ann")]
+    assert history(job) == [("status", "queued", "tracking resumed", "ann")]
     assert woken == [("videojobs.poll", str(job.pk), 1)]
 
 
@@ -332,7 +332,7 @@ def test_a_job_that_expired_and_is_taken_up_gets_its_verdict(
     assert VideoJob.objects.get().status == Status.COMPLETED
 
 
-# generate again
+# regenerate
 
 FINISHED = {
     *("failed", "cancelled", "expired", "stopped"),
@@ -382,8 +382,8 @@ def test_both_histories_tell_who_generated_what_again() -> None:
 
     new = again(job)
 
-    assert told(new) == [("status", "pending", f"regenerated from {job.pk}", "ann")]
-    assert told(job) == [("regenerated", "failed", f"regenerated as {new.pk}", "ann")]
+    assert history(new) == [("status", "pending", f"regenerated from {job.pk}", "ann")]
+    assert history(job) == [("regenerated", "failed", f"regenerated as {new.pk}", "ann")]
 
 
 def test_who_clicks_twice_pays_once() -> None:
@@ -399,7 +399,7 @@ def test_of_two_clicks_at_once_one_is_paid(monkeypatch: pytest.MonkeyPatch) -> N
     first: list[VideoJob] = []
 
     def check(**asked: Any) -> validation.Request:
-        # Nobody has the key yet.
+        # No job has the key yet.
         monkeypatch.undo()
         first.append(again(job))
         return validation.check_request(**asked)
@@ -556,7 +556,7 @@ def test_an_id_that_another_job_has_is_refused(now: datetime) -> None:
     assert VideoJob.objects.get(pk=job.pk).status == Status.UNCONFIRMED
 
 
-# mirror again
+# remirror
 
 
 @pytest.mark.parametrize("mirror", [MirrorStatus.FAILED, MirrorStatus.SKIPPED])

@@ -1,4 +1,4 @@
-"""What no job knows is found and removed; what anybody could be at is not."""
+"""Orphans are found and removed; files that may be in use are not."""
 
 import os
 import tempfile
@@ -30,14 +30,14 @@ LONG_AGO = timezone.now() - timedelta(days=400)
 
 @pytest.fixture
 def later() -> Iterator[time_machine.Traveller]:
-    """Two days after whatever a test stores before it asks."""
+    """A clock; `found` moves it by two days, past the grace."""
     with time_machine.travel(time.time(), tick=True) as clock:
         yield clock
 
 
 @pytest.fixture(params=["on a disk", "in S3"])
 def place(request: pytest.FixtureRequest, settings: Any, tmp_path: Path, monkeypatch: Any) -> str:
-    """Where the videos are kept; parts of those in S3 lie in the temporary directory."""
+    """The storage of the videos; for S3, partial files are in the temporary directory."""
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     if request.param == "in S3":
@@ -60,7 +60,7 @@ def a_job(status: str = "completed", **fields: Any) -> VideoJob:
 
 
 def stored(**fields: Any) -> VideoJob:
-    """A job whose video and poster lie where a worker would have put them."""
+    """A job with a stored video and poster."""
     pk = uuid.uuid4()
     names = {"output": put(a_name(pk)), "poster": put(a_name(pk, ".jpg"))}
     values = {"mirror_status": "stored", "output_size": 5, "output_sha256": "f" * 64}
@@ -225,12 +225,12 @@ def test_a_file_that_goes_in_this_moment_is_no_orphan(
     assert found(later) == []
 
 
-# Parts
+# Partial files
 
 
 @pytest.fixture
 def temporary(tmp_path: Path, place: str, media_root: Path) -> Path:
-    """Where the parts of downloads lie."""
+    """The directory of partial files."""
     directory = media_root / MONTH if place == "on a disk" else tmp_path / "temporary"
     directory.mkdir(parents=True, exist_ok=True)
     return directory
@@ -260,7 +260,7 @@ def test_a_part_that_nobody_will_finish_is_found_and_removed(
 @pytest.mark.parametrize(
     ("owner", "days"),
     [(lambda: uuid.uuid4(), 0.5), (lambda: "tmpx1", 2), (lambda: a_job("processing").pk, 2)],
-    ids=["young", "of somebody else", "of a job under way"],
+    ids=["young", "of another program", "of an unfinished job"],
 )
 def test_any_other_part_stays(temporary: Path, owner: Callable[[], Any], days: float) -> None:
     a_part(temporary, owner(), days=days)
@@ -300,7 +300,7 @@ def test_an_upload_that_nobody_will_finish_is_found_and_aborted(
     assert sorted(bucket.pending()) == sorted([in_use, "uploads/somebody-else.mp4"])
 
 
-# Who is quicker
+# Races
 
 
 def test_a_job_that_is_taken_up_again_in_this_moment_keeps_its_file(
@@ -367,7 +367,7 @@ def test_a_file_that_is_stored_while_it_is_removed_is_fetched_again(
     assert (job.mirror_status, job.claimed_until) == ("due", None)
 
 
-# The wrong database
+# A wrong database
 
 
 def test_a_storage_whose_files_mostly_have_no_job_looks_like_somebody_else_s(

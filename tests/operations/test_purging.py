@@ -210,7 +210,7 @@ def test_a_job_that_somebodys_row_protects_does_not_hold_up_the_others(
         a_finished_job(now, days=31)
     kept = VideoJob.objects.order_by("pk")[1]
     JobEvent.objects.create(job=kept, kind="note", new="failed")
-    # As a site's own model would, with ForeignKey(VideoJob, on_delete=PROTECT).
+    # Like a site's own model with ForeignKey(VideoJob, on_delete=PROTECT).
     relation = JobEvent._meta.get_field("job").remote_field
     monkeypatch.setattr(relation, "on_delete", models.PROTECT)
 

@@ -1,4 +1,4 @@
-"""The sweep finds what was lost, and touches nothing else."""
+"""The sweep finds lost wake-ups, workers and signals, and changes no other jobs."""
 
 import itertools
 from collections.abc import Iterator
@@ -236,7 +236,7 @@ def test_with_nobody_at_work_sweeping_for_a_day_sends_a_message_an_hour(
 
 @pytest.fixture
 def received() -> Iterator[list[tuple[str, str]]]:
-    """What receivers of two signals saw: the signal and the job's status."""
+    """The signals received, each with the job's status."""
     seen: list[tuple[str, str]] = []
 
     def stored(job: VideoJob, **_: Any) -> None:

@@ -1,4 +1,4 @@
-"""Jobs and their steps, with everything that can come between."""
+"""Run the steps of jobs, and interfere with them."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -24,10 +24,10 @@ WAITING = Script(["queued"])
 
 
 class MeddledProvider(SimulatedProvider):
-    """Lets somebody act after a request came in and before it is answered.
+    """Runs a hook after a request was received and before it is answered.
 
-    `meanwhile` runs in the server's thread with a connection of its own. `in_transactions` says
-    of each request whether the worker that sent it was inside a transaction.
+    `meanwhile` runs in the server's thread with its own database connection. `in_transactions`
+    records for each request whether its worker was inside a transaction.
     """
 
     def __init__(self) -> None:
@@ -44,13 +44,13 @@ class MeddledProvider(SimulatedProvider):
             try:
                 act()
             finally:
-                # Django itself leaves connections to a database in memory open.
+                # Django's own close() keeps connections to an in-memory database open.
                 BaseDatabaseWrapper.close(connections["default"])
         return received
 
 
 class WatchedStorage(FileSystemStorage):
-    """Remembers whether files were written inside a transaction."""
+    """Records whether files were written inside a transaction."""
 
     in_transactions: list[bool] = []
 
@@ -73,7 +73,7 @@ def completed(provider: SimulatedProvider, **options: Any) -> VideoJob:
 
 
 def run(job: VideoJob, times: int = 1) -> VideoJob:
-    """Do a job's next step, as the wake-up that is valid now would."""
+    """Run a job's next step with a current wake-up."""
     for _ in range(times):
         job.refresh_from_db()
         getattr(services, job.step)(str(job.pk), job.turn)
@@ -82,19 +82,19 @@ def run(job: VideoJob, times: int = 1) -> VideoJob:
 
 
 def lose_the_worker() -> None:
-    """As if the worker had not come back: its lease ends, and the sweep finds out."""
+    """Expire the lease of the worker, and sweep."""
     VideoJob.objects.update(claimed_until=timezone.now() - timedelta(seconds=1))
     operations.sweep()
 
 
 def give_it_up() -> None:
-    """As if the worker had not come back, and a person had stopped the job then."""
+    """Expire the lease of the worker, sweep, and stop the job."""
     lose_the_worker()
     assert operations.stop(VideoJob.objects.get(), actor="ann")
 
 
 def take_it(**changes: Any) -> Callable[[], Any]:
-    """Somebody else changes the job, and thereby takes it over."""
+    """A function that changes the job, and so takes it over."""
 
     def act() -> None:
         VideoJob.objects.transition(VideoJob.objects.get(), **{"due_at": None, **changes})
@@ -103,13 +103,13 @@ def take_it(**changes: Any) -> Callable[[], Any]:
 
 
 def record_it(job: VideoJob, sha256: str) -> Callable[[], Any]:
-    """Another worker takes the job over and records a file with this hash."""
+    """A function that takes the job over and records a file with this hash."""
     values = {"output_size": len(SAMPLE), "output_sha256": sha256}
     return take_it(mirror_status="stored", output=f"{job.output_stem}.mp4", **values)
 
 
 def before_the_record(act: Callable[[], Any], *, nth: int, times: int = 1) -> Any:
-    """A hook that acts just before a worker's nth UPDATE of a job: the first one is its claim."""
+    """Call `act` just before a worker's nth UPDATE of a job; the first one is its claim."""
     seen = 0
 
     def hook(execute: Any, sql: str, *args: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What holds for all three steps."""
+"""Rules for all three steps."""
 
 from typing import Any
 
@@ -57,8 +57,8 @@ def test_a_check_costs_four_statements(provider: MeddledProvider) -> None:
 
     verbs = [query["sql"].split()[0] for query in captured]
     assert [verb for verb in verbs if verb in {"SELECT", "INSERT", "UPDATE"}] == [
-        "SELECT",  # Is there a hold?
-        "SELECT",  # The claim reads,
-        "UPDATE",  # and takes,
-        "UPDATE",  # and the answer is recorded.
+        "SELECT",  # an active hold
+        "SELECT",  # the claim reads
+        "UPDATE",  # the claim
+        "UPDATE",  # the answer
     ]

@@ -1,4 +1,4 @@
-"""An answer that is meant for the key holds all its jobs; one call finds out when it is over."""
+"""The circuit breaker: which errors hold all jobs of a key, and how trial calls end a hold."""
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -44,7 +44,7 @@ def tracked(provider: SimulatedProvider, name: str, *steps: Any) -> VideoJob:
 
 
 def run(job: VideoJob) -> VideoJob:
-    """Do a job's next step, as the wake-up that is valid now would."""
+    """Run a job's next step with a current wake-up."""
     job.refresh_from_db()
     getattr(services, job.step)(job.pk, job.turn)
     job.refresh_from_db()
@@ -68,7 +68,7 @@ def over() -> datetime:
 
 
 def go_on_for(clock: time_machine.Traveller, seconds: float, *, step: float = 5) -> float:
-    """Let everything that is due be done, for so long; return for how long all was held."""
+    """Run all steps that become due; return the seconds during which everything was held."""
     waited, end = 0.0, timezone.now() + timedelta(seconds=seconds)
     while timezone.now() < end:
         for job in VideoJob.objects.filter(due_at__lte=timezone.now()).order_by("due_at"):
@@ -139,7 +139,7 @@ def test_when_a_hold_is_over_one_job_tries_and_the_others_go_on_waiting(
     fetch = client.fetch
 
     def slow_fetch(*args: Any) -> Any:
-        # The answer has not come yet when the others want to ask.
+        # The others run before the answer arrives.
         if not meanwhile:
             meanwhile.extend(others)
             for other in others:
@@ -204,7 +204,7 @@ def test_a_key_that_stays_rejected_is_tried_slowly_and_no_job_ends(
     go_on_for(clock, 3 * 3600, step=60)  # longer than GIVE_UP_AFTER
 
     assert set(VideoJob.objects.values_list("status", flat=True)) == {Status.QUEUED}
-    # All five together, not each one; and each time it is asked whether it is the task or the key.
+    # For all five jobs together; each time, a second call checks the key.
     assert 40 < len(provider.calls) < 2 * 3 * 3600 / 300 + 5
     hold = ProviderHold.objects.get()
     assert hold.since < timezone.now() - timedelta(hours=2)
@@ -325,7 +325,7 @@ def test_a_job_becomes_overdue_also_while_it_meets_a_hold(
     assert [event.kind for event in job.events.all()][-1] == "overdue"
 
 
-# create calls
+# create requests
 
 
 def submitted(prompt: str = "A kitten") -> VideoJob:
@@ -420,7 +420,7 @@ def test_a_provider_that_takes_no_new_requests_is_still_asked_for_the_old_ones(
 
     statuses = list(VideoJob.objects.values_list("status", flat=True))
     assert waited == 0
-    # Each try leaves one to a person, and they become rarer: half an hour apart in the end.
+    # Each attempt leaves one job unconfirmed; the interval grows to half an hour.
     assert statuses.count(Status.UNCONFIRMED) < 20
     assert statuses.count(Status.PENDING) > 10
     assert all(provider.checks(job.provider_task_id or "") > 40 for job in running)
@@ -635,7 +635,7 @@ def test_a_job_that_was_taken_over_is_not_asked_for_a_second_time(
     assert not ProviderHold.objects.exists()
 
 
-# create calls that stay open
+# create requests without a clear answer
 
 OPEN = {
     "503": Answer(503, "<html>Back soon</html>"),
@@ -649,7 +649,7 @@ PROBE = "videojobs-probe"
 
 
 def in_maintenance(provider: SimulatedProvider, answer: Any) -> None:
-    """From here on each create call and each harmless call is answered so."""
+    """Answer each create request and each preflight like this."""
     provider.expect("", Script(create=answer))
     provider.add_task(PROBE, Script([answer]))
 

@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("
 
 
 class Renewals:
-    """Counts renewals, and lets a test wait for the next one; `before` runs ahead of each."""
+    """Counts renewals, and waits for the next one; `before` runs ahead of each."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -161,7 +161,7 @@ def test_a_connection_that_broke_is_replaced(
     broken: list[object] = []
 
     def break_it() -> None:
-        # As after a restart of the database: each later use of this connection would fail, too.
+        # As after a restart of the database: this connection keeps failing.
         if connection.connection is not None and not broken:
             broken.append(connection.connection)
         if connection.connection in broken:

@@ -1,4 +1,4 @@
-"""How an output is kept, and what a lost or late worker leaves."""
+"""How an output is stored, also by workers that are lost or late."""
 
 from contextlib import ExitStack, suppress
 from datetime import timedelta
@@ -268,7 +268,7 @@ def test_a_late_worker_that_fails_to_store_has_other_bytes_fetched_again(
 
     def fail_late(*_: Any) -> str:
         record()
-        # To have a name for its own bytes, it has taken away the other ones.
+        # It has deleted the other worker's file to store its own.
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(mirroring, "store", fail_late)
@@ -355,7 +355,7 @@ def test_a_file_that_came_too_late_is_looked_at_again_by_who_is_at_it(
 
     def stored_late(*args: Any) -> str:
         name = store(*args)
-        # Another worker has the job, has stored its own bytes, and is about to record them.
+        # Another worker has stored its own bytes and is about to record them.
         lose_the_worker()
         claims.append(VideoJob.objects.claim("mirror", job.pk, VideoJob.objects.get().turn))
         return name
@@ -378,7 +378,7 @@ def test_a_file_that_came_too_late_is_looked_at_again_though_the_other_was_just_
 
     def stored_late(*args: Any) -> str:
         saved = store(*args)
-        # Another worker has the job, has stored its own bytes, and records them while we look.
+        # Another worker has stored its own bytes and records them during the check.
         lose_the_worker()
         other = VideoJob.objects.claim("mirror", job.pk, VideoJob.objects.get().turn)
         assert other is not None
@@ -413,7 +413,7 @@ def test_a_file_that_came_too_late_is_not_taken_away_from_who_has_just_recorded_
 
     def delete_late(storage: FileSystemStorage, name: str) -> None:
         if pending and pending.pop():
-            # A person has it fetched again, and another worker finds the file, and records it.
+            # The output is downloaded again, and another worker finds and records the file.
             assert operations.remirror(VideoJob.objects.get(), actor="ann")
             assert run(job).mirror_status == "stored"
         delete(storage, name)
@@ -437,7 +437,7 @@ def test_a_late_worker_that_has_taken_the_same_bytes_away_has_them_fetched_again
     delete = FileSystemStorage.delete
 
     def delete_late(storage: FileSystemStorage, name: str) -> None:
-        # Frozen just before it replaces the old file: another worker does so meanwhile.
+        # Paused just before it replaces the old file, which another worker does meanwhile.
         stored.write_bytes(SAMPLE)
         record_it(job, provider.sha256("proj_1"))()
         delete(storage, name)

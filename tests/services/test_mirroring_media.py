@@ -1,4 +1,4 @@
-"""The mirror step with the media check in it: what is found is recorded, what is made is kept."""
+"""The mirror step with the media check: it records media properties and stores a poster."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 class NoPictures(FileSystemStorage):
-    """A storage that has no room for posters."""
+    """A storage that fails to save posters."""
 
     def _save(self, name: str, content: Any) -> str:
         if name.endswith(".jpg"):
@@ -48,7 +48,7 @@ def files(media_root: Path) -> set[str]:
 
 
 def after_the_look(act: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Something happens when a worker has looked at its download, and before it stores it."""
+    """Call `act` after a worker has inspected its download and before it stores it."""
     inspect = media.inspect
 
     def looked(*args: Any) -> Any:

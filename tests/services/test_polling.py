@@ -219,7 +219,7 @@ def test_an_outage_of_an_hour_ends_no_job(provider: MeddledProvider) -> None:
         provider.set_script("proj_1", Script(["completed"]))
         job = run(job)
 
-    # Every minute until it is overdue, and then every ten.
+    # Every minute until it is overdue, then every ten minutes.
     assert 30 < job.check_count < 40
     assert (job.status, job.error_count) == (Status.COMPLETED, 0)
 

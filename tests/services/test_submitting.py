@@ -1,4 +1,4 @@
-"""How a create call is sent, and what its answer leads to."""
+"""How a create request is sent, and the effect of each answer."""
 
 import json
 from collections.abc import Callable
@@ -153,7 +153,7 @@ def test_a_message_that_is_delivered_again_during_the_call_sends_nothing(
 def test_a_worker_that_lost_the_job_before_its_call_sends_nothing(
     lose_it: Callable[[], Any], status: Status | None, provider: MeddledProvider
 ) -> None:
-    # A receiver may take any time, and a machine may sleep.
+    # As if a receiver took longer than the lease.
     def receive(job: VideoJob, new: str, **_: Any) -> None:
         if new == Status.SUBMITTING:
             lose_it()

@@ -18,7 +18,7 @@ from ..states import MirrorStatus, Status
 
 
 def check_now(job: VideoJob, *, actor: str) -> bool:
-    """Bring a job's next step forward, to now or to the end of the provider's poll interval.
+    """Bring a job's next step forward, to now or to the end of the poll interval.
 
     False if there is no next step, if a worker is running it, if it is due by then anyway, if it
     waits for the end of a provider hold, or if the job changed meanwhile.

@@ -61,7 +61,8 @@ class Search:
     def is_suspicious(self) -> bool:
         """Whether the storage seems to belong to another database: remove nothing then.
 
-        True if no file is known, or if unknown files outnumber both the known ones and `FEW`.
+        True if only files of deleted jobs are found, or if unknown files outnumber both the known
+        ones and `FEW`.
         """
         unknown = sum(orphan.kind == "file" for orphan in self.orphans)
         return unknown > max(FEW, self.known) or (self.known == 0 and self.jobless > 0)
@@ -106,7 +107,7 @@ def search(*, older_than: timedelta = GRACE) -> Search:
 def _is_older(found: _Found, latest: datetime) -> bool:
     try:
         return found.changed_at() < latest
-    except FileNotFoundError:  # a worker has just removed it
+    except FileNotFoundError:  # its worker has just stored or removed it
         return False
 
 
