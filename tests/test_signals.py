@@ -208,7 +208,7 @@ def a_raising_receiver() -> Iterator[None]:
     """A receiver that raises, connected before the recording ones."""
 
     def raises(**_: Any) -> None:
-        raise RuntimeError("a mistake in a receiver")
+        raise RuntimeError("an error in a receiver")
 
     for signal in ALL.values():
         signal.connect(raises)

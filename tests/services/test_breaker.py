@@ -715,11 +715,11 @@ def test_a_create_call_with_an_answer_ends_the_doubt(
     provider.expect("first", Script(create=Drop()))
     provider.expect("second", Script(create=answer))
     run(submitted("first"))
-    doubted = held()
+    suspect = held()
 
     run(submitted("second"))
 
-    assert (doubted and doubted.kind, held()) == ("suspect", None)
+    assert (suspect and suspect.kind, held()) == ("suspect", None)
 
 
 def test_a_provider_that_names_the_end_of_its_maintenance_is_left_alone_until_then(

@@ -124,15 +124,15 @@ def test_attempts_that_are_used_up_fail_the_download_and_not_the_job(
     provider: MeddledProvider, settings: Any, media_root: Path
 ) -> None:
     settings.VIDEOJOBS = {**settings.VIDEOJOBS, "MIRROR_ATTEMPTS": 3}
-    told: list[str] = []
-    signals.mirror_failed.connect(note := lambda reason, **_: told.append(reason), weak=False)
+    received: list[str] = []
+    signals.mirror_failed.connect(note := lambda reason, **_: received.append(reason), weak=False)
 
     job = run(completed(provider, downloads=[Reset()] * 9), times=3)
 
     signals.mirror_failed.disconnect(note)
     assert (job.status, job.mirror_status, job.due_at) == ("completed", "failed", None)
-    assert (provider.downloads("proj_1"), len(told)) == (3, 1)
-    assert told[0] == last_reason(job)
+    assert (provider.downloads("proj_1"), len(received)) == (3, 1)
+    assert received[0] == last_reason(job)
     assert files(media_root) == []
 
 
@@ -217,14 +217,14 @@ def test_a_worker_killed_between_storing_and_recording_leaves_one_file(
 
 
 @pytest.mark.parametrize(
-    ("verdict", "left"), [({"mirror_status": "failed"}, 0), ({"due_at": timezone.now()}, 1)]
+    ("change", "left"), [({"mirror_status": "failed"}, 0), ({"due_at": timezone.now()}, 1)]
 )
 def test_a_file_that_came_too_late_stays_only_if_somebody_will_find_it(
-    verdict: dict[str, Any], left: int, provider: MeddledProvider, media_root: Path
+    change: dict[str, Any], left: int, provider: MeddledProvider, media_root: Path
 ) -> None:
     job = completed(provider)
 
-    with before_the_record(take_it(**verdict), nth=3):
+    with before_the_record(take_it(**change), nth=3):
         job = run(job)
 
     assert job.mirror_status != MirrorStatus.STORED

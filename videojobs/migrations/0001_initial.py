@@ -30,7 +30,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('key_digest', models.CharField(editable=False, max_length=64)),
-                ('scope', models.CharField(choices=[('everything', 'everything'), ('creates', 'create calls')], max_length=10)),
+                ('scope', models.CharField(choices=[('everything', 'everything'), ('creates', 'create requests')], max_length=10)),
                 ('kind', models.CharField(choices=[('limited', 'rate limit'), ('rejected', 'key rejected'), ('unreachable', 'unreachable'), ('suspect', 'suspect'), ('failing', 'failing')], max_length=11)),
                 ('reason', models.TextField()),
                 ('since', models.DateTimeField()),

@@ -21,7 +21,7 @@ class ProviderHold(models.Model):
 
     class Scope(models.TextChoices):
         EVERYTHING = "everything", _("everything")
-        CREATES = "creates", _("create calls")
+        CREATES = "creates", _("create requests")
 
     key_digest = models.CharField(max_length=64, editable=False)
     scope = models.CharField(max_length=10, choices=Scope)

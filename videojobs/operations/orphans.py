@@ -61,8 +61,8 @@ class Search:
     def is_suspicious(self) -> bool:
         """Whether the storage seems to belong to another database: remove nothing then.
 
-        True if only files of deleted jobs are found, or if unknown files outnumber both the known
-        ones and `FEW`.
+        True if there are files of deleted jobs but no known files, or if unknown files outnumber
+        both the known ones and `FEW`.
         """
         unknown = sum(orphan.kind == "file" for orphan in self.orphans)
         return unknown > max(FEW, self.known) or (self.known == 0 and self.jobless > 0)
