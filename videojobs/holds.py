@@ -77,23 +77,23 @@ def waits_until(held: Sequence[ProviderHold]) -> datetime:
 
 
 def trip(
-    error: VideoJobsError, scope: str, mine: ProviderHold | None, *, harmless: bool = False
+    error: VideoJobsError, scope: str, mine: ProviderHold | None, *, is_preflight: bool = False
 ) -> datetime:
     """Trip a hold, or extend `mine`; return its end. A hold that lasts longer is kept.
 
-    A failed preflight (`harmless`) does not count as a refusal, so that it lengthens no later wait.
+    A failed preflight does not count as a refusal, so that it lengthens no later wait.
     """
     now = timezone.now()
     kind = next(kind for type_, kind in KINDS.items() if isinstance(error, type_))
-    count = max(1, (mine.count if mine else 0) + (not harmless))
+    count = max(1, (mine.count if mine else 0) + (not is_preflight))
     until = Policy.current().hold_until(
         now,
         count=count,
         rejected=kind == ProviderHold.Kind.REJECTED,
-        costly=scope == _CREATES and not harmless,
+        costly=scope == _CREATES and not is_preflight,
         retry_after=error.retry_after,
     )
-    if kind == _FAILING and not harmless and not mine and not error.retry_after:
+    if kind == _FAILING and not is_preflight and not mine and not error.retry_after:
         kind, until = _SUSPECT, now
     is_same = mine and mine.kind in (kind, _SUSPECT)
     values = {

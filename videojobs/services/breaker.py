@@ -132,7 +132,7 @@ def preflight(job: VideoJob, probed: Sequence[ProviderHold]) -> bool:
         if mine and _is_no_outage(error, mine):
             return True
         with _best_effort():
-            holds.trip(error, _CREATES, mine, harmless=True)
+            holds.trip(error, _CREATES, mine, is_preflight=True)
         return False
     return True
 
