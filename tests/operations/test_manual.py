@@ -351,7 +351,7 @@ def test_the_request_of_a_finished_job_can_be_sent_again(state: str) -> None:
     if state in FINISHED:
         assert again(job).pk != job.pk
     else:
-        with pytest.raises(ValidationError, match="not finished"):
+        with pytest.raises(ValidationError, match="Only finished jobs"):
             again(job)
 
     assert VideoJob.objects.count() == 1 + (state in FINISHED)
@@ -459,7 +459,7 @@ def test_the_spend_limit_holds_for_it(settings: Any) -> None:
 def test_the_request_of_a_tracked_job_is_not_known() -> None:
     job = jobs.make("failed", model="", prompt="", duration=None)
 
-    with pytest.raises(ValidationError, match="not known"):
+    with pytest.raises(ValidationError, match="whose request is known"):
         again(job)
 
     assert not VideoJob.objects.filter(conditions.CAN_BE_REGENERATED).exists()
