@@ -27,6 +27,11 @@ _TIMES = (
 )
 
 
+@admin.display(description=_("job ID"))
+def job_id(job: VideoJob) -> SafeString:
+    return html.code(str(job.pk))
+
+
 @admin.display(description=_("file"))
 def file(job: VideoJob) -> SafeString | str:
     if not job.output:
@@ -102,7 +107,7 @@ _VIDEO_ELSEWHERE: Any = (_("Video"), {"fields": [lengths]})
 SECTIONS: Any = [
     _VIDEO,
     (_("Request as sent"), {"fields": [prompt_text, request_text, endpoint_text]}),
-    (_("Identity"), {"fields": [("provider_task_id", "key", video_host), metadata_text]}),
+    (_("Identity"), {"fields": [job_id, ("provider_task_id", "key", video_host), metadata_text]}),
     (
         _("Processing"),
         {"fields": [("check_count", "error_count", "mirror_attempts", "turn"), times]},
