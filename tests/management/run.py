@@ -1,4 +1,4 @@
-"""Commands as a script runs them: arguments in, output and exit code out."""
+"""Run management commands and capture their output and exit code."""
 
 import io
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from django.core.management import CommandError, call_command
 
 @dataclass(frozen=True)
 class Ended:
-    """What a command left behind. `error` is its `CommandError`, "" if there was none."""
+    """The outcome of a command. `error` is the text of its `CommandError`, or ""."""
 
     out: str
     err: str

@@ -1,4 +1,4 @@
-"""Check now, stop, take up and generate again, from the command line."""
+"""Check now, stop, resume and regenerate, from the command line."""
 
 from __future__ import annotations
 
@@ -12,12 +12,18 @@ from videojobs.models import VideoJob
 
 pytestmark = pytest.mark.django_db
 
-#: Command → a state that it fits, the status after it, one that it doesn't fit, and what is said.
+#: Command → a state that it applies to, the status after it, a state that it doesn't apply to, and
+#: the error message for that one.
 CASES = {
-    "videojobs_check_now": ("queued", "queued", "unconfirmed", "no step that could be brought"),
+    "videojobs_check_now": (
+        "queued",
+        "queued",
+        "unconfirmed",
+        "no scheduled step to bring forward",
+    ),
     "videojobs_stop": ("processing", "stopped", "failed", "can't be stopped"),
-    "videojobs_resume": ("expired", "queued", "queued", "can't be taken up"),
-    "videojobs_regenerate": ("failed", "failed", "queued", "were not generated again"),
+    "videojobs_resume": ("expired", "queued", "queued", "can't be resumed"),
+    "videojobs_regenerate": ("failed", "failed", "queued", "were not regenerated"),
 }
 
 
@@ -37,16 +43,16 @@ def test_each_job_that_is_named_is_acted_on_once_by_the_command_line(command: st
 
 @pytest.mark.parametrize("command", CASES)
 def test_a_job_that_it_does_not_fit_is_named_and_left_and_the_others_are_done(command: str) -> None:
-    state, _after, other, said = CASES[command]
+    state, _after, other, message = CASES[command]
     left, job = jobs.make(other), jobs.make(state)
     before = VideoJob.objects.values().get(pk=left.pk)
 
     ended = run(command, str(left.pk), str(job.pk))
 
-    assert ended.err.startswith(f"{left.pk} left: ")
+    assert ended.err.startswith(f"{left.pk} skipped: ")
     assert len(ended.err.splitlines()) == 1
     assert ended.error.startswith("1 of 2 jobs ")
-    assert said in ended.error
+    assert message in ended.error
     assert len(ended.out.split()) == 1
     assert VideoJob.objects.values().get(pk=left.pk) == before
 
@@ -58,8 +64,10 @@ def test_a_job_that_waits_for_the_provider_is_left_and_it_is_said_until_when() -
     ended = run("videojobs_check_now", str(job.pk))
 
     assert ended.out == ""
-    assert ended.err.strip() == f"{job.pk} left: Waiting for the provider. Next attempt: in 4 min."
-    assert "1 of 1 jobs have no step that could be brought forward" in ended.error
+    assert (
+        ended.err.strip() == f"{job.pk} skipped: Waiting for the provider. Next attempt: in 4 min."
+    )
+    assert "1 of 1 jobs have no scheduled step to bring forward" in ended.error
     assert "waits for the provider" in ended.error
 
 
@@ -69,7 +77,7 @@ def test_an_unknown_id_stops_a_command_before_it_acts(command: str) -> None:
 
     ended = run(command, str(job.pk), "nonsense")
 
-    assert "There is no job 'nonsense'" in ended.error
+    assert "No job matches 'nonsense'" in ended.error
     assert ended.out == ""
     job.refresh_from_db()
     assert (job.turn, VideoJob.objects.count()) == (0, 1)
@@ -80,7 +88,7 @@ def test_a_command_asks_for_an_id(command: str) -> None:
     assert "ID" in run(command).error
 
 
-def test_a_request_is_generated_again_as_a_new_job_whose_id_is_printed() -> None:
+def test_a_request_is_regenerated_as_a_new_job_whose_id_is_printed() -> None:
     job = jobs.make("failed", prompt="A kitten", model="videos", duration=5)
 
     ended = run("videojobs_regenerate", str(job.pk))
@@ -95,12 +103,12 @@ def test_a_request_is_not_paid_twice_by_a_command_that_is_run_twice() -> None:
 
     again = run("videojobs_regenerate", str(job.pk))
 
-    assert f"{job.pk} left: It was generated again as {new}; see --once-more." in again.err
-    assert again.error == "1 of 1 jobs were not generated again."
+    assert f"{job.pk} skipped: It was already regenerated as {new}. Use --once-more" in again.err
+    assert again.error == "1 of 1 jobs were not regenerated."
     assert VideoJob.objects.count() == 2
 
 
-def test_a_request_is_generated_once_more_by_whoever_says_so() -> None:
+def test_a_request_is_regenerated_once_more_if_the_option_says_so() -> None:
     job = jobs.make("failed")
     first = run("videojobs_regenerate", str(job.pk)).out
 

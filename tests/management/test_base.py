@@ -16,7 +16,7 @@ OURS = sorted(
     for name, app in get_commands().items()
     if name.startswith("videojobs_") and name != "videojobs_simulator"
 )
-#: The arguments of those that have to have some.
+#: The commands' required arguments.
 NEEDED = {
     "videojobs_check_now": ["x"],
     "videojobs_regenerate": ["x"],

@@ -51,7 +51,7 @@ def test_a_job_is_found_by_each_of_its_names(text: str) -> None:
 def test_an_unknown_job_is_named(text: str) -> None:
     jobs.make(pk=FIRST, provider_task_id="proj_first", key="order-42")
 
-    with pytest.raises(CommandError, match="There is no job"):
+    with pytest.raises(CommandError, match="No job matches"):
         find_job(text)
 
 
@@ -59,7 +59,9 @@ def test_the_beginning_of_two_ids_is_ambiguous() -> None:
     jobs.make(pk=FIRST)
     jobs.make(pk=SECOND)
 
-    with pytest.raises(CommandError, match=f"'1a2b3c4d' means more than one job: {FIRST}|{SECOND}"):
+    with pytest.raises(
+        CommandError, match=f"'1a2b3c4d' matches more than one job: {FIRST}|{SECOND}"
+    ):
         find_job("1a2b3c4d")
 
 

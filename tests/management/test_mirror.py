@@ -34,14 +34,15 @@ def test_what_has_no_output_is_named_and_the_others_are_fetched() -> None:
 
     ended = run("videojobs_mirror", str(waiting.pk), str(failed.pk))
 
-    assert f"{waiting.pk} left: It is queued, mirror none." in ended.err
-    assert ended.error == "1 of 2 jobs have no output that could be fetched."
+    reason = "Its status is queued, its mirror status is none."
+    assert f"{waiting.pk} skipped: {reason}" in ended.err
+    assert ended.error == "1 of 2 jobs have no output to download."
     assert ended.out == f"{failed.pk}\n"
 
 
 @pytest.mark.parametrize("arguments", [[], ["--failed", "x"]])
 def test_it_asks_which_ones_are_meant(arguments: list[str]) -> None:
-    assert "Which ones?" in run("videojobs_mirror", *arguments).error
+    assert "either job IDs or --failed" in run("videojobs_mirror", *arguments).error
 
 
 def test_failed_without_any_is_fine() -> None:

@@ -38,7 +38,8 @@ def test_what_is_not_unconfirmed_is_left_alone(state: str, answer: list[str]) ->
 
     ended = run("videojobs_resolve", str(job.pk), *answer)
 
-    assert ended.error == f"Job {job.pk} is {job.status}, not unconfirmed."
+    reason = f"job {job.pk} is {job.status}."
+    assert ended.error == f"Only unconfirmed jobs can be resolved; {reason}"
     assert VideoJob.objects.values().get() == before
 
 

@@ -76,12 +76,12 @@ def test_json_of_no_jobs_is_an_empty_list() -> None:
     assert json.loads(run("videojobs_status", "--json").out) == []
 
 
-def test_the_signed_url_is_never_told() -> None:
+def test_the_signed_url_is_never_printed() -> None:
     job = jobs.make("due")
 
-    told = run("videojobs_status").out + run("videojobs_status", "--json", str(job.pk)).out
+    output = run("videojobs_status").out + run("videojobs_status", "--json", str(job.pk)).out
 
-    assert "cdn.example.com" not in told
+    assert "cdn.example.com" not in output
 
 
 def test_ids_choose_the_jobs() -> None:
@@ -175,5 +175,5 @@ def test_it_takes_as_many_queries_for_fifty_jobs_as_for_one() -> None:
     with CaptureQueriesContext(connection) as many:
         run("videojobs_status")
 
-    # One for the jobs, one for a hold, and one for what no worker does.
+    # For the jobs, for holds, and for late steps.
     assert len(one) == len(many) == 3

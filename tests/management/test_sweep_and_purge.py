@@ -29,7 +29,7 @@ def test_sweep_says_what_it_did() -> None:
     ended = run("videojobs_sweep")
 
     assert "1 woken up, 1 unconfirmed." in ended.out
-    assert "a person decides" in ended.out
+    assert "run videojobs_resolve" in ended.out
     assert VideoJob.objects.filter(status="unconfirmed").count() == 1
 
 
@@ -68,10 +68,10 @@ def test_purge_deletes_what_is_old_with_its_file() -> None:
     young = jobs.make("failed")
 
     planned = run("videojobs_purge", "--older-than=2", "--dry-run")
-    assert planned.out == "1 to be deleted.\n"
+    assert planned.out == "Jobs to delete: 1.\n"
     assert VideoJob.objects.count() == 2
 
-    assert run("videojobs_purge", "--older-than=2").out == "1 deleted.\n"
+    assert run("videojobs_purge", "--older-than=2").out == "Jobs deleted: 1.\n"
     assert VideoJob.objects.get() == young
     assert not old.output.storage.exists("2026/sample.mp4")
 
@@ -80,14 +80,14 @@ def test_purge_takes_the_setting_and_the_option_goes_before_it(settings: Any) ->
     settings.VIDEOJOBS = {"PURGE_AFTER": 1}
     jobs.make("failed", finished_at=ago(2 * 86400))
 
-    assert run("videojobs_purge", "--dry-run", "--older-than=3").out == "0 to be deleted.\n"
-    assert run("videojobs_purge", "--dry-run").out == "1 to be deleted.\n"
+    assert run("videojobs_purge", "--dry-run", "--older-than=3").out == "Jobs to delete: 0.\n"
+    assert run("videojobs_purge", "--dry-run").out == "Jobs to delete: 1.\n"
 
 
 def test_purge_takes_no_days_for_a_number_of_days() -> None:
     jobs.make("failed", finished_at=ago(5))
 
-    assert run("videojobs_purge", "--older-than=0").out == "1 deleted.\n"
+    assert run("videojobs_purge", "--older-than=0").out == "Jobs deleted: 1.\n"
 
 
 @pytest.mark.parametrize("days", ["-1", "nan", "inf", "1e9", "x"])
@@ -97,7 +97,7 @@ def test_a_senseless_age_is_an_error(days: str) -> None:
 
 @pytest.fixture
 def orphans(media_root: Path) -> list[Path]:
-    """A video and a part that lost their jobs long ago."""
+    """An old video and an old partial file without jobs."""
     directory = media_root / "videojobs" / "2030" / "01"
     directory.mkdir(parents=True)
     names = [f"{uuid4()}.mp4", f".{uuid4()}.x1.part"]
@@ -108,7 +108,7 @@ def orphans(media_root: Path) -> list[Path]:
 
 
 def a_known_file(directory: Path) -> VideoJob:
-    """A job from long ago, with its video where a worker would have put it."""
+    """An old job with a video at the path that a worker would have used."""
     pk = uuid4()
     (directory / f"{pk}.mp4").write_bytes(b"known")
     return jobs.make("stored", pk=pk, output=f"videojobs/2030/01/{pk}.mp4", finished_at=ago(3e5))
@@ -119,7 +119,7 @@ def test_orphans_are_shown_before_they_are_removed(orphans: list[Path]) -> None:
 
     planned = run("videojobs_purge", "--orphans", "--dry-run")
 
-    assert planned.out.splitlines()[-1] == "2 to be removed."
+    assert planned.out.splitlines()[-1] == "Orphans to remove: 2."
     assert {line.split()[0] for line in planned.out.splitlines()[:-1]} == {"file", "part"}
     assert all(f"videojobs/2030/01/{path.name}" in planned.out for path in orphans)
     assert all(path.exists() for path in orphans)
@@ -128,7 +128,7 @@ def test_orphans_are_shown_before_they_are_removed(orphans: list[Path]) -> None:
 def test_orphans_are_removed_and_jobs_stay(orphans: list[Path]) -> None:
     old = a_known_file(orphans[0].parent)
 
-    assert run("videojobs_purge", "--orphans").out.splitlines()[-1] == "2 removed."
+    assert run("videojobs_purge", "--orphans").out.splitlines()[-1] == "Orphans removed: 2."
 
     assert not any(path.exists() for path in orphans)
     assert VideoJob.objects.get() == old
@@ -136,7 +136,7 @@ def test_orphans_are_removed_and_jobs_stay(orphans: list[Path]) -> None:
 
 
 def test_orphans_that_are_younger_than_was_asked_stay(orphans: list[Path]) -> None:
-    assert run("videojobs_purge", "--orphans", "--older-than=4").out == "0 removed.\n"
+    assert run("videojobs_purge", "--orphans", "--older-than=4").out == "Orphans removed: 0.\n"
 
 
 def test_nothing_is_removed_from_what_looks_like_another_site_s_storage(
@@ -149,10 +149,10 @@ def test_nothing_is_removed_from_what_looks_like_another_site_s_storage(
 
     ended = run("videojobs_purge", "--orphans")
 
-    assert "11 files have no job" in ended.error
-    assert "is this the right database" in ended.error
+    assert "Files without a job: 11" in ended.error
+    assert "this is the right database" in ended.error
     assert all(path.exists() for path in orphans)
-    assert run("videojobs_purge", "--orphans", "--force").out.endswith("12 removed.\n")
+    assert run("videojobs_purge", "--orphans", "--force").out.endswith("Orphans removed: 12.\n")
 
 
 class Stubborn(FileSystemStorage):
@@ -171,7 +171,7 @@ def test_an_orphan_that_can_t_be_removed_keeps_no_other_one(
 
     ended = run("videojobs_purge", "--orphans")
 
-    assert ended.error == "1 could not be removed."
+    assert ended.error.startswith("Orphans that could not be removed: 1.")
     assert "Permission denied" in ended.err
     assert [path.exists() for path in orphans] == [True, False]
 
@@ -188,4 +188,4 @@ def test_a_storage_that_can_t_be_listed_is_said_to_be_so(settings: Any) -> None:
     entry = {"BACKEND": f"{__name__}.Unlisted"}
     settings.STORAGES = {**settings.STORAGES, "default": entry}
 
-    assert "can't be listed" in run("videojobs_purge", "--orphans").error
+    assert "can't list its files" in run("videojobs_purge", "--orphans").error

@@ -25,7 +25,7 @@ class Terminal(io.StringIO):
 
 
 def steps(*actions: Callable[[], object]) -> Callable[[], object]:
-    """An `on_tick` that does one thing before each look, and fails when there are none left."""
+    """An `on_tick` that runs the next action on each call, and fails after the last one."""
     left = iter(actions)
     return lambda: next(left)()
 
@@ -67,12 +67,12 @@ def test_the_exit_code_tells_how_it_ended(states: list[str], code: int) -> None:
     assert (ended.error == "") == (code == 0)
 
 
-def test_the_error_counts_what_is_not_as_it_should_be() -> None:
+def test_the_error_counts_the_jobs_that_did_not_succeed() -> None:
     ids = [str(jobs.make(state).pk) for state in ("stored", "failed", "queued", "mirror-failed")]
 
     ended = run("videojobs_watch", *ids, "--timeout=0")
 
-    assert ended.error.startswith("1 of 4 jobs are as they should be; ")
+    assert ended.error.startswith("1 of 4 jobs succeeded; ")
     for words in ("1 failed", "1 not finished", "1 not stored"):
         assert words in ended.error
 
@@ -154,7 +154,7 @@ def test_a_deleted_job_holds_nobody_up() -> None:
 def test_a_job_that_is_gone_is_not_well() -> None:
     jobs.make("stored")
 
-    with pytest.raises(Exception, match="0 of 1 jobs are as they should be; 1 gone"):
+    with pytest.raises(Exception, match="0 of 1 jobs succeeded; 1 deleted"):
         _judge_gone()
 
 
@@ -268,11 +268,11 @@ def test_a_hold_is_said_once_when_it_begins_when_it_changes_and_when_it_ends() -
         ),
     )
 
-    said = [re.sub(r" since .*", "", line) for line in without_clock(notices.getvalue())]
-    assert said == [
+    lines = [re.sub(r" since .*", "", line) for line in without_clock(notices.getvalue())]
+    assert lines == [
         "The provider has been unreachable",
         "The provider has been returning errors",
-        "The provider takes calls again.",
+        "The provider accepts requests again.",
     ]
 
 

@@ -893,7 +893,7 @@ def test_the_command_tells_how_to_use_it_and_reports_creates_until_it_is_ended(
 ) -> None:
     with run_command("--port", "0", "--api-key", "test-key") as process:
         assert process.stdout is not None
-        introduction = "".join(iter(process.stdout.readline, "Ctrl-C stops it.\n"))
+        introduction = "".join(iter(process.stdout.readline, "Press Ctrl-C to stop it.\n"))
         match = re.search(r"VIDEOJOBS_BASE_URL=(\S+)", introduction)
         assert match is not None
         provider = SimulatedProvider(port=urlsplit(match[1]).port or 0)  # for its address only
@@ -915,7 +915,7 @@ def test_the_command_tells_how_to_use_it_and_reports_creates_until_it_is_ended(
 def test_the_command_ends_by_a_signal_that_comes_while_nothing_else_happens() -> None:
     with run_command("--port", "0", before=INTERRUPTED_IN_ANOTHER_THREAD) as process:
         assert process.stdout is not None
-        deque(iter(process.stdout.readline, "Ctrl-C stops it.\n"), maxlen=0)
+        deque(iter(process.stdout.readline, "Press Ctrl-C to stop it.\n"), maxlen=0)
         rest, errors = process.communicate("now\n", timeout=10)
 
     assert (process.returncode, rest, errors) == (0, "Stopped.\n", "")

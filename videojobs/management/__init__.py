@@ -1,1 +1,1 @@
-"""The commands, and what they share."""
+"""Management commands and their shared code."""

@@ -1,4 +1,4 @@
-"""What the commands share that do something to jobs that exist."""
+"""The base class of the commands that run an operation on existing jobs."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -14,44 +14,46 @@ from .lookup import ID_HELP, find_jobs
 
 
 class ActCommand(JobCommand):
-    """Acts on each job that is named, prints its id, and says of the others why they are left.
+    """Runs an operation on each given job and prints the IDs of the jobs that it changed.
 
-    One that is left makes the command fail, after all others are done.
+    Skipped jobs are reported on standard error with a reason. If there are any, the command fails
+    after all other jobs are processed.
     """
 
-    #: What is wrong with those that are left, after "2 of 3 jobs".
+    #: Completes the error message "2 of 3 jobs …" for the skipped jobs.
     misfit: ClassVar[str]
-    #: What is done to a job, of `operations`; it says no where it doesn't fit.
+    #: A function of `operations`. It returns False for a job that it doesn't apply to.
     operation: ClassVar[Callable[..., bool]]
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("ids", nargs="+", metavar="ID", help=ID_HELP)
 
     def chosen(self, options: dict[str, Any]) -> list[VideoJob]:
-        """The jobs that are meant."""
         return find_jobs(options["ids"])
 
     def act(self, job: VideoJob, options: dict[str, Any]) -> UUID | None:
-        """Do it to one job and return the id to print; None, or `ValidationError`: left."""
+        """Process one job and return the ID to print.
+
+        None, or a `ValidationError` that gives the reason, if the job is skipped.
+        """
         return job.pk if self.operation(job, actor=ACTOR) else None
 
     def why_left(self, job: VideoJob) -> str:
-        """What is to be said of a job that it doesn't fit."""
-        return f"It is {job.status}, mirror {job.mirror_status}."
+        return f"Its status is {job.status}, its mirror status is {job.mirror_status}."
 
     def handle(self, **options: Any) -> None:
         jobs = self.chosen(options)
-        left = 0
+        skipped = 0
         for job in jobs:
-            why = ""
+            reason = ""
             try:
                 done = self.act(job, options)
             except ValidationError as error:
-                done, why = None, in_words(error)
+                done, reason = None, in_words(error)
             if done:
                 self.stdout.write(str(done))
             else:
-                left += 1
-                self.stderr.write(f"{job.pk} left: {why or self.why_left(job)}")
-        if left:
-            raise CommandError(f"{left} of {len(jobs)} jobs {self.misfit}.")
+                skipped += 1
+                self.stderr.write(f"{job.pk} skipped: {reason or self.why_left(job)}")
+        if skipped:
+            raise CommandError(f"{skipped} of {len(jobs)} jobs {self.misfit}.")

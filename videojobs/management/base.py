@@ -1,4 +1,4 @@
-"""What all commands share: how they read their arguments and how they end."""
+"""Argument types, exit codes and the base class of all commands."""
 
 import argparse
 import math
@@ -8,15 +8,15 @@ import sys
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.core.management.base import BaseCommand
 
-# What a shell reports of a command that one of these signals ended.
+# The exit codes that a shell reports for SIGINT and SIGPIPE.
 INTERRUPTED, BROKEN_PIPE = 130, 141
 
-#: Who did it, in a job's history.
+#: The actor of the commands' events in a job's history.
 ACTOR = "command line"
 
 
 class JobCommand(BaseCommand):
-    """A command that ends without a traceback on Ctrl-C, and when nobody reads its output."""
+    """A command that exits without a traceback on Ctrl-C and on a closed pipe."""
 
     def run_from_argv(self, argv: list[str]) -> None:
         try:
@@ -24,24 +24,25 @@ class JobCommand(BaseCommand):
         except KeyboardInterrupt:
             sys.exit(INTERRUPTED)
         except BrokenPipeError:
-            # Whoever read along, such as `head`, has enough; the flush at exit must not complain.
+            # The reader, such as `head`, closed the pipe. Without this redirection, the flush at
+            # exit would raise the error again.
             with open(os.devnull, "w") as nowhere:
                 os.dup2(nowhere.fileno(), sys.stdout.fileno())
             sys.exit(BROKEN_PIPE)
 
 
 def seconds(text: str) -> float:
-    """An argument that is a length of time in seconds, from 0."""
+    """Argument type: a duration in seconds, from 0 to 10 years."""
     return _number(text, largest=10 * 365 * 86400, what="a number of seconds from 0")
 
 
 def days(text: str) -> float:
-    """An argument that is a number of days, from 0."""
+    """Argument type: a number of days, from 0 to 36500."""
     return _number(text, largest=36500, what="a number of days from 0 to 36500")
 
 
 def count(text: str) -> int:
-    """An argument that is a whole number, from 1."""
+    """Argument type: a whole number, from 1."""
     try:
         value = int(text)
     except ValueError:
@@ -52,7 +53,7 @@ def count(text: str) -> int:
 
 
 def in_words(error: ValidationError) -> str:
-    """A validation error in one line, each message with the field that it is about, if any."""
+    """A validation error on one line; each message is prefixed with the name of its field."""
     if not hasattr(error, "error_dict"):
         return " ".join(error.messages)
     return " ".join(

@@ -1,4 +1,4 @@
-"""Jobs on a terminal and as JSON: the same columns in every command."""
+"""How commands print jobs: as a table or as JSON."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -12,7 +12,7 @@ from videojobs.presentation import descriptions
 from videojobs.presentation.humanize import NOTHING
 from videojobs.sanitize import clean
 
-#: The width of a job's name, which is its key, or else the beginning of its prompt.
+#: The maximum number of characters of a job's name.
 NAME_WIDTH = 40
 
 _HEADINGS = ("ID", "STATUS", "MIRROR", "CHECKS", "ERRORS", "NEXT STEP", "NAME")
@@ -27,7 +27,7 @@ class Writer(Protocol):
 
 
 def as_json(job: VideoJob) -> dict[str, Any]:
-    """A job for programs. Never the output's URL at the provider: it is a key to the file."""
+    """The JSON object of a job, without the output URL, which gives access to the file."""
     return {
         "id": str(job.pk),
         "provider_task_id": job.provider_task_id,
@@ -54,7 +54,7 @@ def as_json(job: VideoJob) -> dict[str, Any]:
 
 
 def write_json(jobs: Iterable[VideoJob], stream: Writer) -> None:
-    """Write a JSON list, an object a line, without holding all of it."""
+    """Write a JSON list, one object per line, without holding all of it in memory."""
     separator = "["
     for job in jobs:
         stream.write(f"{separator}{json.dumps(as_json(job))}\n")
@@ -63,7 +63,7 @@ def write_json(jobs: Iterable[VideoJob], stream: Writer) -> None:
 
 
 def write_table(jobs: Sequence[VideoJob], stream: Writer) -> None:
-    """Write aligned columns with a heading; the name, of unknown width, comes last."""
+    """Write aligned columns with a heading. The name comes last since its width varies."""
     now = timezone.now()
     rows: list[tuple[str, ...]] = [_HEADINGS, *(_row(job, now) for job in jobs)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
@@ -73,7 +73,7 @@ def write_table(jobs: Sequence[VideoJob], stream: Writer) -> None:
 
 
 def name(job: VideoJob, width: int = NAME_WIDTH) -> str:
-    """What a person knows the job by. A prompt may hold what steers a terminal: it is cleaned."""
+    """The job's key, or else its prompt or provider ID, without control characters."""
     return clean(job.key or job.prompt or job.provider_task_id or "", width)
 
 

@@ -1,4 +1,4 @@
-"""Which job is meant by what somebody typed."""
+"""Find jobs by the IDs given on the command line."""
 
 from collections.abc import Iterable
 from contextlib import suppress
@@ -11,30 +11,33 @@ from videojobs import conditions
 from videojobs.models import VideoJob
 from videojobs.sanitize import clean
 
-#: For the help of every command that takes one.
-ID_HELP = (
-    "a job's id or at least the first 8 characters of it, the provider's id of its task, or its key"
-)
+#: The help text of every ID argument.
+ID_HELP = "a job ID (or at least its first 8 characters), a provider ID, or a key"
 
 
 def find_jobs(ids: Iterable[str]) -> list[VideoJob]:
-    """The jobs that are meant, in this order and each one once.
+    """The jobs in the order of `ids`, without duplicates.
 
-    Raises `CommandError` that names the first id that is unknown or means several jobs.
+    Raises `CommandError` for the first ID that is unknown or ambiguous.
     """
     return list({job.pk: job for job in map(find_job, ids)}.values())
 
 
 def find_job(text: str) -> VideoJob:
-    """The one job that `text` means. A whole identifier goes before the beginning of an id."""
-    # What no identifier can be, some databases can't even be asked for.
+    """The job that `text` identifies. An exact match takes precedence over a prefix.
+
+    Raises `CommandError` if `text` matches no job or more than one.
+    """
+    # Some databases reject queries for unprintable characters, which no identifier has.
     found = _exact(text) or _by_prefix(text) if text.isprintable() else []
     name = clean(text, 100)
     if not found:
-        raise CommandError(f"There is no job {name!r}. An id is {ID_HELP}.")
+        raise CommandError(f"No job matches {name!r}. Give {ID_HELP}.")
     if len(found) > 1:
-        meant = ", ".join(str(job.pk) for job in found[:3])
-        raise CommandError(f"{name!r} means more than one job: {meant}. Type more of its id.")
+        matches = ", ".join(str(job.pk) for job in found[:3])
+        raise CommandError(
+            f"{name!r} matches more than one job: {matches}. Give more characters of the job ID."
+        )
     return found[0]
 
 

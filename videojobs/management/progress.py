@@ -1,4 +1,4 @@
-"""Jobs' progress, live: for `videojobs_watch`, and for any command that waits for jobs."""
+"""A live display of jobs, for `videojobs_watch` and for other commands that wait for jobs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Names: TypeAlias = Mapping[Any, str]
 Show: TypeAlias = Callable[[Jobs], None]
 Say: TypeAlias = Callable[[str], None]
 
-# What no display needs, and what can be long.
+# Large columns. The display needs only the prompt, and reads it once.
 _LONG = ("prompt", "params", "metadata", "video_url")
 _STYLES = {
     "completed": "green",
@@ -52,16 +52,18 @@ def watch(
     interval: float = 0.5,
     on_tick: Callable[[], object] | None = None,
 ) -> bool:
-    """Show how jobs get on until nothing more happens to them by itself; then return True.
+    """Display the progress of jobs until all of them are settled.
 
-    False if `timeout` seconds were over before that; None waits for ever. `jobs` are jobs, a
-    queryset, or ids. On a terminal with `rich` installed it is a table that keeps itself up to
-    date, elsewhere one line per change. The rows are read every `interval` seconds; `on_tick` is
-    called before each time, and what it raises ends the watching. To `notices` it is said when a
-    hold of the provider begins, becomes another one, and ends.
+    `jobs` is an iterable of jobs or of their primary keys, such as a queryset. Returns True when
+    all are settled, False after `timeout` seconds; with None there is no timeout. Jobs that need
+    attention and deleted jobs count as settled.
 
-    A job that waits for a person counts as at rest; so does one that is deleted meanwhile. It
-    must not be called in a transaction, which might never see a change.
+    The display is a table on a terminal if `rich` is installed, otherwise one line per change.
+    The rows are read every `interval` seconds. `on_tick` is called before each read; an exception
+    that it raises stops the display. When a provider hold starts, changes or ends, a line is
+    written to `notices`.
+
+    Don't call this in a transaction: depending on its isolation level, it sees no changes.
     """
     ids = [getattr(job, "pk", job) for job in jobs]
     current = VideoJob.objects.defer(*_LONG[1:]).in_bulk(ids)
@@ -87,7 +89,7 @@ def watch(
 
 
 def _refresh(jobs: dict[Any, VideoJob]) -> None:
-    """Read again the jobs that are not at rest; forget those that are gone."""
+    """Reload the jobs that are not settled, and remove deleted ones."""
     moving = [pk for pk, job in jobs.items() if not conditions.is_settled(job)]
     fresh = VideoJob.objects.defer(*_LONG).in_bulk(moving)
     for pk in moving:
@@ -98,13 +100,13 @@ def _refresh(jobs: dict[Any, VideoJob]) -> None:
 
 
 def _say_holds(say: Say, seen: set[Any]) -> None:
-    """Say what is held now, if it is not what was `seen`."""
+    """Report the current holds if they differ from those in `seen`, and update `seen`."""
     held = alerts.holds_to_show()
     present = {(hold.pk, hold.kind, hold.since) for hold in held}
     if present != seen:
         seen.clear()
         seen.update(present)
-        say(f"{_now()}  {alerts.hold_notice(held=held) or 'The provider takes calls again.'}")
+        say(f"{_now()}  {alerts.hold_notice(held=held) or 'The provider accepts requests again.'}")
 
 
 def _now() -> str:
@@ -114,10 +116,12 @@ def _now() -> str:
 def _display(
     stream: Writer, names: Names, notices: Writer | None
 ) -> tuple[AbstractContextManager[object], Show, Say | None]:
-    """A context in which the display lives, the function that shows the jobs in it, and the one
-    that says something beside it, if there are `notices`."""
+    """The display's context, a function that shows jobs in it, and one that writes a notice.
+
+    The last one is None without `notices`.
+    """
     say = partial(_write, notices) if notices else None
-    # A command's stdout adds newlines of its own to what it is given.
+    # Django's OutputWrapper appends newlines, which would break rich's control sequences.
     terminal: Any = getattr(stream, "_out", stream)
     if terminal.isatty():
         try:
@@ -128,7 +132,7 @@ def _display(
         else:
             live = Live(console=Console(file=terminal), auto_refresh=False)
             if notices and notices.isatty():
-                # Anything else that wrote on this terminal would tear the table.
+                # Other output to the same terminal would garble the table.
                 say = partial(_say_above, live)
             return live, partial(_show_live, live, names), say
     return nullcontext(), partial(_show_changes, stream, names, {}), say
@@ -144,7 +148,6 @@ def _say_above(live: Live, text: str) -> None:
 
 
 def _state(job: VideoJob) -> str:
-    """Both statuses in words; the mirror's once it says something."""
     status = "overdue" if job.is_overdue else job.status
     mirror = "" if job.mirror_status == MirrorStatus.NONE else f", {_mirror(job)}"
     return status + mirror
@@ -156,7 +159,6 @@ def _mirror(job: VideoJob) -> str:
 
 
 def _show_changes(stream: Writer, names: Names, seen: dict[Any, str], jobs: Jobs) -> None:
-    """Write a line for each job whose state is new."""
     for pk, job in jobs.items():
         old, new = seen.get(pk), _state(job)
         if old != new:
@@ -172,7 +174,7 @@ def _show_live(live: Live, names: Names, jobs: Jobs) -> None:
 
 
 def _table(jobs: Jobs, names: Names, *, room: int) -> Table:
-    """At most `room` jobs: where they are more, those under way come first."""
+    """A table of at most `room` rows. If they don't suffice, unsettled jobs come first."""
     from rich.table import Table
     from rich.text import Text
 
@@ -185,11 +187,11 @@ def _table(jobs: Jobs, names: Names, *, room: int) -> Table:
     for title in ("Checks", "Errors"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("Next step", no_wrap=True)
-    # The one column that gives way where the terminal is narrow.
+    # The only column that may be truncated on a narrow terminal.
     table.add_column("Name")
     for job in shown:
         status = "overdue" if job.is_overdue else job.status
-        # Text, and not markup: a prompt may have brackets.
+        # Text, since rich would interpret brackets in a prompt as markup.
         table.add_row(
             str(job.pk)[:8],
             Text(status, _STYLES.get(status, "")),

@@ -6,12 +6,12 @@ from videojobs.presentation import descriptions
 
 class Command(ActCommand):
     help = (
-        "Bring the next step of jobs forward, as soon as the provider's interval allows. See "
-        "videojobs_watch for how it goes."
+        "Run the next step of jobs as soon as the provider's minimum interval allows. Use "
+        "videojobs_watch to follow the progress."
     )
     misfit = (
-        "have no step that could be brought forward: none waits, or it is due or under way, or "
-        "waits for the provider"
+        "have no scheduled step to bring forward: the step is already due or running, or it "
+        "waits for the provider, or there is none"
     )
     operation = staticmethod(operations.check_now)
 

@@ -11,21 +11,21 @@ from videojobs.states import MirrorStatus
 
 class Command(ActCommand):
     help = (
-        "Fetch the outputs of completed jobs once more, with fresh URLs. Nothing is generated "
-        "again, so nothing is paid. See videojobs_watch for how it goes."
+        "Download the outputs of completed jobs again, with fresh URLs. No video is generated, so "
+        "nothing is billed. Use videojobs_watch to follow the progress."
     )
-    misfit = "have no output that could be fetched"
+    misfit = "have no output to download"
     operation = staticmethod(operations.remirror)
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("ids", nargs="*", metavar="ID", help=ID_HELP)
         parser.add_argument(
-            "--failed", action="store_true", help="all whose download has failed for good"
+            "--failed", action="store_true", help="all jobs whose mirror status is failed"
         )
 
     def chosen(self, options: dict[str, Any]) -> list[VideoJob]:
         if bool(options["ids"]) == options["failed"]:
-            raise CommandError("Which ones? Give their IDs, or --failed.")
+            raise CommandError("Give either job IDs or --failed.")
         if options["failed"]:
             return list(VideoJob.objects.filter(mirror_status=MirrorStatus.FAILED))
         return super().chosen(options)

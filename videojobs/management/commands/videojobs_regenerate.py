@@ -13,22 +13,24 @@ from videojobs.operations.manual import idempotency_key, latest_repeats
 
 class Command(ActCommand):
     help = (
-        "Send the requests of finished jobs once more, as new jobs, WHICH IS BILLED, and print "
-        "the new jobs' ids. The old ones stay as they are."
+        "Regenerate finished jobs: submit their requests again as new jobs, WHICH IS BILLED, and "
+        "print the IDs of the new jobs. The old jobs don't change."
     )
-    misfit = "were not generated again"
+    misfit = "were not regenerated"
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
         parser.add_argument(
             "--once-more",
             action="store_true",
-            help="also those that were generated again already, which is billed once more",
+            help="also regenerate jobs that were regenerated before; each one is billed again",
         )
 
     def act(self, job: VideoJob, options: dict[str, Any]) -> UUID | None:
         latest = latest_repeats([job]).get(job.pk)
         if latest and not options["once_more"]:
-            raise ValidationError(f"It was generated again as {latest}; see --once-more.")
+            raise ValidationError(
+                f"It was already regenerated as {latest}. Use --once-more to do it again."
+            )
         key = idempotency_key(job, latest)
         return operations.regenerate(job, actor=ACTOR, key=key).pk

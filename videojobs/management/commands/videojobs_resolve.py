@@ -10,20 +10,20 @@ from videojobs.management.lookup import ID_HELP, find_job
 
 class Command(JobCommand):
     help = (
-        "Say what became of a submission that is unconfirmed: nobody knows whether the provider "
-        "took it, so it is not sent again by itself. Look at the provider first."
+        "Resolve an unconfirmed submission. It is unknown whether the provider accepted the "
+        "request, so it is not sent again automatically. Check with the provider first."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("job", metavar="ID", help=ID_HELP)
         answer = parser.add_mutually_exclusive_group(required=True)
         answer.add_argument(
-            "--task-id", metavar="T", help="the provider has it under this id: track it on"
+            "--task-id", metavar="T", help="the provider has the task under this ID: track it"
         )
         answer.add_argument(
             "--not-created",
             action="store_true",
-            help="the provider does not have it: send it again, which is billed",
+            help="the provider doesn't have the task: send the request again, which is billed",
         )
 
     def handle(self, *, job: str, task_id: str | None, not_created: bool, **_: Any) -> None:
@@ -37,5 +37,7 @@ class Command(JobCommand):
             raise CommandError(in_words(error)) from error
         if not resolved:
             found.refresh_from_db()
-            raise CommandError(f"Job {found.pk} is {found.status}, not unconfirmed.")
+            raise CommandError(
+                f"Only unconfirmed jobs can be resolved; job {found.pk} is {found.status}."
+            )
         self.stdout.write(f"{found.pk} is {found.status}.")

@@ -4,8 +4,8 @@ from videojobs.management.action_command import ActCommand
 
 class Command(ActCommand):
     help = (
-        "Take up again jobs that expired or were stopped: the provider is asked what became of "
-        "them. Nothing is paid."
+        "Resume tracking of expired and stopped jobs: poll the provider for their status again. "
+        "Nothing is billed."
     )
-    misfit = "can't be taken up: neither expired nor stopped, or without a provider's id"
+    misfit = "can't be resumed: only expired or stopped jobs with a provider ID can"
     operation = staticmethod(operations.resume)

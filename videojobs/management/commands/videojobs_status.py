@@ -13,17 +13,17 @@ _LIMIT = 50
 
 
 class Command(JobCommand):
-    help = "Show jobs: those that are named, or else the newest ones."
+    help = "Show the given jobs or, without IDs, the newest ones."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("ids", nargs="*", metavar="ID", help=ID_HELP)
-        parser.add_argument("--json", action="store_true", help="a list of objects, for programs")
+        parser.add_argument("--json", action="store_true", help="print a JSON list of objects")
         parser.add_argument("--status", choices=Status.values, metavar="S", help="%(choices)s")
         parser.add_argument(
             "--limit",
             type=count,
             metavar="N",
-            help=f"at most so many (default: {_LIMIT} without IDs and --json, else all)",
+            help=f"show at most N jobs (default: all with IDs or --json, otherwise {_LIMIT})",
         )
 
     def handle(
@@ -44,4 +44,4 @@ class Command(JobCommand):
         shown = list(jobs[:limit])
         display.write_table(shown, self.stdout)
         if limit is not None and len(shown) == limit and (total := jobs.count()) > limit:
-            self.stdout.write(f"{limit} of {total} jobs; --limit shows more.")
+            self.stdout.write(f"{limit} of {total} jobs are shown. Use --limit to show more.")

@@ -4,8 +4,9 @@ from videojobs.management.action_command import ActCommand
 
 class Command(ActCommand):
     help = (
-        "Stop working on jobs. What was not sent yet is not sent; anything else is no refund: the "
-        "provider may still finish, and bill. videojobs_resume goes on with what has an id there."
+        "Stop jobs. Requests that are not sent yet are not sent. For all others, polling stops. "
+        "This is not a refund: the provider may still finish the video and bill you. Use "
+        "videojobs_resume to resume jobs that have a provider ID."
     )
-    misfit = "can't be stopped: finished, or a create call may be under way"
+    misfit = "can't be stopped: they are finished, or a create request may be in progress"
     operation = staticmethod(operations.stop)

@@ -9,14 +9,15 @@ from videojobs.management.base import ACTOR, JobCommand, in_words
 from videojobs.managers import VideoJobQuerySet
 from videojobs.models import VideoJob
 
-# The names that have an option of their own, or none: they are no parameters of the provider.
+# The arguments of `submit`, which --param can't set: they are not parameters of the provider.
 _OWN_NAMES = frozenset(inspect.signature(VideoJobQuerySet.submit).parameters)
 
 
 class Command(JobCommand):
     help = (
-        "Submit a video job, which the provider bills, and print its id. A worker sends it; "
-        "see videojobs_watch. The same --key again prints the job that has it, and pays nothing."
+        "Submit a video job, which the provider bills, and print its ID. A worker sends the "
+        "request; use videojobs_watch to follow the progress. If a job with the same --key "
+        "exists, its ID is printed and nothing is billed."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -30,44 +31,46 @@ class Command(JobCommand):
             default=[],
             dest="params",
             metavar="NAME=JSON",
-            help="a parameter of the provider, again for each: "
+            help="a parameter of the provider; can be repeated: "
             """--param 'referenceImages=["https://example.com/cat.png"]'""",
         )
-        parser.add_argument("--key", metavar="K", help="your own name for the job, to pay once")
+        parser.add_argument("--key", metavar="K", help="a unique idempotency key")
         parser.add_argument(
-            "--metadata", default="{}", metavar="JSON", help="your own data: a JSON object"
+            "--metadata", default="{}", metavar="JSON", help="custom data, as a JSON object"
         )
         parser.add_argument(
             "--no-mirror",
             action="store_false",
             dest="mirror",
-            help="leave the video where the provider puts it",
+            help="don't copy the video to the site's storage",
         )
 
     def handle(self, *, prompt: str, params: list[str], metadata: str, **options: Any) -> None:
-        own = _parse("metadata", metadata)
-        if not isinstance(own, dict):
+        custom = _parse("metadata", metadata)
+        if not isinstance(custom, dict):
             raise CommandError("metadata: This must be a JSON object.")
         known = {name: options[name] for name in ("duration", "model", "key", "mirror")}
         parameters = _parameters(params, ratio=options["ratio"])
         try:
-            job = VideoJob.objects.submit(prompt, metadata=own, actor=ACTOR, **known, **parameters)
+            job = VideoJob.objects.submit(
+                prompt, metadata=custom, actor=ACTOR, **known, **parameters
+            )
         except ValidationError as error:
             raise CommandError(in_words(error)) from error
         self.stdout.write(str(job.pk))
 
 
 def _parameters(pairs: list[str], *, ratio: str | None) -> dict[str, Any]:
-    """The provider's parameters from `NAME=JSON` pairs, each name once."""
+    """Parse `NAME=JSON` pairs. Raises `CommandError` for duplicate names."""
     found: dict[str, Any] = {} if ratio is None else {"ratio": ratio}
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals or not name:
-            raise CommandError(f"--param: {pair!r:.100} is not NAME=JSON.")
+            raise CommandError(f"--param: {pair!r:.100} is not in the form NAME=JSON.")
         if name in _OWN_NAMES:
             raise CommandError(f"{name}: This is not a parameter of the provider; see --help.")
         if name in found:
-            raise CommandError(f"{name}: This is given twice.")
+            raise CommandError(f"{name}: This parameter is given twice.")
         found[name] = _parse(name, text)
     return found
 
@@ -77,5 +80,5 @@ def _parse(name: str, text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise CommandError(
-            f"{name}: {text!r:.100} is not JSON. Text needs its quotes: 'NAME=\"text\"'."
+            f"{name}: {text!r:.100} is not valid JSON. Strings need double quotes: 'NAME=\"text\"'."
         ) from error

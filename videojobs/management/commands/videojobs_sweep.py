@@ -8,8 +8,8 @@ from videojobs.management.base import JobCommand, count, seconds
 
 class Command(JobCommand):
     help = (
-        "Wake up the jobs that are late and nobody works on, and those whose worker was lost. "
-        "Beat does it once a minute; doing it more often harms nothing."
+        "Wake up jobs whose next step is late, and jobs whose worker died. Celery beat runs a "
+        "sweep every minute; additional runs are harmless."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -17,17 +17,20 @@ class Command(JobCommand):
             "--grace",
             type=seconds,
             metavar="S",
-            help="leave alone what is late by less (default: the setting SWEEP_GRACE)",
+            help="skip jobs that are late by less than S seconds (default: SWEEP_GRACE setting)",
         )
         parser.add_argument(
             "--limit",
             type=count,
             metavar="N",
-            help="at most so many of each kind (default: the setting SWEEP_BATCH)",
+            help="process at most N jobs of each kind (default: the SWEEP_BATCH setting)",
         )
 
     def handle(self, *, grace: float | None, limit: int | None, **_: Any) -> None:
         swept = operations.sweep(grace=grace, limit=limit)
         self.stdout.write(f"{swept.woken} woken up, {swept.unconfirmed} unconfirmed.")
         if swept.unconfirmed:
-            self.stdout.write("An unconfirmed submission may have been paid: a person decides.")
+            self.stdout.write(
+                "Unconfirmed submissions may have been billed. Check with the provider, then run "
+                "videojobs_resolve."
+            )

@@ -11,23 +11,25 @@ from videojobs.sanitize import clean
 
 class Command(JobCommand):
     help = (
-        "Adopt tasks that the provider knows already, and print the ids of their jobs. Nothing is "
-        "paid. All of them are adopted, or with an error none."
+        "Track tasks that already exist at the provider, and print the IDs of their jobs. Nothing "
+        "is billed. After an error, none of them is tracked."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("ids", nargs="+", metavar="ID", help="the provider's id of a task")
-        parser.add_argument("--key", metavar="K", help="your own name for the job; for one ID only")
+        parser.add_argument("ids", nargs="+", metavar="ID", help="a provider ID")
+        parser.add_argument(
+            "--key", metavar="K", help="a unique idempotency key, if a single ID is given"
+        )
         parser.add_argument(
             "--no-mirror",
             action="store_false",
             dest="mirror",
-            help="leave the video where the provider puts it",
+            help="don't copy the video to the site's storage",
         )
 
     def handle(self, *, ids: list[str], key: str | None, mirror: bool, **_: Any) -> None:
         if key is not None and len(set(ids)) > 1:
-            raise CommandError("--key is the name of one job: give one ID with it.")
+            raise CommandError("--key identifies a single job. Give only one ID with it.")
         with transaction.atomic(using=VideoJob.objects.on_primary().db):
             jobs = [_track(task_id, key=key, mirror=mirror) for task_id in ids]
         for job in jobs:

@@ -15,21 +15,19 @@ FAILED, UNDECIDED = 1, 2
 
 class Command(JobCommand):
     help = (
-        "Show how jobs get on until all are finished: those that are named, or else all that are "
-        "unfinished. Exit code 0: every job is completed, and stored unless that was not wanted. "
-        "1: one ended otherwise. 2: the timeout came first, or one needs a person (unconfirmed, "
-        "expired, or completed but not stored)."
+        "Show the progress of the given jobs or, without IDs, of all unfinished ones, until they "
+        "are finished. Exit code 0: all jobs are completed, and stored unless mirroring is off. "
+        "1: a job failed, or was cancelled or stopped. 2: the timeout was reached, or a job needs "
+        "attention (unconfirmed, expired, or completed but not stored)."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("ids", nargs="*", metavar="ID", help=ID_HELP)
-        parser.add_argument(
-            "--timeout", type=seconds, metavar="S", help="stop after so many seconds"
-        )
+        parser.add_argument("--timeout", type=seconds, metavar="S", help="stop after S seconds")
         parser.add_argument(
             "--json",
             action="store_true",
-            help="at the end print the jobs as JSON; progress goes to standard error",
+            help="print the jobs as JSON at the end, and the progress to standard error",
         )
 
     def handle(self, *, ids: list[str], json: bool, timeout: float | None, **_: Any) -> None:
@@ -46,18 +44,18 @@ class Command(JobCommand):
 
 
 def _judge(watched: list[Any], jobs: list[VideoJob], *, in_time: bool) -> None:
-    """Raise `CommandError` with the exit code, unless all is as it should be."""
+    """Raise `CommandError` with the exit code, unless all jobs succeeded."""
     words = Counter(_verdict(job) for job in jobs)
-    words["gone"] = len(watched) - len(jobs)
+    words["deleted"] = len(watched) - len(jobs)
     good = words.pop("", 0)
-    summary = f"{good} of {len(watched)} jobs are as they should be"
+    summary = f"{good} of {len(watched)} jobs succeeded"
     if bad := ", ".join(f"{number} {word}" for word, number in words.items() if number):
         undecided = not in_time or any(conditions.needs_attention(job) for job in jobs)
         raise CommandError(f"{summary}; {bad}.", returncode=UNDECIDED if undecided else FAILED)
 
 
 def _verdict(job: VideoJob) -> str:
-    """What is to be said of a job against it."""
+    """Why the job did not succeed, or "" if it did."""
     if conditions.succeeded(job):
         return ""
     if not conditions.is_settled(job):
