@@ -22,8 +22,8 @@ from tests.support.servers import NotFound, Postgres
 
 from .reporting import save, say
 
-#: A small server's memory, and what makes the load quick. Autovacuum would come in between; the
-#: tables are vacuumed and analyzed once instead.
+#: The memory of a small server, and options that speed up loading. Autovacuum could distort the
+#: timings; the tables are vacuumed and analyzed once instead.
 OPTIONS = (
     *("--shared_buffers=256MB", "--maintenance_work_mem=256MB", "--max_wal_size=8GB"),
     *("--wal_level=minimal", "--max_wal_senders=0", "--autovacuum=off"),
@@ -31,12 +31,12 @@ OPTIONS = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code: 0 when each page with a target comes in time."""
+    """Return the exit code: 0 if all targets are met."""
     options = _parser().parse_args(arguments)
-    # So that the server ends with it.
+    # Exit normally on SIGTERM, so that the PostgreSQL server is stopped as well.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     django.setup()
-    from . import (  # They need Django, which needs the settings.
+    from . import (  # These import models, which require django.setup().
         browse,
         dataset,
         page_timings,
@@ -44,10 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
 
     if os.getloadavg()[0] > (os.cpu_count() or 1):
-        say("the machine is busy with something else, and the figures will show it")
+        say("The machine is under load from other processes, which affects the figures.")
     with Postgres.found(own=True, options=OPTIONS) as server:
         _use(server)
-        say(f"loading {options.jobs:,} jobs with {dataset.EVENTS_EACH} events each")
+        say(f"Loading {options.jobs:,} jobs with {dataset.EVENTS_EACH} events each.")
         known = dataset.load(options.jobs)
         measured = pages.pages(known, jobs=options.jobs)
         seen = browse.browse(measured, rounds=options.rounds, say=say)
@@ -64,9 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _use(server: Postgres) -> None:
-    """Let Django use a new database of the server, with a production's settings for speed."""
+    """Create a database on the server and configure Django to use it, without debug mode."""
     with psycopg.connect(server.url, autocommit=True) as admin:
-        # With capitals in all scripts, as production has them: to fold those takes longer.
+        # A typical production locale. Case folding is slower than in the C locale.
         admin.execute(
             "CREATE DATABASE videojobs TEMPLATE template0 LC_COLLATE 'C.UTF-8' LC_CTYPE 'C.UTF-8'"
         )
@@ -79,12 +79,12 @@ def _use(server: Postgres) -> None:
     del connections["default"]
     settings.DEBUG = False
     settings.ALLOWED_HOSTS = ["127.0.0.1", "testserver"]
-    say("migrating")
+    say("Migrating.")
     call_command("migrate", verbosity=0)
 
 
 def _facts() -> str:
-    """What the figures depend on. No dates: the page's history has them."""
+    """Describe the environment of the measurement. Git records the date."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT current_setting('server_version'), "
@@ -106,9 +106,13 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         epilog="It takes about three minutes and 5 GiB in $TMPDIR. It needs PostgreSQL.",
     )
-    parser.add_argument("--jobs", type=int, default=1_000_000, help="to be loaded (1000000)")
-    parser.add_argument("--rounds", type=int, default=15, help="requests of each page (15)")
-    parser.add_argument("--write", action="store_true", help="table and plans into results/")
+    parser.add_argument(
+        "--jobs", type=int, default=1_000_000, help="number of jobs to load (1000000)"
+    )
+    parser.add_argument("--rounds", type=int, default=15, help="requests per page (15)")
+    parser.add_argument(
+        "--write", action="store_true", help="write the table and the plans to results/"
+    )
     return parser
 
 

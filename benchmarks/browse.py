@@ -1,4 +1,4 @@
-"""Somebody who looks at the admin's pages: over real HTTP for their times, and for their plans."""
+"""Request the admin's pages over HTTP, and collect their response times and query plans."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _EXECUTION_TIME = re.compile(r"Execution Time: ([\d.]+) ms")
 
 
 class Browser:
-    """A superuser at the site, logged in."""
+    """An HTTP client that is logged in as a superuser."""
 
     def __init__(self, address: tuple[str, int]) -> None:
         self._address = address
@@ -33,7 +33,7 @@ class Browser:
         self._cookie = self._client.cookies["sessionid"].OutputString()
 
     def get(self, url: str) -> float:
-        """The milliseconds from the request to the last byte of its answer."""
+        """Request a page; return the milliseconds until the last byte of the response."""
         begun = time.perf_counter()
         http = HTTPConnection(*self._address)
         http.request("GET", url, headers={"Cookie": self._cookie})
@@ -41,11 +41,11 @@ class Browser:
         answer.read()
         http.close()
         if answer.status != 200:
-            raise RuntimeError(f"{url} was answered with {answer.status}")
+            raise RuntimeError(f"{url} returned HTTP {answer.status}")
         return (time.perf_counter() - begun) * 1000
 
     def queries(self, url: str) -> list[tuple[str, Any]]:
-        """The queries of one request, in this process and on this connection."""
+        """The queries of one request, made in this process and on this connection."""
         seen: list[tuple[str, Any]] = []
 
         def note(
@@ -60,18 +60,18 @@ class Browser:
 
 
 def browse(pages: Sequence[Page], *, rounds: int, say: Callable[[str], None]) -> list[Visit]:
-    """Each page once a round, each round beginning with another one."""
+    """Request all pages in each round; each round starts with a different page."""
     times: dict[str, list[float]] = defaultdict(list)
     with _site() as address:
         browser = Browser(address)
         for page in pages:
             browser.get(page.url)
         for number in range(rounds):
-            say(f"round {number + 1} of {rounds}")
+            say(f"Round {number + 1} of {rounds}.")
             first = number * 7 % len(pages)
             for page in [*pages[first:], *pages[:first]]:
                 times[page.label].append(browser.get(page.url))
-        say("query plans")
+        say("Collecting query plans.")
         visits = []
         for page in pages:
             queries = browser.queries(page.url)
@@ -82,7 +82,7 @@ def browse(pages: Sequence[Page], *, rounds: int, say: Callable[[str], None]) ->
 
 @contextmanager
 def _site() -> Iterator[tuple[str, int]]:
-    """The address of a server with a thread, and a database connection, for each request."""
+    """Run a server with one thread and one database connection per request; yield its address."""
     server = ThreadedWSGIServer(("127.0.0.1", 0), _Silent)
     server.set_app(WSGIHandler())
     thread = Thread(target=server.serve_forever, daemon=True)

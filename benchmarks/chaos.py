@@ -1,4 +1,4 @@
-"""`./dev chaos`: jobs while workers are killed, the broker is emptied, the database restarts."""
+"""`./dev chaos`: run jobs while workers are killed and the broker and database are disturbed."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ from .reporting import save, say
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code: 0 when each run meets each target."""
+    """Return the exit code: 0 if all runs meet all targets."""
     options = _parser().parse_args(arguments)
-    # So that workers, beat and servers end with it.
+    # Exit normally on SIGTERM, so that workers, beat and servers are stopped as well.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     named = "://" in options.broker
     if options.write and named:
-        sys.exit("dev chaos: --write is for the brokers that the benchmark disturbs")
+        sys.exit("dev chaos: --write can't be combined with a broker URL: that one isn't disturbed")
     django.setup()
     if os.getloadavg()[0] > (os.cpu_count() or 1):
-        say("the machine is busy with something else, and the figures will show it")
-    say("undisturbed")
+        say("The machine is under load from other processes, which affects the figures.")
+    say("Undisturbed run.")
     calm, broker, own = _half(options, rough=False, seed=options.seed)
     runs = []
     for number in range(1, options.runs + 1):
-        say(f"disturbed, run {number} of {options.runs}")
+        say(f"Disturbed run {number} of {options.runs}.")
         rough, *_ = _half(options, rough=True, seed=options.seed + number - 1)
         runs.append(Run(calm=calm, rough=rough, broker=broker, own=own))
-        say("; ".join(missed(runs[-1])) or f"run {number} meets all targets")
+        say("; ".join(missed(runs[-1])) or f"Run {number} meets all targets.")
     text = f"{facts(runs[0])}\n\n{table(runs)}"
     print(text)
     if options.write:
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def facts(run: Run) -> str:
-    """What the figures depend on. No dates: the page's history has them."""
+    """Describe the environment of the measurement. Git records the date."""
     parts = [f"Python {platform.python_version()}"]
     parts += [f"{name} {version(name)}" for name in ("Django", "Celery", "kombu")]
     text = ", ".join([*parts, run.broker, run.rough.database, f"{os.cpu_count()} cores."])
@@ -61,8 +61,8 @@ def facts(run: Run) -> str:
 
 
 def _half(options: argparse.Namespace, *, rough: bool, seed: int) -> tuple[Evidence, str, bool]:
-    """What a run has left, with what broker, and whether that was one of our own."""
-    from .run import carry_out  # It needs Django, which needs the settings.
+    """Execute a run. Returns its findings, the broker's version, and whether it was our own."""
+    from .run import carry_out  # It imports models, which require django.setup().
 
     directory = Path(tempfile.mkdtemp(prefix="videojobs-chaos-"))
     with ExitStack() as stack:
@@ -72,14 +72,14 @@ def _half(options: argparse.Namespace, *, rough: bool, seed: int) -> tuple[Evide
             options.jobs, broker=broker, directory=directory, rough=rough, seed=seed, say=say
         )
     if options.keep:
-        say(f"logs are in {directory}")
+        say(f"The logs are in {directory}.")
     else:
         shutil.rmtree(directory)
     return seen, name, own
 
 
 def _broker(broker: str) -> Server:
-    """One of our own by its name, or the one at an address."""
+    """A new broker by name, or the running one at a URL."""
     kind: type[Server] = Redis if broker.startswith("redis") else RabbitMQ
     return kind(address=broker) if "://" in broker else kind.found(own=True)
 
@@ -94,19 +94,20 @@ def _version_of(broker: Server) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="./dev chaos", description=__doc__)
-    parser.add_argument("--jobs", type=int, default=1000, help="per run (1000)")
+    parser.add_argument("--jobs", type=int, default=1000, help="jobs per run (1000)")
     parser.add_argument(
-        "--runs", type=int, default=1, help="disturbed ones, after one that is undisturbed"
+        "--runs", type=int, default=1, help="disturbed runs after the undisturbed one (1)"
     )
-    parser.add_argument("--seed", type=int, default=1, help="of the kills' times (1)")
+    parser.add_argument("--seed", type=int, default=1, help="seed for the times of the kills (1)")
     parser.add_argument(
         "--broker",
         default="redis",
-        help="redis or rabbitmq: one of its own (redis). Or the address of one that is only used: "
-        "a database or vhost that nobody else uses, since the workers take whatever is there",
+        help="redis or rabbitmq to start a new one (redis), or the URL of a running one, which is "
+        "not disturbed. The workers consume all messages of its database or vhost, so don't share "
+        "it",
     )
-    parser.add_argument("--write", action="store_true", help="the table into results/")
-    parser.add_argument("--keep", action="store_true", help="the logs of workers and beat")
+    parser.add_argument("--write", action="store_true", help="write the table to results/")
+    parser.add_argument("--keep", action="store_true", help="keep the logs of workers and beat")
     return parser
 
 

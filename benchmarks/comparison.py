@@ -1,4 +1,4 @@
-"""The same files fetched by curl and by a real worker, from an nginx on this machine."""
+"""Download the same files from a local nginx with curl and with a Celery worker."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from videojobs.testing.script import SAMPLE_SECONDS
 from . import memory
 from .mirror_report import MIB, Curl, Fetch, Measured
 
-#: Production's settings, which the tests' own deployment shortens.
+#: Production values for settings that the test deployment shortens.
 SETTINGS: dict[str, float] = {
     "CONNECT_TIMEOUT": 5,
     "READ_TIMEOUT": 30,
@@ -38,16 +38,16 @@ SETTINGS: dict[str, float] = {
     "RECEIVER_TIMEOUT": 300,
     "MAX_OUTPUT_BYTES": 2**40,
 }
-#: Seconds after which a step that has not ended is taken for lost.
+#: Seconds to wait for a step to end.
 PATIENCE = 600.0
-#: Bytes per write. With more, the page cache takes its memory in blocks so large that virtual
-#: machines may first have to get them from their host.
+#: Bytes per write. For larger writes, the page cache allocates memory in blocks so large that a
+#: virtual machine may have to request them from its host first.
 _PIECE = 256 * 1024
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured: sizes in bytes, and how often the first one is fetched each way."""
+    """The sizes to measure, in bytes. `size` is measured `runs` times with each method."""
 
     size: int
     runs: int
@@ -57,12 +57,12 @@ class Plan:
 
     @property
     def disk(self) -> int:
-        """The most bytes that lie on the disk at a time."""
+        """The required disk space in bytes."""
         return 2 * max(self.size, self.large_size, (self.many + 1) * self.many_size // 2)
 
 
 class Race:
-    """A site with one worker, and an nginx that serves the files of `served`."""
+    """A site with one worker, and an nginx that serves the files created by `served`."""
 
     def __init__(self, site: Deployment, *, nginx: Nginx, directory: Path, threads: int) -> None:
         self._site, self._nginx, self._served = site, nginx, directory / "served"
@@ -72,12 +72,12 @@ class Race:
         self._sender.conf.task_queues = settings.CELERY_TASK_QUEUES
         self._worker = site.start_worker(concurrency=threads)
         with self.served(MIB) as name:
-            self._mirrored(name, 1)  # The first one loads what all later ones use.
+            self._mirrored(name, 1)  # The first step imports modules that later steps use.
         self.idle = memory.resident(self._worker.pid)
 
     @contextmanager
     def served(self, size: int) -> Iterator[str]:
-        """A video of this size for as long as the context is open; gives its name."""
+        """Serve a video of `size` bytes while the context is open; yield its name."""
         path = self._served / f"{size}.mp4"
         write_video(path, size)
         try:
@@ -86,15 +86,15 @@ class Race:
             path.unlink()
 
     def warm_up(self, size: int) -> None:
-        """Use so much memory for files, and free it: what comes next finds it there.
+        """Fill the page cache with `size` bytes and free it, so that the next run has the memory.
 
-        A virtual machine gives memory that is free for a while back to its host, and has to fetch
-        it anew, at twice the time of writing a file. That would hit one way or another by chance.
+        A virtual machine returns free memory to its host after a while. Requesting it again can
+        double the time of writing a file, for one of the methods at random.
         """
         self.plain(size)
 
     def plain(self, size: int) -> float:
-        """Seconds to write so many bytes from memory and see them on the disk."""
+        """Seconds to write and fsync `size` bytes from memory."""
         piece = os.urandom(_PIECE)
         os.sync()
         begun = time.perf_counter()
@@ -118,7 +118,7 @@ class Race:
         return Curl(ended - begun, flushed - ended)
 
     def mirror(self, name: str, count: int = 1) -> Fetch:
-        """The mirror steps of so many jobs at once, whose output is this file."""
+        """Run the mirror steps of `count` jobs with this output in parallel."""
         memory.forget_peak(self._worker.pid)
         notes = self._mirrored(name, count)
         return Fetch(
@@ -130,14 +130,17 @@ class Race:
     def children(self, name: str) -> int:
         """The peak of the largest process that a mirror step starts, in bytes.
 
-        Apart from what is timed: looking at it every 10 ms takes a good part of a core.
+        Not part of the timed runs, since sampling every 10 ms takes a large share of a core.
         """
         with memory.Children(self._worker.pid) as children:
             self._mirrored(name, 1)
         return children.largest
 
     def _mirrored(self, name: str, count: int) -> list[dict[str, Any]]:
-        """What the worker notes of its steps, once each one has stored the right bytes."""
+        """Run the steps and return the worker's notes on them.
+
+        Raises `AssertionError` unless each step stored the file unchanged.
+        """
         self._notes.unlink(missing_ok=True)
         jobs = [self._due_job(name) for _job in range(count)]
         os.sync()
@@ -150,7 +153,7 @@ class Race:
         for job in jobs:
             job.refresh_from_db()
             if (job.mirror_status, job.output_sha256) != ("stored", sha256):
-                raise AssertionError(f"{name} is not stored as it is:\n{self._site.story()}")
+                raise AssertionError(f"{name} was not stored unchanged:\n{self._site.story()}")
         for path in self._site.files():
             path.unlink()
         return self._noted()
@@ -161,7 +164,7 @@ class Race:
         return [json.loads(line) for line in self._notes.read_text().splitlines()]
 
     def _due_job(self, name: str) -> Any:
-        """A job that was completed a moment ago, as if a poll had just said so."""
+        """A job in the state after the poll that found it completed."""
         now = timezone.now()
         return self._site.jobs.create(
             status="completed",
@@ -182,17 +185,17 @@ class Race:
 
 
 def measure(plan: Plan, *, directory: Path, say: Callable[[str], None]) -> Measured:
-    """All figures; `say` is told of each one as it comes."""
+    """Run all measurements; report each one to `say` as it finishes."""
     with _race(directory, threads=plan.many) as race:
         with race.served(plan.size) as name:
             plain, curl, mirror = _in_turn(race, plan, name, say)
         with race.served(plan.large_size) as name:
             large = race.mirror(name)
-        say(f"a large one: {large.seconds:.1f} s")
+        say(f"Large file: {large.seconds:.1f} s.")
         with race.served(plan.many_size) as name:
             at_once = race.mirror(name, plan.many)
             children = race.children(name)
-        say(f"{plan.many} at once: {at_once.seconds:.1f} s")
+        say(f"{plan.many} files in parallel: {at_once.seconds:.1f} s.")
         return Measured(
             size=plan.size,
             plain=plain,
@@ -211,9 +214,9 @@ def measure(plan: Plan, *, directory: Path, say: Callable[[str], None]) -> Measu
 def _in_turn(
     race: Race, plan: Plan, name: str, say: Callable[[str], None]
 ) -> tuple[list[float], list[Curl], list[Fetch]]:
-    """The runs of each way, in turn, so that a slow minute of the machine hits all.
+    """Alternate the methods, so that a temporary slowdown of the machine affects all of them.
 
-    Each time another one is the first: what one leaves in memory is there for the next.
+    Each round starts with a different method, since each run affects the memory of the next one.
     """
     plain: list[float] = []
     curl: list[Curl] = []
@@ -229,7 +232,7 @@ def _in_turn(
             race.warm_up(plan.size)
             way()
         say(
-            f"run {number + 1} of {plan.runs}: written in {plain[-1]:.2f} s, curl "
+            f"Run {number + 1} of {plan.runs}: written in {plain[-1]:.2f} s, curl "
             f"{curl[-1].seconds:.2f} + {curl[-1].flush:.2f} s, mirror {mirror[-1].seconds:.2f} s"
         )
     return plain, curl, mirror
@@ -242,7 +245,7 @@ def _race(directory: Path, *, threads: int) -> Iterator[Race]:
     with (
         Redis.found(own=True) as broker,
         Nginx.found(own=True, options=[f"location / {{ root {served}; sendfile on; }}"]) as nginx,
-        SimulatedProvider() as provider,  # Nobody asks it; it has an address.
+        SimulatedProvider() as provider,  # It gets no requests; the site needs its URL.
         deployed(
             directory,
             database_url=f"sqlite:///{directory / 'db.sqlite3'}",
@@ -252,7 +255,7 @@ def _race(directory: Path, *, threads: int) -> Iterator[Race]:
             **SETTINGS,
         ) as site,
     ):
-        # Without debug, as in production.
+        # No debug mode, as in production.
         site.environment |= {
             "DJANGO_DEBUG": "0",
             "DJANGO_SECRET_KEY": "for a moment only",
@@ -262,9 +265,10 @@ def _race(directory: Path, *, threads: int) -> Iterator[Race]:
 
 
 def write_video(path: Path, size: int) -> None:
-    """The sample video, and a box up to this size that players skip. ValueError if it is longer.
+    """Write the sample video, padded to `size` bytes with a box that players skip.
 
-    One random MiB again and again: a file with holes would be read from nowhere.
+    Raises `ValueError` if the sample is larger. The padding repeats one random MiB: reading a
+    sparse file would not be realistic.
     """
     head = SAMPLE + box_header(size - len(SAMPLE))
     piece, left = os.urandom(MIB), size - len(head)
@@ -275,12 +279,13 @@ def write_video(path: Path, size: int) -> None:
 
 
 def box_header(length: int) -> bytes:
-    """The head of an MP4 box that players skip; `length` is the whole box, this head included."""
+    """The header of an MP4 box that players skip; `length` is that of the box with its header."""
     if length < 16:
-        raise ValueError(f"no box has {length} bytes")
+        raise ValueError(f"a box can't have {length} bytes")
     if length < 2**32:
         return struct.pack(">I4s", length, b"free")
-    return struct.pack(">I4sQ", 1, b"free", length)  # 1: the length follows, in eight bytes.
+    # 1 means that the length follows in eight bytes.
+    return struct.pack(">I4sQ", 1, b"free", length)
 
 
 def _sha256(path: Path) -> str:

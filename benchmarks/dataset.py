@@ -1,4 +1,4 @@
-"""Two years of jobs and their events in a PostgreSQL, as a busy site would have them."""
+"""Generate two years of jobs and their events in PostgreSQL, as on a busy site."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from uuid import UUID
 
 from django.db import connection
 
-#: A word that one in 40 prompts has, one that one in 5,000 has, and one that none has.
+#: A word in every 40th prompt, one in every 5,000th, and one in no prompt.
 COMMON, RARE, ABSENT = "lighthouse", "heliotrope", "zeppelin"
-#: One in 5,000 jobs is of a model that went out of use a year ago, so that none of them is new.
+#: A model that every 5,000th job of the older half uses.
 RARE_MODEL = "videos_old"
 EVENTS_EACH = 5
 
@@ -60,7 +60,7 @@ _WORDS = [
     "waves",
 ]
 
-# What stands in the way of a quick load, and is made again afterwards.
+# Indexes to drop before loading and to recreate afterwards.
 _INDEXES = """
     SELECT indexname, indexdef FROM pg_indexes
     WHERE tablename IN ('videojobs_videojob', 'videojobs_jobevent')
@@ -73,8 +73,8 @@ _TEXTS = """
     FROM generate_series(0, 499) AS which, generate_series(1, 320) GROUP BY which
 """
 
-# Denser towards now: as many jobs in the last half year as in the first year. The last thousandth
-# is under way; `die` decides what became of the others.
+# The number of jobs per day grows with time. The newest 0.1 % of the jobs are unfinished; `die`
+# determines the status of the others.
 _JOBS = """
     INSERT INTO videojobs_videojob (
         id, status, mirror_status, provider_task_id, key, endpoint, model, prompt, duration,
@@ -162,7 +162,7 @@ _EVENTS = """
 
 @dataclass(frozen=True)
 class Known:
-    """A job in the middle of the table, by all that it can be looked for."""
+    """The identifiers of a job in the middle of the table."""
 
     id: UUID
     task_id: str
@@ -170,13 +170,13 @@ class Known:
 
 
 def load(jobs: int) -> Known:
-    """Fill the empty tables, and let PostgreSQL look at them as autovacuum would."""
+    """Fill the empty tables and run VACUUM ANALYZE, as autovacuum would."""
     with connection.cursor() as cursor:
         cursor.execute(_INDEXES)
         indexes = cursor.fetchall()
         for name, _definition in indexes:
             cursor.execute(f'DROP INDEX "{name}"')
-        # The rows refer to each other rightly; to check each of them takes as long as the rest.
+        # Skip the foreign key checks, which would double the time.
         cursor.execute("SET session_replication_role = replica")
         add_jobs(jobs)
         cursor.execute(_EVENTS)
@@ -188,7 +188,7 @@ def load(jobs: int) -> Known:
 
 
 def add_jobs(jobs: int) -> None:
-    """Add the jobs alone."""
+    """Add jobs without events."""
     values: dict[str, int | str] = {
         "jobs": jobs,
         "rare_model": RARE_MODEL,
@@ -201,9 +201,9 @@ def add_jobs(jobs: int) -> None:
 
 
 def one_of(jobs: int) -> Known:
-    """One in the middle of so many."""
+    """The job in the middle of `jobs` jobs."""
     middle = jobs // 2
-    number = middle if middle % 3 else middle + 1  # each third has no key
+    number = middle if middle % 3 else middle + 1  # Every third job has no key.
     query = "SELECT id, provider_task_id, key FROM videojobs_videojob WHERE key = %s"
     with connection.cursor() as cursor:
         cursor.execute(query, [f"order-{number}"])

@@ -1,4 +1,4 @@
-"""What is done to the site, and how soon it is over it."""
+"""Disturb the site, and measure how fast it recovers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .findings import Recovery
 
 
 class Crew:
-    """Two workers and beat, and the supervisor that starts anew whatever of them ends."""
+    """The workers, beat, and a supervisor that restarts each process that exits."""
 
     def __init__(self, site: Deployment) -> None:
         self.ended_by_themselves = 0
@@ -30,7 +30,7 @@ class Crew:
         self._beat = site.start_beat()
 
     def kill(self, number: int) -> None:
-        """SIGKILL for one worker, and a new one in its place at once."""
+        """Send SIGKILL to a worker, and replace it immediately."""
         self._workers[number].kill()
         self._workers[number].wait()
         self._workers[number] = self._worker()
@@ -50,7 +50,10 @@ class Crew:
 
 @dataclass
 class _Kill:
-    """A kill under observation. `claimed`: job → turn; None until the database has told."""
+    """A kill whose jobs have not all recovered.
+
+    `claimed` maps the killed worker's jobs to their turns; None until it is read.
+    """
 
     at: float
     claimed: dict[Any, int] | None = None
@@ -58,10 +61,10 @@ class _Kill:
 
 @dataclass
 class Recoveries:
-    """Finds the jobs that a killed worker was at, and when they moved on."""
+    """Tracks the jobs that a killed worker had claimed, and the times until they move on."""
 
     site: Deployment
-    #: Spans, in the wall clock's seconds, in which something else was disturbed.
+    #: Timestamps of the start and the end of each other disturbance.
     others: list[tuple[float, float]] = field(default_factory=list)
     seen: list[Recovery] = field(default_factory=list)
     _open: list[_Kill] = field(default_factory=list)
@@ -70,7 +73,10 @@ class Recoveries:
         self._open.append(_Kill(time.time()))
 
     def look(self) -> None:
-        """To be called often; raises Django's `DatabaseError` while there is no database."""
+        """Check for recovered jobs; call it often.
+
+        Raises Django's `DatabaseError` while the database is down.
+        """
         for kill in self._open:
             if kill.claimed is None:
                 kill.claimed = self._claimed_at(kill.at)
@@ -79,22 +85,22 @@ class Recoveries:
             now = time.time()
             for pk in [pk for pk, turn in kill.claimed.items() if turns.get(pk) != turn]:
                 del kill.claimed[pk]
-                # What moves on so soon was claimed by the worker that lives: only the end of its
-                # lease, or its own worker, can move a claimed job.
+                # Only the claiming worker or the end of the lease can move a claimed job on. If it
+                # moves this early, its worker is alive.
                 if now - kill.at > setup.LEASE / 2:
                     meanwhile = any(a <= now and b >= kill.at for a, b in self.others)
                     self.seen.append(Recovery(now - kill.at, meanwhile))
         self._open = [kill for kill in self._open if kill.claimed is None or kill.claimed]
 
     def _claimed_at(self, at: float) -> dict[Any, int]:
-        """The jobs that are claimed, and were so at that time, also when asked later."""
+        """The turns of the claimed jobs whose claims were made before `at`."""
         latest = datetime.fromtimestamp(at, UTC) + timedelta(seconds=setup.LEASE)
         rows = self.site.jobs.filter(claimed_until__lte=latest)
         return dict(rows.values_list("pk", "turn"))
 
 
 class Faults:
-    """The disturbances, when they are due. Each one that took place is counted."""
+    """Runs the disturbances when they are due, and counts them."""
 
     def __init__(
         self,
@@ -120,11 +126,11 @@ class Faults:
 
     @property
     def are_left(self) -> bool:
-        """Whether something is still to be done, or under way."""
+        """Whether a disturbance is pending or running."""
         return bool(self._waiting) or self._under_way is not None
 
     def go_on(self, finished: float) -> None:
-        """Do what is due; `finished` is the part of the jobs that are."""
+        """Start the disturbances that are due. `finished` is the finished fraction of the jobs."""
         if time.monotonic() >= self._kill_at:
             number = self._random.randrange(setup.WORKERS)
             self._crew.kill(number)
@@ -136,7 +142,7 @@ class Faults:
             self._under_way = None
         if self._waiting and not self._under_way and finished >= self._waiting[0][0]:
             _, fault = self._waiting.pop(0)
-            # Beside the kills: a RabbitMQ takes seconds to come back.
+            # In a thread, so that the kills go on: RabbitMQ takes seconds to restart.
             self._under_way = self._helpers.submit(self._record, fault)
 
     def _record(self, fault: Callable[[], str]) -> None:

@@ -1,4 +1,4 @@
-"""What a run left behind, and what follows from it. Pure: no server, no database, no clock."""
+"""The findings of a run and their evaluation. No I/O: no server, no database, no clock."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from . import setup
 
 @dataclass(frozen=True)
 class Job:
-    """A job's row at the end. `output` is a path below the media root, "" without a file."""
+    """A job's row at the end. `output` is relative to the media root, "" without a file."""
 
     prompt: str
     status: str
@@ -26,7 +26,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Task:
-    """A task as the provider knows it. `checked_at` in seconds, rising."""
+    """A task at the provider. `checked_at` has seconds in ascending order."""
 
     id: str
     prompt: str
@@ -37,9 +37,9 @@ class Task:
 
 @dataclass(frozen=True)
 class Recovery:
-    """A job whose worker was killed during a step: seconds from the kill until it moved on.
+    """The recovery of a job whose worker was killed: seconds from the kill until it moved on.
 
-    `meanwhile`: the broker or the database was disturbed as well before it did.
+    `meanwhile`: the broker or the database was also disturbed during this time.
     """
 
     seconds: float
@@ -48,7 +48,7 @@ class Recovery:
 
 @dataclass(frozen=True)
 class Evidence:
-    """One run: `submitted` prompts, and all that is there at its end.
+    """The number of submitted prompts, and the state at the end of a run.
 
     `files`: path → SHA-256. `signals`: the prompt of each `output_stored` that was received.
     """
@@ -81,24 +81,24 @@ class Evidence:
 
     @property
     def missing(self) -> int:
-        """Jobs without their file, whatever their row says."""
+        """Jobs without a file, regardless of their status."""
         return self.submitted - len({job.output for job in self.jobs} & set(self.files))
 
     @property
     def duplicated(self) -> int:
-        """Files that belong to no job's row: second copies, and parts of downloads."""
+        """Files that no row refers to: second copies and partial files."""
         return len(set(self.files) - {job.output for job in self.jobs})
 
     @property
     def damaged(self) -> int:
-        """Files whose bytes are not those that the provider serves for their job."""
+        """Files that differ from the provider's output for their job."""
         served = {task.id: task.sha256 for task in self.tasks}
         here = [job for job in self.jobs if job.output in self.files]
         return sum(self.files[job.output] != served.get(job.task_id) for job in here)
 
     @property
     def extra_creates(self) -> int:
-        """Tasks at the provider beyond one per prompt: each one is paid."""
+        """Tasks at the provider beyond one per prompt, each of which is billed."""
         return len(self.tasks) - len({task.prompt for task in self.tasks})
 
     @property
@@ -108,23 +108,23 @@ class Evidence:
 
     @property
     def unrecorded_polls(self) -> int:
-        """Checks that the provider answered and no row counts: their worker was killed."""
+        """Checks that the provider answered but no row counts, since their worker was killed."""
         return self.polls - sum(job.checks for job in self.jobs)
 
     @property
     def hasty_polls(self) -> int:
-        """Checks that came sooner after another one of the same task than the settings allow."""
+        """Checks that followed another check of the same task sooner than the settings allow."""
         pairs = (pair for task in self.tasks for pair in pairwise(task.checked_at))
         return sum(later - earlier < setup.SHORTEST_PAUSE for earlier, later in pairs)
 
     @property
     def repeated_events(self) -> int:
-        """Transitions that a job's history has twice, and that no person asked for."""
+        """Transitions that a job's history has twice, except those that an operator caused."""
         return sum(_repeated(job) for job in self.jobs)
 
     @property
     def lost_signals(self) -> int:
-        """Jobs whose `output_stored` no receiver got."""
+        """Jobs whose `output_stored` was never received."""
         return self.submitted - len(set(self.signals))
 
     @property
@@ -137,7 +137,7 @@ class Evidence:
 
     @property
     def recovery_times(self) -> list[float]:
-        """Seconds, where nothing but the worker was disturbed."""
+        """Seconds until recovery, of jobs whose worker alone was disturbed."""
         return [recovery.seconds for recovery in self.recoveries if not recovery.meanwhile]
 
     @property
@@ -146,7 +146,7 @@ class Evidence:
 
 
 def _repeated(job: Job) -> int:
-    # A person who says that a create call did not arrive has it sent again.
+    # After `not_created`, the create request is sent again.
     again = {"pending", "submitting", "unconfirmed", "queued"}
     allowed = again if ("status", "unconfirmed", "pending") in job.events else set()
     counts = Counter(event for event in job.events if event[0] in ("status", "mirror"))
@@ -155,7 +155,10 @@ def _repeated(job: Job) -> int:
 
 @dataclass(frozen=True)
 class Run:
-    """The same jobs twice: undisturbed, and disturbed. `own`: the broker was ours to disturb."""
+    """The same jobs undisturbed (`calm`) and disturbed (`rough`).
+
+    `own`: the benchmark started the broker, and so may disturb it.
+    """
 
     calm: Evidence
     rough: Evidence
@@ -164,10 +167,10 @@ class Run:
 
     @property
     def more_polls(self) -> float:
-        """Polls beyond those of the undisturbed run, as a part of them.
+        """Polls beyond those of the undisturbed run, as a fraction of them.
 
-        A poll that nobody recorded still moves the script on. So those are counted as more even
-        where the sum stays the same.
+        An unrecorded poll advances the provider's script, so the total may stay the same.
+        Therefore unrecorded polls are counted as additional ones.
         """
         more = max(self.rough.polls - self.calm.polls, self.rough.unrecorded_polls)
         return more / max(self.calm.polls, 1)
@@ -175,7 +178,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table, and where it has a target, whether a run meets it."""
+    """A row of the table. `met` decides whether a run meets the target, if there is one."""
 
     label: str
     show: Callable[[Run], str]
@@ -184,7 +187,7 @@ class Row:
 
 
 def _zero(label: str, count: Callable[[Evidence], int]) -> Row:
-    """A number that has to be 0 in both runs."""
+    """A row for a number that must be 0 in both runs."""
     return Row(
         label,
         lambda run: str(count(run.rough)),
@@ -203,7 +206,7 @@ def _two(count: Callable[[Evidence], int]) -> Callable[[Run], str]:
     return lambda run: f"{count(run.calm):,} → {count(run.rough):,}"
 
 
-#: The table, and with it what a run has to prove.
+#: The rows of the table, with the targets of a run.
 ROWS = (
     Row("jobs", lambda run: f"{run.rough.submitted:,}"),
     Row(
@@ -226,9 +229,9 @@ ROWS = (
     ),
     _zero("**jobs lost**", lambda seen: seen.lost),
     _zero("**files missing**", lambda seen: seen.missing),
-    _zero("**files duplicated, or left half**", lambda seen: seen.duplicated),
+    _zero("**files duplicated or partial**", lambda seen: seen.duplicated),
     _zero("**files with other bytes than the provider's**", lambda seen: seen.damaged),
-    _zero("**create calls beyond one per job**", lambda seen: seen.extra_creates),
+    _zero("**create requests beyond one per job**", lambda seen: seen.extra_creates),
     _zero("**transitions recorded twice**", lambda seen: seen.repeated_events),
     _zero("**`output_stored` never received**", lambda seen: seen.lost_signals),
     Row("`output_stored` received again", lambda run: str(run.rough.repeated_signals)),
@@ -249,11 +252,11 @@ ROWS = (
         lambda run: all(t <= setup.LONGEST_RECOVERY for t in run.rough.recovery_times),
     ),
     Row(
-        "the same, broker or database away as well",
+        "the same, with the broker or database down as well",
         lambda run: _times(run.rough.other_recovery_times),
     ),
     Row(
-        "create calls that a person decided on: had arrived / had not",
+        "unconfirmed jobs that an operator resolved: attached / not created",
         lambda run: f"{run.rough.attached} / {run.rough.not_created}",
     ),
     Row("wake-ups received", _two(lambda seen: seen.wake_ups)),
@@ -272,7 +275,7 @@ ROWS = (
 
 
 def missed(run: Run) -> list[str]:
-    """The targets that a run does not meet, with what it shows instead; empty when it does."""
+    """The targets that a run misses, each with the measured value."""
     return [
         f"{row.label.strip('*')}: {row.show(run)} (target {row.target})"
         for row in ROWS
@@ -281,7 +284,7 @@ def missed(run: Run) -> list[str]:
 
 
 def table(runs: Sequence[Run]) -> str:
-    """All runs side by side, in Markdown."""
+    """A Markdown table with a column per run."""
     head = ["", "target", *(f"run {number}" for number in range(1, len(runs) + 1))]
     lines = [head, ["---"] * len(head)]
     lines += [[row.label, row.target, *(row.show(run) for run in runs)] for row in ROWS]

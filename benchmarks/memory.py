@@ -1,4 +1,4 @@
-"""How much memory processes take, as Linux counts it: resident pages, in bytes."""
+"""Measure the resident memory of processes in bytes, on Linux."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-#: Seconds between two looks at the children of a process.
+#: Seconds between two samples of the children of a process.
 _INTERVAL = 0.01
 
 
 def resident(pid: int) -> int:
-    """What a process has now."""
+    """The current resident memory of a process."""
     return _status(pid, "VmRSS")
 
 
 def peak(pid: int) -> int:
-    """The most that it had since `forget_peak`."""
+    """The peak resident memory of a process since `forget_peak`."""
     return _status(pid, "VmHWM")
 
 
@@ -29,14 +29,14 @@ def _status(pid: int, name: str) -> int:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024
-    raise ProcessLookupError(pid)  # Dead, and not yet buried by its parent.
+    raise ProcessLookupError(pid)  # A zombie has no memory.
 
 
 class Children:
-    """Watches which children a process has while this context is open, and their peaks.
+    """Samples the peaks of a process's children while this context is open.
 
-    A child is its parent's copy until it runs its own program, and its peak begins anew then: the
-    last look at each one counts.
+    Before `exec`, a child shares its parent's memory; `exec` resets its peak. Therefore the last
+    sample of each child counts.
     """
 
     def __init__(self, pid: int) -> None:
@@ -55,20 +55,20 @@ class Children:
 
     @property
     def largest(self) -> int:
-        """The peak of the largest one; 0 without any."""
+        """The largest peak of all children, 0 without children."""
         return max(self.peaks.values(), default=0)
 
     def _watch(self) -> None:
         while not self._over.wait(_INTERVAL):
             for child in _children(self._pid):
-                with suppress(OSError):  # It ended meanwhile.
+                with suppress(OSError):  # The child may have exited.
                     self.peaks[child] = peak(child)
 
 
 def _children(pid: int) -> Iterator[int]:
-    """Children, theirs, and so on: each thread has its own."""
+    """All descendants. Linux lists the children of each thread separately."""
     for path in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(OSError):  # The thread ended meanwhile.
+        with suppress(OSError):  # The thread may have ended.
             for child in map(int, path.read_text().split()):
                 yield child
                 yield from _children(child)

@@ -1,4 +1,4 @@
-"""`./dev bench mirror`: a worker's whole mirror step against curl, and the memory that it takes."""
+"""`./dev bench mirror`: compare a worker's mirror step to curl, and measure its memory."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from .reporting import save, say
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code: 0 when each target is met."""
+    """Return the exit code: 0 if all targets are met."""
     options = _parser().parse_args(arguments)
-    # So that worker and servers end with it.
+    # Exit normally on SIGTERM, so that the worker and the servers are stopped as well.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if not shutil.which("curl"):
-        sys.exit("dev bench: no curl found")
+        sys.exit("dev bench: curl is not installed")
     if not Path("/proc/self/clear_refs").exists():
-        sys.exit("dev bench: memory is measured as Linux counts it, in /proc")
+        sys.exit("dev bench: measuring memory requires Linux (/proc/self/clear_refs)")
     django.setup()
-    from .comparison import Plan, measure  # It needs Django, which needs the settings.
+    from .comparison import Plan, measure  # It imports models, which require django.setup().
 
     plan = Plan(
         size=options.size * MIB,
@@ -49,10 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         many_size=options.each * MIB,
     )
     if os.getloadavg()[0] > (os.cpu_count() or 1):
-        say("the machine is busy with something else, and the figures will show it")
+        say("The machine is under load from other processes, which affects the figures.")
     with tempfile.TemporaryDirectory(prefix="videojobs-bench-") as directory:
         if shutil.disk_usage(directory).free < plan.disk * 1.1:
-            sys.exit(f"dev bench: it needs {plan.disk / 2**30:.1f} GiB in {directory}")
+            sys.exit(f"dev bench: {plan.disk / 2**30:.1f} GiB of free space needed in {directory}")
         seen = measure(plan, directory=Path(directory), say=say)
     text = f"{facts(seen)}\n\n{table(seen)}"
     print(text)
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def facts(seen: Measured) -> str:
-    """What the figures depend on. No dates: the page's history has them."""
+    """Describe the environment of the measurement. Git records the date."""
     parts = [f"Python {platform.python_version()}", ssl.OPENSSL_VERSION.rsplit(" ", 3)[0]]
     parts += [f"{name} {version(name)}" for name in ("Django", "Celery", "requests", "urllib3")]
     parts += [_version_of([*_nginx(), "-v"]), _version_of(["curl", "--version"])]
@@ -81,7 +81,6 @@ def _nginx() -> list[str]:
 
 
 def _version_of(command: Sequence[str]) -> str:
-    """The program's name and the number that it calls its version."""
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found = re.search(r"\d+(\.\d+)+", done.stdout + done.stderr)
     return f"{Path(command[0]).name} {found.group() if found else '?'}"
@@ -93,7 +92,7 @@ def _sha_extension() -> str:
 
 
 def _hash_speed() -> float:
-    """MiB that one core hashes in a second."""
+    """MiB of SHA-256 per second on one core."""
     piece, digest = os.urandom(MIB), hashlib.sha256()
     begun = time.perf_counter()
     for _piece in range(256):
@@ -105,15 +104,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="./dev bench mirror",
         description=__doc__,
-        epilog="By itself it takes about a minute, and up to 8 GiB in $TMPDIR, which "
-        "has to be on a disk. It needs Linux, nginx, Redis and curl.",
+        epilog="With the defaults it takes about a minute and up to 8 GiB in $TMPDIR, which "
+        "must be on a disk. It needs Linux, nginx, Redis and curl.",
     )
     parser.add_argument("--size", type=int, default=1024, help="MiB of the file (1024)")
-    parser.add_argument("--runs", type=int, default=5, help="of each way to fetch it (5)")
-    parser.add_argument("--large", type=int, default=4096, help="MiB of a large one (4096)")
-    parser.add_argument("--many", type=int, default=20, help="downloads at once (20)")
-    parser.add_argument("--each", type=int, default=256, help="MiB of each of those (256)")
-    parser.add_argument("--write", action="store_true", help="the table into results/")
+    parser.add_argument("--runs", type=int, default=5, help="runs per method (5)")
+    parser.add_argument("--large", type=int, default=4096, help="MiB of the large file (4096)")
+    parser.add_argument("--many", type=int, default=20, help="parallel downloads (20)")
+    parser.add_argument("--each", type=int, default=256, help="MiB per parallel download (256)")
+    parser.add_argument("--write", action="store_true", help="write the table to results/")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""What was measured of the mirror, and which targets it meets. Pure: no worker, disk or clock."""
+"""The measurements of the mirror step and their evaluation. No I/O: no worker, disk or clock."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from statistics import median
 
 MIB = 1024 * 1024
 
-#: A whole mirror step may take so many times what curl takes to write the same file.
+#: The longest time of a mirror step, as a multiple of curl's time for the same file.
 MOST_TIME = 1.25
-#: What a download may add to the memory of an idle worker, whatever its size.
+#: The most memory in bytes that a download of any size may add to an idle worker.
 MOST_MEMORY = 32 * MIB
 
 
 @dataclass(frozen=True)
 class Fetch:
-    """One mirror step, or several at once; sizes in bytes.
+    """One mirror step, or several in parallel.
 
-    `seconds`: by the clock, of the longest. `processor`: seconds of the worker's processor time.
-    `memory`: the worker's peak beyond what it has when idle.
+    `seconds`: the wall clock time of the longest one. `processor`: the worker's CPU time in
+    seconds. `memory`: the worker's peak memory minus its idle memory, in bytes.
     """
 
     seconds: float
@@ -29,7 +29,7 @@ class Fetch:
 
 @dataclass(frozen=True)
 class Curl:
-    """The same file by curl: seconds of curl alone, and of the fsync that it leaves out."""
+    """One curl download: the seconds of curl, and those of an fsync after it (`flush`)."""
 
     seconds: float
     flush: float
@@ -37,10 +37,10 @@ class Curl:
 
 @dataclass(frozen=True)
 class Measured:
-    """One file of `size` bytes, each way in turn; then a large one, and `many` at once.
+    """The measurements of a file of `size` bytes, a large one, and `many` parallel ones.
 
-    `plain`: seconds to write and fsync the bytes from memory. `idle`: the worker's memory.
-    `children`: the peak of the largest process that a step starts, 0 without any.
+    `plain`: seconds to write and fsync the bytes from memory. `idle`: the idle worker's memory in
+    bytes. `children`: the peak memory of the largest child process, 0 without any.
     """
 
     size: int
@@ -57,30 +57,30 @@ class Measured:
 
     @property
     def ratio(self) -> float:
-        """The worker's time as a multiple of curl's, each the median of all runs."""
+        """The worker's median time divided by curl's."""
         return median(run.seconds for run in self.mirror) / median(run.seconds for run in self.curl)
 
     @property
     def flushed_ratio(self) -> float:
-        """The same, with a curl whose file is safe on the disk too."""
+        """The worker's median time divided by that of curl followed by fsync."""
         return median(run.seconds for run in self.mirror) / median(
             run.seconds + run.flush for run in self.curl
         )
 
     @property
     def memory(self) -> int:
-        """The most that any of the runs one by one took."""
+        """The most memory that any of the single runs took."""
         return max(run.memory for run in self.mirror)
 
     @property
     def memory_each(self) -> float:
-        """What each one took of those at once."""
+        """The memory per step of the parallel run."""
         return self.at_once.memory / self.many
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table, and where it has a target, whether the figures meet it."""
+    """A row of the table. `met` decides whether the target, if any, is met."""
 
     label: Callable[[Measured], str]
     show: Callable[[Measured], str]
@@ -96,7 +96,7 @@ def _times(seconds: Sequence[float]) -> str:
     return f"{median(seconds):.2f} s ({min(seconds):.2f} to {max(seconds):.2f})"
 
 
-#: The table, and with it what a measurement has to prove.
+#: The rows of the table, with the targets of the benchmark.
 ROWS = (
     Row(
         lambda seen: f"{_size(seen.size)} written from memory, with fsync",
@@ -143,13 +143,13 @@ ROWS = (
     ),
     Row(
         lambda seen: "peak of the largest child process",
-        lambda seen: _size(seen.children) if seen.children else "none was started",
+        lambda seen: _size(seen.children) if seen.children else "none",
     ),
 )
 
 
 def missed(seen: Measured) -> list[str]:
-    """The targets that are not met, with what is there instead; empty when all are."""
+    """The targets that are missed, each with the measured value."""
     return [
         f"{row.label(seen).strip('*')}: {row.show(seen)} (target {row.target})"
         for row in ROWS
@@ -158,7 +158,7 @@ def missed(seen: Measured) -> list[str]:
 
 
 def table(seen: Measured) -> str:
-    """All figures in Markdown."""
+    """All figures as a Markdown table."""
     lines = [["", "target", "measured"], ["---"] * 3]
     lines += [[row.label(seen), row.target, row.show(seen)] for row in ROWS]
     lines.append(["**all targets**", "met", "**missed**" if missed(seen) else "met"])

@@ -1,4 +1,4 @@
-"""What was measured of the admin's pages, and whether they came in time. Pure."""
+"""The response times of the admin's pages and their evaluation. No I/O."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from statistics import median
 
 from .pages import MOST_TIME, Page
 
-#: Plans of queries that take longer than this many milliseconds are shown.
+#: Plans of queries that take longer than this many milliseconds are printed.
 SLOW = 5.0
-# All columns of a job.
+# A list of all columns of a job.
 _COLUMNS = re.compile("SELECT .{300,}? FROM")
 _LONGEST_QUERY, _LONGEST_LINE, _MOST_LINES = 900, 180, 40
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A query, how PostgreSQL carried it out, and in how many milliseconds."""
+    """A query, the lines of its EXPLAIN output, and its execution time in milliseconds."""
 
     sql: str
     lines: Sequence[str]
@@ -27,7 +27,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Visit:
-    """A page with the milliseconds that each request took, and the queries of one."""
+    """A page, the milliseconds of each request, and the queries of a single request."""
 
     page: Page
     times: Sequence[float]
@@ -40,7 +40,7 @@ class Visit:
 
 
 def missed(visits: Sequence[Visit]) -> list[str]:
-    """The pages that came too late; empty when none did."""
+    """The pages that miss their target, each with its median."""
     return [
         f"{visit.page.label}: {median(visit.times):.0f} ms (target {MOST_TIME:.0f} ms)"
         for visit in visits
@@ -49,7 +49,7 @@ def missed(visits: Sequence[Visit]) -> list[str]:
 
 
 def table(visits: Sequence[Visit]) -> str:
-    """All figures in Markdown."""
+    """All figures as a Markdown table."""
     lines = [["page", "target", "median", "worst", "queries"], ["---"] * 5]
     for visit in visits:
         label, target = visit.page.label, ""
@@ -63,7 +63,7 @@ def table(visits: Sequence[Visit]) -> str:
 
 
 def slow_plans(visits: Sequence[Visit]) -> str:
-    """The plans of all queries that took long, page by page."""
+    """The plans of all slow queries, grouped by page."""
     parts = []
     for visit in visits:
         slow = [plan for plan in visit.plans if plan.time > SLOW]
@@ -72,7 +72,7 @@ def slow_plans(visits: Sequence[Visit]) -> str:
 
 
 def main_plans(visits: Sequence[Visit]) -> str:
-    """In Markdown, the two queries of each main page that took longest."""
+    """The plans of the two slowest queries of each main page, in Markdown."""
     parts = []
     for visit in visits:
         if not visit.page.keeps_plan:

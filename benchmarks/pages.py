@@ -1,4 +1,4 @@
-"""The admin's pages that are measured: what a person looks at, and what may take how long."""
+"""The admin's pages to measure, and their targets."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from videojobs.admin.changelist.paginator import MOST
 
 from .dataset import ABSENT, COMMON, RARE, RARE_MODEL, Known
 
-#: Milliseconds that a page may take at the median, where it has a target.
+#: The longest median time in milliseconds of a page with a target.
 MOST_TIME = 300.0
 
 
 @dataclass(frozen=True)
 class Page:
-    """`has_target`: whether it must come in time. `keeps_plan`: whether its plan is kept."""
+    """`has_target`: it must meet `MOST_TIME`. `keeps_plan`: its query plans are saved."""
 
     label: str
     url: str
@@ -31,7 +31,7 @@ class Page:
 
 
 def pages(known: Known, *, jobs: int) -> list[Page]:
-    """All pages for so many jobs, in the order of the table."""
+    """All pages for a table of `jobs` jobs, in the order of the report."""
     job = reverse("admin:videojobs_videojob_change", args=[known.id])
     return [
         Page("list", _list(), has_target=True, keeps_plan=True),
@@ -60,7 +60,7 @@ def _filtered() -> Iterator[Page]:
         yield Page(f"mirror {status}", _list(mirror_status__exact=status))
     yield Page("model videos", _list(model="videos"))
     yield Page("a model that went out of use", _list(model=RARE_MODEL))
-    yield Page("needs a person", _list(attention="person"))
+    yield Page("needs attention", _list(attention="person"))
     yield Page("overdue", _list(attention="overdue"))
     yield Page("failed and of one model", _list(status__exact="failed", model="videos_fast"))
     yield Page("a month", _list(**_days_from(300, 30)))
@@ -75,7 +75,7 @@ def _far(last: int) -> Iterator[Page]:
 def _sorted() -> Iterator[Page]:
     for number, column in enumerate(COLUMNS):
         if getattr(column, "admin_order_field", None):
-            # A checkbox is the first column.
+            # The first column has the checkboxes.
             name = column.short_description
             yield Page(f"sorted by {name}", _list(o=number + 1))
             yield Page(f"sorted by {name}, the other way", _list(o=-(number + 1)))

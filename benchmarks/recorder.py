@@ -1,4 +1,4 @@
-"""The site's Celery app, with a receiver that notes each video that it is told of."""
+"""The site's Celery app, with a receiver that records each `output_stored` signal in a file."""
 
 import os
 from typing import Any
@@ -14,7 +14,7 @@ NOTES = os.environ["CHAOS_NOTES"]
 
 
 def note(sender: Any, job: Any, **_: Any) -> None:
-    """One line a signal; a short append is atomic, also between two workers."""
+    """Append a line per signal. A short append is atomic, also between processes."""
     descriptor = os.open(NOTES, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         os.write(descriptor, f"{job.prompt}\n".encode())

@@ -1,4 +1,4 @@
-"""What a benchmark reports: to the terminal, and into `results`."""
+"""Print progress messages, and save reports to `results`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def say(text: str) -> None:
-    """A line with the time, apart from the figures."""
+    """Print a message with the time to standard error; the figures go to standard output."""
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
 def save(name: str, title: str, text: str) -> None:
-    """Keep a report as `results/<name>.md`."""
+    """Save a report as `results/<name>.md`."""
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.md").write_text(f"# {title}\n\n{text}\n")

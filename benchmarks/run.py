@@ -1,4 +1,4 @@
-"""One run: jobs submitted, workers at them, disturbed or not, and what is there afterwards."""
+"""One run of the chaos benchmark: submit jobs, disturb the site or not, and collect findings."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from . import setup
 from .faults import Crew, Faults, Recoveries
 from .findings import Evidence, Job, Task
 
-#: Seconds between two looks at the jobs of killed workers, and at everything else.
+#: Seconds between two checks of the jobs of killed workers, and of everything else.
 TICK = 0.1
 LOOK = 1.0
-#: A run in which no job has finished for so long is broken off: what is left by then is lost.
+#: Seconds without a finished job after which a run is aborted. Unfinished jobs count as lost.
 PATIENCE = 90.0
 
 _SUBMIT = """
@@ -44,16 +44,16 @@ out = []
 for pk, task_id in {decisions!r}:
     job = VideoJob.objects.get(pk=pk)
     if task_id:
-        decided = operations.attach(job, task_id, actor="a person")
+        decided = operations.attach(job, task_id, actor="operator")
     else:
-        decided = operations.not_created(job, actor="a person")
+        decided = operations.not_created(job, actor="operator")
     if decided:
         out.append(bool(task_id))
 """
 
 
 class UnhurriedProvider(SimulatedProvider):
-    """It takes its time, as a real one does, so that a kill finds calls under way."""
+    """A provider with latency, so that kills interrupt requests."""
 
     def receive(self, request: Request) -> tuple[int, Reply]:
         time.sleep(setup.LATENCY / 2)
@@ -65,7 +65,7 @@ class UnhurriedProvider(SimulatedProvider):
 
 
 class Person:
-    """Decides, in the site's own process, about create calls that nobody knows the fate of."""
+    """An operator who resolves unconfirmed jobs, in a process of the site."""
 
     def __init__(self, site: Deployment, helpers: Executor) -> None:
         self.attached = self.not_created = 0
@@ -91,14 +91,14 @@ class Person:
     def _count(self, done: Future[list[bool]]) -> None:
         try:
             decided = done.result()
-        except AssertionError:  # The database was away: the jobs are still there to be decided.
+        except AssertionError:  # The database was down. The jobs are resolved later.
             return
         self.attached += sum(decided)
         self.not_created += len(decided) - sum(decided)
 
 
 class Progress:
-    """How far the jobs are, and whether anything still moves."""
+    """Counts the finished jobs, and detects a run without progress."""
 
     def __init__(self, site: Deployment, jobs: int, say: Callable[[str], None]) -> None:
         self.finished = self.unfinished = 0
@@ -107,7 +107,7 @@ class Progress:
 
     @property
     def part(self) -> float:
-        """The part of the jobs that is finished."""
+        """The finished fraction of the jobs."""
         return self.finished / self._jobs
 
     @property
@@ -115,7 +115,7 @@ class Progress:
         return time.monotonic() > self._moved_at + PATIENCE
 
     def look(self) -> bool:
-        """True when each job has its video, and nobody waits for a signal."""
+        """Update the counts. True when each job has its video and all signals are sent."""
         before = self.finished
         self.finished = self._site.jobs.filter(mirror_status="stored").count()
         self.unfinished = self._site.jobs.exclude(mirror_status="stored").count()
@@ -138,7 +138,7 @@ def carry_out(
     seed: int,
     say: Callable[[str], None],
 ) -> Evidence:
-    """One run on a fresh database and fresh files; the broker has to be started and empty."""
+    """Execute a run with a new database and new files. The broker must be running and empty."""
     notes = directory / "notes"
     with (
         Postgres.found(own=True) as postgres,
@@ -166,7 +166,7 @@ def carry_out(
             except DatabaseError:
                 connections[ALIAS].close()
         if not over:
-            say(f"broken off, nothing has finished for {PATIENCE:.0f} s: {_unfinished(site)}")
+            say(f"Aborted: no job has finished for {PATIENCE:.0f} s: {_unfinished(site)}")
         submitting.result()
         return Evidence(
             submitted=jobs,
@@ -191,14 +191,14 @@ def carry_out(
 def _site(
     directory: Path, database_url: str, broker: Server, provider: SimulatedProvider
 ) -> Iterator[Deployment]:
-    """The site that is disturbed, without debug, as in production."""
+    """The site to disturb, without debug mode, as in production."""
     with deployed(
         directory,
         database_url=database_url,
         broker_url=broker.url,
         provider=provider,
         app="benchmarks.recorder",
-        # A process more for each video: its time is no part of what is measured here.
+        # The check starts a process per video, whose time is not measured here.
         MEDIA_CHECK="false",
         **setup.SETTINGS,
     ) as site:
@@ -211,7 +211,7 @@ def _script(prompt: str) -> Script:
 
 
 def _submit(site: Deployment, jobs: int) -> None:
-    """Submit at an even pace. Who is turned away by a restart repeats it, with the same key."""
+    """Submit at a steady pace. After a failure due to a restart, retry with the same key."""
     for first in range(0, jobs, setup.BATCH):
         beyond = min(first + setup.BATCH, jobs)
         code = _SUBMIT.format(first=first, beyond=beyond, pause=1 / setup.PACE)
@@ -266,7 +266,7 @@ def _files(site: Deployment) -> dict[str, str]:
 
 
 def _seconds(site: Deployment) -> float:
-    """From the first submission to the last file in storage, by the rows."""
+    """Seconds from the first submission to the last file in storage, according to the rows."""
     times: Iterable[Any] = site.jobs.values_list("created_at", "mirrored_at")
     begun, ended = zip(*((a, b or a) for a, b in times))
     return float((max(ended) - min(begun)).total_seconds())
@@ -279,7 +279,7 @@ def _database_version() -> str:
 
 
 def _wake_ups(directory: Path) -> int:
-    """Messages that workers have received, the sweep's own ones left out."""
+    """The number of messages that workers received, excluding those for sweeps."""
     received = re.compile(r"Task videojobs\.(?:submit|poll|mirror)\[\S+\] received")
     logs = directory.glob("worker*.log")
     return sum(len(received.findall(log.read_text(errors="replace"))) for log in logs)

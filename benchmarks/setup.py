@@ -1,7 +1,7 @@
-"""The site that is disturbed: production's settings, with every duration at a tenth."""
+"""The parameters of the chaos benchmark: about a tenth of each duration in production."""
 
-#: What the app and the site are told, in seconds where it is a duration. In production:
-#: sweep and grace 60, lease 50, polls each 30 to 60.
+#: The settings of the app and the site, durations in seconds. Production defaults: sweep interval
+#: and grace 60, lease 50, poll interval 30 to 60.
 SETTINGS: dict[str, float] = {
     "SWEEP_INTERVAL": 6,
     "SWEEP_GRACE": 6,
@@ -19,26 +19,26 @@ LEASE = SETTINGS["CONNECT_TIMEOUT"] + SETTINGS["READ_TIMEOUT"] + SETTINGS["LEASE
 
 WORKERS = 2
 THREADS = 16
-#: Seconds that the provider takes for an answer: half before the call counts, half afterwards.
+#: The provider's response time in seconds: half before the request is processed, half after it.
 LATENCY = 0.1
-#: What the checks of each task answer.
+#: The statuses that consecutive checks of each task return.
 STEPS = ("queued", "processing", "processing", "completed")
 
-#: Jobs submitted in a second, and how many by one process of the site.
+#: Jobs submitted per second, and jobs submitted by one process of the site.
 PACE = 8.0
 BATCH = 100
 
 #: Seconds from one SIGKILL to the next.
 KILL_EVERY = (4.0, 5.0)
-#: The parts of the jobs that are finished when the broker and the database get their turn.
+#: The finished fractions of the jobs at which the broker and the database are disturbed.
 BROKER_AT = (1 / 3, 2 / 3)
 DATABASE_AT = 1 / 2
-#: Seconds that the person waits who looks after a create call that nobody knows of.
+#: Seconds until the operator resolves an unconfirmed job.
 PERSON_WAITS = 2.0
 
 FEWEST_KILLS = 2
 MOST_MORE_POLLS = 0.1
 LONGEST_RECOVERY = 2 * SWEEP_INTERVAL
-#: A little is allowed for: a poll is counted when it arrives, and the next one is due counted
-#: from when its answer was recorded, which is later.
+#: With a tolerance of 2 %: polls are timed on arrival at the provider, but the next poll is
+#: scheduled from the time at which the response was recorded.
 SHORTEST_PAUSE = SETTINGS["POLL_INTERVAL"] * 0.98

@@ -1,4 +1,4 @@
-"""The site's Celery app, with a note of how long each mirror step took."""
+"""The site's Celery app, which records the duration of each mirror step in a file."""
 
 import json
 import os
@@ -17,7 +17,7 @@ _mirror = services.mirror
 
 
 def mirror(job_id: UUID | str, turn: int) -> None:
-    """The whole step, from the claim to the record, by the clock and by the processor's time."""
+    """Run the whole step and record its wall clock time and CPU time."""
     begun, used = time.perf_counter(), time.process_time()
     _mirror(job_id, turn)
     seconds, processor = time.perf_counter() - begun, time.process_time() - used

@@ -1,4 +1,4 @@
-"""`./dev bench admin`: it runs, and a page that comes too late turns its verdict."""
+"""`./dev bench admin` runs, and misses its target if a page is too slow."""
 
 import os
 import subprocess
@@ -67,7 +67,7 @@ def test_a_long_plan_is_cut() -> None:
 @pytest.mark.django_db
 def test_the_jobs_are_such_as_a_site_has() -> None:
     if connection.vendor != "postgresql":
-        pytest.skip("they are made by PostgreSQL")
+        pytest.skip("requires PostgreSQL")
 
     add_jobs(5_000)
 

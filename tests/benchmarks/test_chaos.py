@@ -1,4 +1,4 @@
-"""The arithmetic of `./dev chaos`: what is wrong with a run turns its verdict."""
+"""The evaluation of `./dev chaos`: each kind of fault misses its target."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -44,7 +44,6 @@ def rough(**changes: Any) -> Run:
 
 
 def changed(items: Sequence[Any], **changes: Any) -> list[Any]:
-    """The list with its first item changed."""
     return [replace(items[0], **changes), *items[1:]]
 
 
@@ -62,7 +61,11 @@ def test_a_run_that_lost_nothing_meets_all_targets() -> None:
         ({"files": {**CALM.files, "0_x7.mp4": "sha-0"}}, "files duplicated", "1"),
         ({"files": {**CALM.files, "1.part": "sha-1"}}, "files duplicated", "1"),
         ({"files": {**CALM.files, "1.mp4": "sha-0"}}, "files with other bytes", "1"),
-        ({"tasks": [*TASKS, replace(TASKS[0], id="x", checked_at=())]}, "create calls beyond", "1"),
+        (
+            {"tasks": [*TASKS, replace(TASKS[0], id="x", checked_at=())]},
+            "create requests beyond",
+            "1",
+        ),
         ({"jobs": changed(JOBS, events=[*EVENTS, EVENTS[-1]])}, "transitions", "1"),
         ({"tasks": changed(TASKS, checked_at=(1, 9, 20))}, "polls more", "16.7%"),
         ({"jobs": changed(JOBS, checks=1)}, "polls more", "16.7%"),

@@ -1,4 +1,4 @@
-"""`./dev bench mirror`: it runs, and what is wrong with its figures turns its verdict."""
+"""`./dev bench mirror` runs, and misses its target for each figure over its limit."""
 
 import os
 import shutil
@@ -107,7 +107,7 @@ def test_a_child_counts_by_its_own_memory() -> None:
     ):
         assert child.stdout is not None
         child.stdout.readline()
-        while child.pid not in children.peaks:  # bounded by pytest-timeout
+        while child.pid not in children.peaks:  # pytest-timeout limits this loop.
             os.sched_yield()
         peak = memory.peak(child.pid)
         while children.peaks[child.pid] < peak:
@@ -121,7 +121,7 @@ def test_it_measures_a_real_worker() -> None:
     for kind in (Redis, Nginx):
         obtain(kind, own=True)
     if not shutil.which("curl"):
-        missing("no curl found")
+        missing("curl is not installed")
     small = ["--size", "2", "--runs", "1", "--large", "3", "--many", "2", "--each", "1"]
 
     done = subprocess.run(
