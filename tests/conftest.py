@@ -1,4 +1,4 @@
-"""What all tests share: the provider they talk to, and the database they run on."""
+"""Fixtures and options of all tests."""
 
 import socket
 import sqlite3
@@ -20,7 +20,7 @@ from pytest_django import Settings
 from tests.support.record import Wakeup
 from videojobs import estimates, monitor, queue
 
-# How fast a machine is that does something else, too, is nobody's mistake.
+# Tests must not fail because the machine is slow.
 hypothesis.settings.register_profile(
     "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
@@ -39,13 +39,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--database",
         choices=["sqlite", "postgres"],
         default="sqlite",
-        help="the database that the tests run on; postgres is started for them",
+        help="the database for the tests; postgres starts a new server",
     )
 
 
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings(request: pytest.FixtureRequest) -> None:
-    """Point Django at a PostgreSQL of the session's own, if that was asked for."""
+    """With --database=postgres, use the session's own PostgreSQL server."""
     if request.config.getoption("--database") == "postgres":
         import environ
         from django.conf import settings
@@ -63,22 +63,22 @@ def django_db_modify_db_settings(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture(autouse=True)
 def media_root(settings: Settings, tmp_path: Path) -> Path:
-    """Each test stores its files in a directory of its own."""
+    """A separate MEDIA_ROOT for each test."""
     settings.MEDIA_ROOT = tmp_path / "media"
     return tmp_path / "media"
 
 
 @pytest.fixture
 def shared_database(transactional_db: None, tmp_path: Path) -> Iterator[None]:
-    """A database for several connections at once: on SQLite a file, as on a real site."""
+    """A database for concurrent connections. SQLite uses a file instead of memory."""
     if connection.vendor != "sqlite":
         yield
         return
     in_memory, settings = connections["default"], connections.settings["default"]
-    in_memory.ensure_connection()  # after a live server this thread may have none
+    in_memory.ensure_connection()  # live_server may have closed it
     with sqlite3.connect(tmp_path / "db.sqlite3") as file:
         in_memory.connection.backup(file)
-        # Once and for all: connections that change it at the same time find the file locked.
+        # Set it before use: concurrent connections that change the mode get "database is locked".
         file.execute("PRAGMA journal_mode=WAL")
     file.close()
     connections.settings["default"] = {**settings, "NAME": str(tmp_path / "db.sqlite3")}
@@ -90,15 +90,14 @@ def shared_database(transactional_db: None, tmp_path: Path) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def a_broker_that_nobody_found_silent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What one test's broker did is forgotten before the next test."""
+def broker_state_is_reset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queue, "_quiet_until", 0.0)
     monkeypatch.setattr(queue, "_frozen", None)
 
 
 @pytest.fixture
 def woken() -> Iterator[list[tuple[str, str, int]]]:
-    """The wake-ups that reach the broker: task, job, turn."""
+    """The wake-ups that are sent to the broker, as (task, job ID, turn)."""
     sent: list[tuple[str, str, int]] = []
 
     def note(sender: str, body: Any, **_: Any) -> None:
@@ -110,15 +109,14 @@ def woken() -> Iterator[list[tuple[str, str, int]]]:
 
 
 @pytest.fixture(autouse=True)
-def numbers_that_nobody_remembers() -> None:
-    """What was completed, or stored, in one test says nothing in the next."""
+def caches_are_reset() -> None:
     estimates.forget()
     monitor.forget()
 
 
 @pytest.fixture
 def make_app() -> Iterator[Callable[..., Celery]]:
-    """Celery apps of the tests' own, each the current one until the next."""
+    """A factory of Celery apps; each new one becomes the current app."""
     before, apps = current_app._get_current_object(), []  # type: ignore[attr-defined]
 
     def make(broker: str, **conf: Any) -> Celery:
@@ -135,7 +133,7 @@ def make_app() -> Iterator[Callable[..., Celery]]:
 
 @pytest.fixture
 def closed_port() -> Iterator[int]:
-    """A port that refuses, and that nobody else gets meanwhile."""
+    """A port that refuses connections and that no other process can take."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield taken.getsockname()[1]
@@ -143,7 +141,7 @@ def closed_port() -> Iterator[int]:
 
 @pytest.fixture
 def staff(client: Client, db: None) -> Client:
-    """A client of somebody who may look at jobs, and nothing else."""
+    """A client whose user may only view jobs."""
     user = User.objects.create_user("viewer", is_staff=True)
     user.user_permissions.add(Permission.objects.get(codename="view_videojob"))
     client.force_login(user)
@@ -152,7 +150,7 @@ def staff(client: Client, db: None) -> Client:
 
 @pytest.fixture
 def wakeups(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Wakeup]]:
-    """The wake-ups that reach the broker. Nobody consumes them."""
+    """The wake-ups that are sent to the broker. No worker consumes them."""
     sent: list[Wakeup] = []
 
     def note(sender: str, body: Any, headers: dict[str, Any], **_: Any) -> None:

@@ -1,8 +1,8 @@
-"""All tests in four runs at once: `./dev test`.
+"""Run all tests as four parallel pytest runs: `./dev test`.
 
-Those that start processes mostly wait for them; the others take what is left of the machine, on
-SQLite and, where they use the database, on PostgreSQL. What failed is repeated at the end, since a
-log may be read there only.
+Tests that start processes are mostly waiting. The other tests run with a lower priority, on SQLite
+and, if they use the database, on PostgreSQL as well. A summary of the failures comes last, where it
+is easy to find in a log.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import tempfile
 from pathlib import Path
 from typing import NoReturn
 
-#: Asks in each run of processes whether a secret got out of any of its tests.
+#: Checks at the end of a run that none of its tests leaked a secret.
 LEAKS = "tests/test_leaks.py::test_no_secret_got_out_anywhere_in_this_run"
 OTHERS = ["--ignore=tests/acceptance", "--ignore=tests/faults"]
-#: The run that is shown as it goes, then those beside it with their niceness.
+#: The run whose output is shown live, then the niceness and arguments of the parallel runs.
 FAULTS = ["tests/faults", LEAKS]
 BESIDE = [
     (0, ["tests/acceptance", LEAKS]),
@@ -59,7 +59,7 @@ def _interrupted(*_: object) -> NoReturn:
 
 
 def _show(arguments: list[str]) -> tuple[str, bool]:
-    """Show a run as it goes; return what it printed, and whether it failed."""
+    """Run pytest with live output; return the output, and whether it failed."""
     lines = []
     with subprocess.Popen([*PYTEST, *arguments], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
@@ -74,7 +74,7 @@ def _failures(text: str) -> list[str]:
 
 
 def _short(text: str) -> str:
-    """What a run that passed has skipped, and how many tests it had."""
+    """The skipped tests and the last line of a successful run."""
     *lines, last = text.splitlines(keepends=True) or [""]
     return "".join([*(line for line in lines if line.startswith("SKIPPED ")), last])
 

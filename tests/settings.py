@@ -1,4 +1,4 @@
-"""The site's settings, as if nothing were set in the environment of whoever runs the tests."""
+"""The site's settings, independent of environment variables."""
 
 import os
 
@@ -11,5 +11,5 @@ os.environ |= {"DJANGO_DEBUG": "1", "VIDEOJOBS_API_KEY": "test-key-3f9a"}
 from project.settings import *  # noqa: E402, F403
 from project.settings import MIDDLEWARE  # noqa: E402
 
-# It warns of a directory that only `collectstatic` makes, and warnings are errors here.
+# It warns if the directory of `collectstatic` doesn't exist, and warnings are errors in tests.
 MIDDLEWARE.remove("whitenoise.middleware.WhiteNoiseMiddleware")

@@ -1,4 +1,4 @@
-"""The `dev` script, run for real in a copy that has nothing to install."""
+"""The `dev` script, run in a copy without requirements to install."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-# The tools that the script uses, and no Python: each test says which Pythons there are.
+# The tools that the script uses, without Python: each test adds its own interpreters.
 TOOLS = [
     *("sh", "cat", "cksum", "dirname", "env", "mkdir", "nice", "readlink", "rm", "sed", "uname"),
 ]
@@ -24,7 +24,7 @@ INSTALLING = "installing the pinned requirements"
 
 
 class Copy:
-    """A copy of the script with empty requirements, and its own directory of programs."""
+    """A copy of the script with empty requirements and its own PATH."""
 
     def __init__(self, base: Path) -> None:
         self.root = base / "a tree with spaces"
@@ -45,11 +45,11 @@ class Copy:
         (self.root / "requirements.txt").write_text(requirements)
 
     def add_python(self, name: str = "python3") -> None:
-        """Puts the Python that runs the tests on the copy's PATH."""
+        """Add the Python that runs the tests to the copy's PATH."""
         self.add_program(name, f'echo {name} >>"$CALLS"\nexec "{sys.executable}" "$@"')
 
     def add_quick_uv(self) -> None:
-        """Makes real environments without pip: putting pip into one takes seconds."""
+        """Add a uv that creates environments without pip, since installing pip takes seconds."""
         make = 'venv) exec "$4" -m venv --without-pip "$5"'
         self.add_program("uv", f"case $1 in {make} ;; python) exit 1 ;; esac")
 
@@ -142,10 +142,10 @@ def test_it_makes_the_environment_once_and_is_quiet_after_that(bare: Copy) -> No
 @pytest.mark.parametrize("measured", ["mirror", "admin"])
 def test_it_measures_what_is_named(copy: Copy, measured: str) -> None:
     (copy.root / "benchmarks").mkdir()
-    told = (
+    script = (
         f"import os, sys; print('{measured}', sys.argv[1:], os.environ['DJANGO_SETTINGS_MODULE'])"
     )
-    (copy.root / "benchmarks" / f"{measured}.py").write_text(told)
+    (copy.root / "benchmarks" / f"{measured}.py").write_text(script)
 
     run = copy.run("bench", measured, "--runs", "2")
 
@@ -368,7 +368,7 @@ def test_test_goes_on_without_the_newest_celery_where_it_cannot_be_installed(cop
     assert run.stdout.endswith("No module named pytest\n")
 
 
-# What `python -m pytest` finds in the copy.
+# The `pytest` module in the copy.
 PYTEST = """
 import os, sys
 print("details of", sys.argv[-1])
@@ -377,7 +377,7 @@ print("FAILED" if failed else "SKIPPED", "one of", sys.argv[-1])
 print("tested", sys.argv[1:])
 sys.exit(failed)
 """
-# Something that stands in the arguments of one run only: faults, acceptance, SQLite, PostgreSQL.
+# Patterns that each match the arguments of one run: faults, acceptance, SQLite, PostgreSQL.
 RUNS = ["tests/faults tests/", "tests/acceptance tests/", "faults$", "django_db$"]
 
 

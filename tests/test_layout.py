@@ -1,4 +1,4 @@
-"""What keeps the app easy to enter: small folders, modules and functions. See `docs/design.md`."""
+"""Limits for the sizes of packages, modules and functions. See `docs/design.md`."""
 
 import ast
 from collections import Counter

@@ -1,4 +1,4 @@
-"""What an editor or a type checker without a plugin knows of `VideoJob.objects`."""
+"""The types of `VideoJob.objects`, as editors and type checkers without plugins see them."""
 
 import re
 import subprocess
@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-#: Runs with none of this repository's settings of mypy, so without the plugin for Django.
+#: Without this repository's mypy settings, and so without the Django plugin.
 MYPY = [sys.executable, "-m", "mypy", "--config-file=", "--follow-imports=silent"]
 CODE = """
 from videojobs.models import VideoJob
@@ -29,10 +29,10 @@ def test_submit_and_track_are_known_with_their_arguments_and_return_a_job(tmp_pa
     file.write_text(CODE)
 
     command = [*MYPY, "--cache-dir", str(tmp_path / "cache"), str(file)]
-    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
+    output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
 
     job = "videojobs.models.job.VideoJob"
-    revealed = re.findall('Revealed type is "(.*)"', said)
+    revealed = re.findall('Revealed type is "(.*)"', output)
     assert revealed == [job, job, f"{job} | None", job, job]
-    assert len(re.findall("error: .*incompatible type", said)) == 2
-    assert said.count("error:") == 2
+    assert len(re.findall("error: .*incompatible type", output)) == 2
+    assert output.count("error:") == 2

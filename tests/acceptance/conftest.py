@@ -8,6 +8,6 @@ from tests.support.browser import chromium
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """The Chromium of a module: while it runs, this thread has an event loop."""
+    """One Chromium per module, since it runs an event loop in this thread."""
     with chromium() as browser:
         yield browser

@@ -1,6 +1,6 @@
-"""Fetches one URL after the other inside a network of its own, and notes who was reached.
+"""Download URLs inside an isolated network, and record the addresses that were reached.
 
-Run as a module: cases come as JSON on the standard input, outcomes leave by the standard output.
+Run as a module, it reads cases as JSON from standard input and writes outcomes to standard output.
 """
 
 import contextlib
@@ -27,18 +27,18 @@ from .name_server import NameServer, Zone
 from .network import NAME_SERVER
 from .targets import Targets
 
-#: Where every case's redirects start, and where its hosts may lie.
+#: The host at which redirects start, and its address.
 CDN, CDN_ADDRESS = "cdn.test", "8.8.8.8"
-# The provider is asked over plain http here, so that outputs may be, too.
+# With a provider on plain HTTP, outputs may use plain HTTP as well.
 USUAL = {"BASE_URL": "http://provider.test", "CONNECT_TIMEOUT": 0.3, "DOWNLOAD_TIMEOUT": 5.0}
 
 
 @dataclass(frozen=True)
 class Case:
-    """A URL, the names that exist, settings that differ from the usual, and what is expected.
+    """A URL, the names that exist, settings that differ from `USUAL`, and the expected result.
 
-    `reaches` are the addresses that it may connect to, in this order. `plain` says that a client
-    without a guard gets elsewhere, and so is tried too.
+    `reaches` are the addresses that the download may connect to, in order. With `plain`, the URL is
+    also requested without address checks, which reaches other addresses.
     """
 
     title: str
@@ -51,11 +51,11 @@ class Case:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a download ended, and the addresses that it connected to, in order.
+    """The result of a download, and the addresses that it connected to, in order.
 
-    `sha256` is that of the file, if there was one; `left` are the files that stayed behind,
-    `asked` the names that were looked up. `plain` are the addresses that a client without a guard
-    has reached with the same URL.
+    `sha256` is that of the downloaded file, if any; `left` are the files left behind; `asked` are
+    the names that were resolved. `plain` are the addresses that a client without address checks
+    reached with the same URL.
     """
 
     error: str = ""
@@ -71,14 +71,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Trusting:
-    """What a client meets that believes its environment: the proxy, and `.netrc` without it."""
+    """Arrivals from a client that uses the environment: the proxy, or else `.netrc`."""
 
     reached: list[str]
     authorized: bool
 
 
 class Laboratory:
-    """The network's servers, and what happens to a case in it."""
+    """The servers of the network, and the execution of cases."""
 
     def __init__(self, directory: Path, names: NameServer, targets: Targets) -> None:
         self._directory = directory
@@ -95,7 +95,7 @@ class Laboratory:
             reached=[arrival.address for arrival in arrivals],
             asked=asked,
             authorized=any(arrival.authorized for arrival in arrivals),
-            plain=self._without_guard(case) if case.plain else [],
+            plain=self._without_checks(case) if case.plain else [],
         )
 
     def trusting(self) -> Trusting:
@@ -123,7 +123,7 @@ class Laboratory:
         left = [path.name for path in Path(storage.location).glob("*")]
         return replace(outcome, left=left)
 
-    def _without_guard(self, case: Case) -> list[str]:
+    def _without_checks(self, case: Case) -> list[str]:
         self._prepare(case)
         with contextlib.suppress(requests.RequestException, OSError, ValueError):
             _look_and_get(case.url)
@@ -131,7 +131,7 @@ class Laboratory:
 
 
 def _look_and_get(url: str) -> None:
-    """What a client does that looks where a name leads, and then calls."""
+    """Resolve the name, then connect, like a client that checks addresses beforehand."""
     socket.getaddrinfo(urlsplit(url).hostname, 80)
     with requests.Session() as session:
         session.trust_env = False

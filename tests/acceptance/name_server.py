@@ -1,4 +1,4 @@
-"""A name server that changes its mind: successive questions can get different answers."""
+"""A DNS server whose answers can change from query to query, as in DNS rebinding."""
 
 import contextlib
 import socket
@@ -10,8 +10,9 @@ from ipaddress import ip_address
 from typing import Self, TypeAlias
 
 A, CNAME, AAAA = 1, 5, 28
-#: Name → its answers: the n-th question gets the n-th, and the last one sticks. An answer has
-#: addresses, or the one name that this name is an alias of. Each type is counted for itself.
+#: Name → its answers: the n-th query gets the n-th answer, and the last answer repeats. An answer
+#: has addresses, or the single name that this name is an alias of (CNAME). Queries are counted for
+#: each record type.
 Zone: TypeAlias = Mapping[str, Sequence[Sequence[str]]]
 
 _ANSWER, _NO_SUCH_NAME = 0x8580, 0x8583
@@ -20,9 +21,9 @@ _LONGEST_CHAIN = 8
 
 
 class NameServer:
-    """Answers on `address`, UDP port 53, from `zone`, which may be replaced at any time.
+    """Answers queries on UDP port 53 of `address` from `zone`, which can be replaced at any time.
 
-    `asked` counts the questions of each name and type since then.
+    `asked` counts the queries for each name and type since the last replacement.
     """
 
     def __init__(self, address: str) -> None:
@@ -84,7 +85,7 @@ class NameServer:
 
 
 def _record(name: str, value: str) -> tuple[int, bytes]:
-    """Type and bytes of the record that gives `name` an address or another name; never cached."""
+    """The type and the bytes of an A, AAAA or CNAME record for `name`, with a TTL of 0."""
     try:
         ip = ip_address(value)
     except ValueError:

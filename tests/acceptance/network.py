@@ -1,7 +1,7 @@
-"""A network of its own for a process, in which every address of the internet is this machine.
+"""An isolated network namespace in which this machine has every address of the internet.
 
-It has no name and no file: the kernel takes it away with the last process in it, however that one
-ends. Nothing in it reaches the real network.
+The namespace is anonymous: the kernel removes it when its last process ends. Nothing in it reaches
+the real network.
 """
 
 import os
@@ -16,15 +16,15 @@ from tests.support.servers import missing
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT = 100.0
 TOOLS = ("unshare", "mount", "ip")
-#: Addresses that never answer: connecting to them ends in a timeout.
+#: Addresses that never respond: connections to them time out.
 SILENT = ("8.8.4.4", "2606:4700::dead")
-#: Where the name server of the network must listen.
+#: The address on which the network's DNS server must listen.
 NAME_SERVER = "127.0.0.53"
 
-# Routes of the kind "local" make whole ranges this machine's own. A narrower one of another kind,
-# in the same table, sends its packets in a circle, where they are dropped without a word. The
-# addresses on lo are what connections come from: without them, resolvers would put silent addresses
-# and those of IPv6 last.
+# Routes of type "local" assign whole ranges to this machine. For the silent addresses, a more
+# specific route of another type loops packets until they are dropped. The addresses on lo are the
+# source addresses of connections: without them, resolvers would sort silent and IPv6 addresses
+# last.
 SET_UP = f"""
 ip link set lo up
 ip address add 198.41.0.4/32 dev lo
@@ -48,10 +48,11 @@ FILES = {
 
 
 def run_inside(directory: Path, module: str, *, text: str, variables: dict[str, str]) -> str:
-    """Run a Python module in a new network, with `text` as its input; return what it printed.
+    """Run a Python module in a new network with `text` as its input, and return its output.
 
-    `directory` takes the files by which names are resolved, and is the module's argument. Skips
-    the test where no such network can be made, see `missing`. Raises `CalledProcessError`.
+    The files that configure name resolution are written to `directory`, which is the module's
+    argument. If the network can't be created, the test is skipped; see `missing`. Raises
+    `CalledProcessError`.
     """
     for name, content in FILES.items():
         (directory / name).write_text(content)

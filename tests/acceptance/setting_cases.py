@@ -1,4 +1,4 @@
-"""URLs where the settings open a private network, or leave only some hosts open."""
+"""URLs for settings that allow a private network, or only certain hosts."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ def opening(network: str) -> Mapping[str, Any]:
     return {"ALLOWED_PRIVATE_NETWORKS": [network]}
 
 
-#: A network, and those of the special addresses that lie in it.
+#: A network, and the special addresses in it.
 NETWORKS = {
     "10.0.0.0/24": {PRIVATE, "::ffff:10.0.0.1", "64:ff9b::10.0.0.1"},
     "fd00:ec2::/64": {"fd00:ec2::254", "fd00:ec2::23"},

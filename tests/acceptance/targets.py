@@ -1,4 +1,4 @@
-"""Servers on every address of the machine, which note who was reached and what was sent there."""
+"""Servers on every address of the machine, which record connections and the received data."""
 
 import contextlib
 import re
@@ -11,16 +11,16 @@ from typing import Self
 from tests.support.raw_server import answer, redirect
 from videojobs.testing import SAMPLE
 
-#: What web servers, a proxy and servers of other protocols listen on.
+#: Ports of web servers, of a proxy, and of other protocols.
 PORTS = (22, 25, 80, 443, 3128, 8080)
-#: On this one, only one address listens; the others refuse.
+#: A port on which a single address listens; all others refuse connections.
 LONELY_PORT, LONELY_ADDRESS = 8081, "8.8.8.8"
 SECONDS = 2.0
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """A connection that was accepted: at which address and port, and what came over it."""
+    """An accepted connection: its local address and port, and the received data."""
 
     address: str
     port: int
@@ -32,9 +32,9 @@ class Arrival:
 
 
 class Targets:
-    """Listens on all `PORTS` of all addresses, and serves a video everywhere.
+    """Listens on all `PORTS` of all addresses, and serves a video on each.
 
-    `/302/…` redirects with that code to the URL whose UTF-8 is given in hex; `/loop` to itself.
+    `/302/…` redirects with that status code to the URL given in hex; `/loop` redirects to itself.
     """
 
     def __init__(self) -> None:
@@ -62,10 +62,10 @@ class Targets:
             thread.join()
 
     def take(self) -> list[Arrival]:
-        """All that has arrived since the last call, in order of its end.
+        """All arrivals since the last call, in the order in which their connections ended.
 
-        A listener serves one connection after the other: once it has answered ours, it has noted
-        all that came earlier.
+        Each listener handles its connections sequentially. Once it has answered a new one, all
+        earlier arrivals are recorded.
         """
         for listener in self._listeners:
             address = listener.getsockname()[:2]
@@ -97,7 +97,7 @@ class Targets:
 
 
 def _plain(address: str) -> str:
-    """An IPv4 address as such: a listener for both kinds sees it mapped."""
+    """Convert an IPv4-mapped address, as a dual-stack listener sees it, to IPv4."""
     ip = ip_address(address)
     return str(ip.ipv4_mapped or ip) if isinstance(ip, IPv6Address) else str(ip)
 

@@ -1,4 +1,4 @@
-"""What the browser tests stand on: that a page with something wrong is noticed."""
+"""The helpers of the browser tests detect faulty pages."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from . import network
 
 @pytest.fixture
 def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The only place where commands are found, and there are none."""
+    """An empty directory, which is the only one on PATH."""
     directory = tmp_path / "bin"
     directory.mkdir()
     monkeypatch.setenv("PATH", str(directory))
@@ -18,7 +18,7 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def refuse(tools: Path) -> None:
-    """The commands are there, and the kernel says no."""
+    """Provide the commands; the kernel refuses the operation."""
     for name in network.TOOLS:
         (tools / name).write_text(
             "#!/bin/sh\necho 'unshare: Operation not permitted' >&2\nexit 1\n"

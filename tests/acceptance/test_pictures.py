@@ -1,6 +1,6 @@
-"""The pictures of the documentation, of a site with a day's work on it.
+"""Screenshots for the documentation, of a site after a day in use.
 
-`./dev screenshots` takes them for good; a test run takes them to see that they can be taken.
+`./dev screenshots` saves them; a test run only verifies that they can be taken.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ POSTCARDS = [
 
 @pytest.fixture
 def a_day(simulated_provider: SimulatedProvider, settings: Settings, tmp_path: Path) -> VideoJob:
-    """What a site has after a day: videos, jobs under way, and a few that went wrong."""
+    """The jobs of a day: stored videos, unfinished jobs, and a few failures."""
     settings.VIDEOJOBS = {**settings.VIDEOJOBS, "POLL_INTERVAL": 30.0, "MAY_SEE_JOB": None}
     now = timezone.now()
     for number, (title, text) in reversed(list(enumerate(POSTCARDS))):
@@ -70,7 +70,7 @@ def a_day(simulated_provider: SimulatedProvider, settings: Settings, tmp_path: P
 
 
 def generated(provider: SimulatedProvider, prompt: str, video: bytes) -> VideoJob:
-    """A job that a worker has brought to its end."""
+    """A job that a worker has completed."""
     provider.expect(prompt, Script(["completed"], output=video, actual_duration=1.0))
     job = VideoJob.objects.submit(prompt, duration=5, ratio="16:9", metadata={"gallery": True})
     for step in (services.submit, services.poll, services.mirror):
@@ -81,7 +81,7 @@ def generated(provider: SimulatedProvider, prompt: str, video: bytes) -> VideoJo
 
 
 def earlier(now: datetime) -> None:
-    """Jobs of the last hours, as many as a busy day has."""
+    """Create jobs in the last few hours, as many as on a busy day."""
     chance = random.Random(7)
     for minutes in range(8, 600, 3):
         submitted_at = now - timedelta(minutes=minutes, seconds=chance.randrange(60))
@@ -108,7 +108,7 @@ def test_the_pictures_of_the_documentation_can_be_taken(
     directory = Path(os.environ.get(DIRECTORY) or tmp_path)
     client.force_login(User.objects.create_superuser("ann"))
     session = client.cookies["sessionid"].value
-    # With the height of each picture, in pixels.
+    # Name → path and height of the screenshot in pixels.
     pages = {
         "list": (LIST, 900),
         "job": (page_of(a_day), 1400),

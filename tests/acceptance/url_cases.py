@@ -1,4 +1,4 @@
-"""URLs that a provider, or whoever has taken it over, could name, and where each may lead."""
+"""URLs that a provider or an attacker could return, and the addresses that each may reach."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -11,10 +11,10 @@ from .targets import LONELY_ADDRESS, LONELY_PORT
 
 PRIVATE, PUBLIC_V6 = "10.0.0.1", "2001:4860:4860::8888"
 SPECIAL = sorted({address for addresses in FORBIDDEN.values() for address in addresses})
-#: No TCP connection can be made to these, by no client.
+#: No client can open a TCP connection to these addresses.
 UNREACHABLE = {
     *("224.0.0.1", "239.255.255.255", "255.255.255.255", "ff02::1", "ff0e::1"),
-    *("fe80::1", "fe80::a9fe:a9fe", "fe80::1%1"),  # a zone is needed, which no URL can name
+    *("fe80::1", "fe80::a9fe:a9fe", "fe80::1%1"),  # These need a zone, which a URL can't contain.
 }
 NAME = "name.test"
 FILE = f"http://{NAME}/v.mp4"
@@ -25,17 +25,17 @@ def url_of(address: str) -> str:
 
 
 def via(location: str, *, code: int = 302) -> str:
-    """A URL of the CDN that redirects to `location`."""
+    """A URL on the CDN that redirects to `location`."""
     return f"http://{CDN}/{code}/{location.encode().hex()}"
 
 
 def hops(count: int, target: str) -> str:
-    """A URL that gets to `target` after so many redirects."""
+    """A URL that leads to `target` after `count` redirects."""
     return hops(count - 1, via(target)) if count else target
 
 
 def named(title: str, *answers: Sequence[str], **fields: Any) -> Case:
-    """A case of a name with the given answers, beside an alias of a private address."""
+    """A case with a host name that gets these DNS answers. An alias of a private name exists."""
     names = {
         NAME: answers,
         "private.test": [[PRIVATE]],
@@ -50,7 +50,7 @@ def spelled(hosts: Iterable[str], **fields: Any) -> list[Case]:
 
 
 def _leading_to(address: str) -> Iterator[Case]:
-    """An address itself, as a redirect's target, by a name, and beside a public address."""
+    """The address directly, as a redirect target, by name, and together with a public address."""
     plain, url = address not in UNREACHABLE, url_of(address)
     yield Case(address, url, plain=plain)
     yield Case(f"redirect to {address}", via(url), reaches=[CDN_ADDRESS], plain=plain)
@@ -74,7 +74,7 @@ SPELLINGS = [
         names={"wiki.corp.test": [[PRIVATE]]},
         plain=True,
     ),
-    # Nobody connects to these: what differs is that they are given up at once.
+    # A client without address checks can't connect to these either; the app rejects them at once.
     *spelled(["１２７.0.0.1", "①②⑦.0.0.1", "127。0。0。1", "127．0．0．1", "%31%30.0.0.1"]),
     *spelled(["[fe80::1%25lo]", "[fe80::1%lo]", "[::1%25lo]", "[fec0::1%251]", "[::1%251]"]),
     *spelled(["[v1.x]", "[8.8.8.8]", "[::ffff:0x7f.1]", "[::1", "[]"]),
@@ -171,7 +171,8 @@ REDIRECTS = [
 
 REFUSED = [*ADDRESSES, *SPELLINGS, *NAMES, *POLICY, *REDIRECTS]
 
-#: Public at the first question, private at the next: judged, and connected to, is the first.
+#: The first query returns a public address, the next one a private one. The download must check
+#: the first answer and connect to it.
 REBOUND = [
     named("IPv4", [CDN_ADDRESS], [PRIVATE], reaches=[CDN_ADDRESS], plain=True),
     named("IPv6", [PUBLIC_V6], ["::1"], reaches=[PUBLIC_V6], plain=True),
@@ -226,7 +227,7 @@ RETRIED = [
     named("name without an address", []),
     named("aliases in a circle", ["circle.test"]),
     named("all addresses silent", list(SILENT)),
-    # A second question, after the first address has failed, would lead inside.
+    # A second query, after the first address failed, would return an internal address.
     named("rebound behind a silent address", [SILENT[0]], [PRIVATE], plain=True),
     *(
         Case(f"{code} is not followed", via(url_of(PRIVATE), code=code), reaches=[CDN_ADDRESS])

@@ -1,4 +1,4 @@
-"""The Celery versions that a site's processes can run on: both ends of what is supported."""
+"""The oldest and the newest supported Celery version."""
 
 from pathlib import Path
 
@@ -7,13 +7,13 @@ from tests.support.servers import missing
 from .deployment import ROOT
 
 OLDEST, NEWEST = "5.6.3", "5.7.0"
-NEWEST_PATH = ROOT / ".venv-newest"  # ./dev test makes it
+NEWEST_PATH = ROOT / ".venv-newest"  # Created by ./dev test.
 
 
 def path_of(version: str) -> list[Path]:
-    """Where the Celery of that version is, unless it is the environment's."""
+    """The import path of this Celery version; empty for the one in the environment."""
     if version == OLDEST:
         return []
     if not (NEWEST_PATH / "made-from").exists():
-        missing(f"no Celery {version}: ./dev test puts it into {NEWEST_PATH.name}")
+        missing(f"no Celery {version}: ./dev test installs it in {NEWEST_PATH.name}")
     return [NEWEST_PATH]

@@ -11,7 +11,7 @@ def database_url(
     tmp_path_factory: pytest.TempPathFactory,
     django_db_blocker: DjangoDbBlocker,
 ) -> Iterator[str]:
-    """A database of the module's own, on each of the two systems."""
+    """A new database for each module, on SQLite and on PostgreSQL."""
     with django_db_blocker.unblock():
         if request.param == "sqlite":
             yield f"sqlite:///{tmp_path_factory.mktemp('database') / 'db.sqlite3'}"
@@ -23,5 +23,5 @@ def database_url(
 
 @pytest.fixture(scope="module")
 def directory(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory for each deployment, and so for each database."""
+    """A directory per deployment, and so per database."""
     return tmp_path_factory.mktemp("deployment")

@@ -1,4 +1,4 @@
-"""A storage that shows a file while it is still being written, as many do that are no disk."""
+"""A storage in which unfinished files are visible, as in many remote storages."""
 
 from pathlib import Path
 from typing import IO, Any
@@ -7,7 +7,7 @@ from django.core.files.storage import FileSystemStorage
 
 
 class Copying(FileSystemStorage):
-    """Writes piece by piece, under the final name from the beginning."""
+    """Writes chunks directly to the file with the final name."""
 
     def _save(self, name: str, content: Any) -> str:
         path = Path(self.path(name))

@@ -1,4 +1,4 @@
-"""The site as it is deployed: own processes for workers and beat, a real broker and database."""
+"""A deployed site: processes for workers and beat, a real broker and a real database."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from videojobs.testing import SimulatedProvider
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 ALIAS = "deployment"
-#: The events of a job that all went well with, each as kind, old and new.
+#: The events of a successful job, as (kind, old, new).
 PATH = [
     ("status", "", "pending"),
     ("status", "pending", "submitting"),
@@ -33,9 +33,9 @@ PATH = [
 
 
 class Deployment:
-    """A site with its own database, broker, files and provider; `app` is what workers run.
+    """A site with its own database, broker, files and provider; `app` is its Celery app.
 
-    Packages in `python_path` are taken before those of the environment.
+    Packages in `python_path` take precedence over those of the environment.
     """
 
     def __init__(
@@ -92,11 +92,11 @@ class Deployment:
 
     @property
     def jobs(self) -> Any:
-        """The jobs, read over a connection of the test's own."""
+        """The jobs, read over a separate connection of the test."""
         return VideoJob.objects.using(ALIAS)
 
     def run(self, code: str) -> Any:
-        """Run Python code in a process of the site; it returns what the code assigns to `out`."""
+        """Run Python code in a process of the site; return the value that it assigns to `out`."""
         program = (
             "import json, sys, django; django.setup()\n"
             f"import {self.app}\n"
@@ -112,7 +112,7 @@ class Deployment:
     def start_worker(
         self, *, concurrency: int = 4, queues: str | None = None
     ) -> subprocess.Popen[bytes]:
-        """A plain worker, on all queues unless some are named."""
+        """Start a worker, by default for all queues."""
         name = f"worker{len(self._processes)}"
         options = ["--pool", "threads", "--concurrency", str(concurrency)]
         if queues:
@@ -133,7 +133,7 @@ class Deployment:
         return process
 
     def wait_until(self, is_true: Callable[[], object], *, seconds: float = 60.0) -> None:
-        """Wait for something to become true; the error shows the jobs and the workers' logs."""
+        """Wait for a condition. The error after a timeout contains the jobs and the logs."""
         ends_at = time.monotonic() + seconds
         while not is_true():
             if time.monotonic() > ends_at:
@@ -141,7 +141,7 @@ class Deployment:
             time.sleep(0.05)
 
     def all_finished(self) -> bool:
-        """True when no job has anything left to do by itself."""
+        """Whether no job has a scheduled step."""
         return not any(job.due_at for job in self.jobs)
 
     def story(self) -> str:
@@ -154,11 +154,11 @@ class Deployment:
         return "\n".join([*lines, *(f"--- {log.name}\n{log.read_text()[-3000:]}" for log in logs)])
 
     def files(self) -> list[Path]:
-        """Every file under the media root, finished or not, but for the posters."""
+        """All files in the media root, including partial files but not posters."""
         return sorted(set(filter(Path.is_file, self.media.rglob("*"))) - set(self.posters()))
 
     def posters(self) -> list[Path]:
-        """The pictures that were stored beside the videos."""
+        """The stored poster images."""
         return sorted(self.media.rglob("*.jpg"))
 
     def close(self) -> None:
@@ -182,7 +182,7 @@ class Deployment:
 
 @contextmanager
 def deployed(directory: Path, **kwargs: Any) -> Iterator[Deployment]:
-    """A deployment with a migrated database, torn down at the end."""
+    """A deployment with a migrated database, which is shut down at the end."""
     deployment = Deployment(directory, **kwargs)
     try:
         deployment.manage("migrate", "--verbosity", "0")

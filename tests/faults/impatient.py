@@ -1,11 +1,11 @@
-"""The site's Celery app with a Redis that delivers again whatever waits for over a second."""
+"""The site's Celery app with a Redis visibility timeout of one second."""
 
 from project.celery import app as app
 
-# In place: Celery 5.6.3 doesn't heed an assignment here.
+# Updated in place, since Celery 5.6.3 ignores an assignment here.
 app.conf.broker_transport_options.update(
     visibility_timeout=1,
-    # It also looks for such messages each second, instead of every 100.
+    # Restore such messages every second instead of every 100 seconds.
     unacked_restore_interval=1,
     unacked_restore_throttle=1,
 )

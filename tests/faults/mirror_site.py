@@ -1,4 +1,4 @@
-"""The site's settings, with a storage that a test describes: an entry of STORAGES, as JSON."""
+"""The site's settings with a storage given by the test, as the JSON of a STORAGES entry."""
 
 from project.settings import *  # noqa: F403
 from project.settings import env
@@ -9,5 +9,5 @@ if "s3" in STORAGES["default"]["BACKEND"]:
     from boto3.s3.transfer import TransferConfig
 
     AWS_S3_ADDRESSING_STYLE = "path"
-    # One part after the other.
+    # Upload parts sequentially.
     AWS_S3_TRANSFER_CONFIG = TransferConfig(use_threads=False)

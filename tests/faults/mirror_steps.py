@@ -1,8 +1,8 @@
-"""Mirror steps, each in a process of its own, as Celery's prefork pool runs them.
+"""Run mirror steps, each in a forked process, like Celery's prefork pool.
 
-Each line of the standard input asks for one, as a list in JSON: a job's id and turn and, where the
-process is to be killed, "before" or "after", a function, and which of its calls, from 1. It is
-answered with the process' id, the children that it has when it is killed, and its exit code.
+Each line of standard input requests a step, as a JSON list: a job's ID and turn and, to kill the
+process, "before" or "after", a function, and the number of the call, from 1. The replies contain
+the process ID, its children at the time of the kill, and its exit code.
 """
 
 import importlib
@@ -26,7 +26,7 @@ def main() -> None:
     django.setup()
     from django.core.files.storage import storages
 
-    # What is slow to load is loaded once.
+    # Import slow modules once, before forking.
     importlib.import_module("videojobs.services")
     _ = storages["default"]
     for line in sys.stdin:
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def _step(job_id: str, turn: int, death: Sequence[Any]) -> NoReturn:
-    """The whole life of a process; it leaves out what only its parent is to do at its end."""
+    """Run the step in the forked process, and exit without the parent's cleanup handlers."""
     from videojobs import services
 
     code = 1

@@ -1,7 +1,7 @@
-"""How fast the provider was asked: a second chain of wake-ups shows in this, and not in a count.
+"""Measure the poll interval, which reveals a second chain of wake-ups.
 
-However many chains poll a job, a script of three steps is over with its third check; but with two
-of them it is over too soon.
+The number of checks doesn't: a script of three steps always ends with the third check. With two
+chains it ends too soon.
 """
 
 from collections import defaultdict
@@ -11,7 +11,7 @@ from videojobs.testing import SimulatedProvider
 
 
 def shortest_wait(provider: SimulatedProvider) -> float:
-    """The fewest seconds between two checks of one task."""
+    """The shortest time in seconds between two checks of the same task."""
     times = defaultdict(list)
     for call in provider.calls:
         if call.kind == "check":

@@ -1,4 +1,4 @@
-"""The site's Celery app with a beat that purges every second, as it else does every night."""
+"""The site's Celery app with a purge every second instead of every night."""
 
 from project.celery import app as app
 

@@ -1,4 +1,4 @@
-"""Receivers of all signals that write down, from within the worker, what they got for which job."""
+"""Receivers of all signals, which record each signal and its job from inside the worker."""
 
 import os
 from typing import Any
@@ -14,7 +14,7 @@ def _listen(name: str, signal: Signal) -> None:
     def note(job: Any, new: str = "", **_: Any) -> None:
         file = os.open(PATH, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         try:
-            # One write: several workers append to it, and any of them may die at any moment.
+            # A single write, since several workers append to the file and can die at any time.
             os.write(file, f"{job.key}\t{name}\t{new}\n".encode())
         finally:
             os.close(file)

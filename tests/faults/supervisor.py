@@ -1,4 +1,4 @@
-"""What every deployment has: something that starts a process again when it has ended."""
+"""A supervisor that restarts ended processes, as in every deployment."""
 
 import subprocess
 import threading
@@ -8,7 +8,7 @@ from .deployment import Deployment
 
 
 class Supervisor:
-    """Keeps workers and a beat of a site running; `exits` are the codes that some ended with."""
+    """Keeps a site's workers and beat running. `exits` are the codes of ended processes."""
 
     def __init__(self, site: Deployment, *, workers: int) -> None:
         self.exits: list[int] = []

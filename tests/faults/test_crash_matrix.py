@@ -1,4 +1,4 @@
-"""A real worker dies at each point of the matrix; afterwards every job ends as it should."""
+"""A real worker dies at each point of the matrix; afterwards each job ends in the correct state."""
 
 import hashlib
 import signal
@@ -15,38 +15,37 @@ from videojobs.testing.crashes import POINTS, deaths, is_over, variables
 
 from .deployment import ALIAS, ROOT, Deployment, deployed
 
-# On a machine that is busy, starting some dozen workers takes its time.
+# Starting dozens of workers takes a while on a busy machine.
 pytestmark = pytest.mark.timeout(420)
 
 STEPS = ("queued", "processing", "completed")
 FINAL = {"output_stored", "mirror_failed", "job_failed", "submission_unconfirmed"}
-# Several pieces, so that there is a middle of the download.
+# Several chunks, so that a worker can die in the middle of the download.
 PADDING = "." * 600_000
-# One thread each: a death takes one step with it.
+# With one thread each, so that a death interrupts a single step.
 WORKERS = 3
-# Seconds that a step has to end when its worker is told to.
+# Seconds that a step has to end after its worker gets SIGTERM.
 SOFTLY = {"CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT": "1"}
-# A worker whose soft shutdown ended well says so.
-# A soft shutdown ends with 1 now and then, where a connection breaks while it is closed.
+# A soft shutdown occasionally exits with 1, if a connection breaks while it is closed.
 RETURNCODES = {"KILL": {-signal.SIGKILL}, "TERM": {0, 1}}
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """What is left when a worker has died at each point, and all jobs have ended."""
+    """The site after a worker died at each point and all jobs ended."""
 
     how: str
     site: Deployment
     supervisor: Supervisor
     deaths: dict[str, int]
-    told: Counter[tuple[str, str, str]]
+    received: Counter[tuple[str, str, str]]
 
     def is_unconfirmed(self, point: str) -> bool:
-        """A step that a SIGTERM meets goes on to its end."""
+        """Whether the job must be unconfirmed. After SIGTERM, the step still ends normally."""
         return self.how == "KILL" and POINTS[point].unconfirmed
 
     def signals(self, point: str) -> dict[tuple[str, str], int]:
-        return {(name, new): n for (key, name, new), n in self.told.items() if key == point}
+        return {(name, new): n for (key, name, new), n in self.received.items() if key == point}
 
 
 @pytest.fixture(scope="module", params=["KILL", "TERM"])
@@ -63,7 +62,7 @@ def matrix(
     django_db_blocker: DjangoDbBlocker,
 ) -> Iterator[Matrix]:
     directory = tmp_path_factory.mktemp("matrix")
-    marks, told = directory / "marks", directory / "signals"
+    marks, signals = directory / "marks", directory / "signals"
     with (
         SimulatedProvider(
             script=lambda prompt: Script(STEPS, output=sample(prompt + PADDING))
@@ -73,11 +72,11 @@ def matrix(
             database_url=database_url,
             broker_url=redis_server.url,
             provider=provider,
-            # So that a dead worker's sweep does not find work before the next one is up.
+            # Longer than a worker's start, so that sweeps don't find work before it is ready.
             SWEEP_GRACE=3,
-            # On a busy machine, a step may stand still for a while.
+            # On a busy machine, a step may stall.
             LEASE_MARGIN=3,
-            TEST_SIGNALS=told,
+            TEST_SIGNALS=signals,
         ) as site,
         Supervisor(
             "project",
@@ -86,7 +85,7 @@ def matrix(
             cwd=ROOT,
         ) as supervisor,
     ):
-        # The jobs of the other way to die, on the same database.
+        # Delete the jobs of the other signal's run on the same database.
         site.manage("flush", "--no-input", "--verbosity", "0")
         points = list(POINTS)
         site.run(f"for point in {points!r}: VideoJob.objects.submit(point, duration=5, key=point)")
@@ -103,7 +102,7 @@ def matrix(
         except AssertionError as error:
             missing = set(POINTS) - set(deaths(marks))
             raise AssertionError(f"not reached: {missing}\n{site.story()}") from error
-        lines = told.read_text().splitlines()
+        lines = signals.read_text().splitlines()
         yield Matrix(
             how,
             site,
@@ -174,7 +173,7 @@ def test_one_final_signal_is_sent(matrix: Matrix, point: str) -> None:
 
     expected = "submission_unconfirmed" if matrix.is_unconfirmed(point) else "output_stored"
     assert final.keys() == {expected}
-    # What was sent by a worker that could not tick it off any more is sent again.
+    # A signal is sent again if its worker died before it could mark the signal as sent.
     again = matrix.how == "KILL" and POINTS[point].repeats
     assert final[expected] == 1 or (again and final[expected] > 1)
 

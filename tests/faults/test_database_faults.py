@@ -1,4 +1,4 @@
-"""The database is restarted, killed in the middle of steps, contended and busy: no job minds."""
+"""Jobs complete although the database restarts, is killed during steps, or is contended."""
 
 import hashlib
 import threading
@@ -21,7 +21,7 @@ from .deployment import ALIAS, PATH, Deployment, deployed
 from .pace import shortest_wait
 from .supervisor import Supervisor
 
-# The first test of a site waits for all that happens to it.
+# The first test of each site includes its whole setup.
 pytestmark = pytest.mark.timeout(400)
 
 JOBS = 6
@@ -31,7 +31,7 @@ AWAY_SECONDS = 2.0
 
 
 class HoldingProvider(SimulatedProvider):
-    """A provider that can keep back its answers to all calls of one kind, and then give them."""
+    """A provider that can delay its responses to all requests of one kind."""
 
     def __init__(self) -> None:
         super().__init__(script=lambda prompt: Script(STEPS, output=sample(prompt)))
@@ -45,7 +45,7 @@ class HoldingProvider(SimulatedProvider):
         self._kind, self._released = kind, threading.Event()
 
     def release(self) -> None:
-        """Give the answers, and return when they are on their way."""
+        """Send the delayed responses, and wait until they are sent."""
         self._released.set()
         self.wait_for(lambda _: not self.held())
         self._kind = ""
@@ -69,7 +69,7 @@ def submit(site: Deployment, name: str, count: int = JOBS) -> None:
 def die_before_the_answers(
     site: Deployment, server: Postgres, provider: HoldingProvider, kind: str
 ) -> None:
-    """Submit jobs; kill PostgreSQL when all their calls of one kind wait, and let them come."""
+    """Kill PostgreSQL while requests of one kind are pending for all jobs, then respond."""
     provider.hold(kind)
     submit(site, kind)
     site.wait_until(lambda: len(provider.held()) == JOBS)
@@ -82,7 +82,7 @@ def die_before_the_answers(
 
 @contextmanager
 def away(directory: Path, redis_server: Redis) -> Iterator[Deployment]:
-    """PostgreSQL restarts, and is killed and away while the provider gives its answers."""
+    """A site whose PostgreSQL is restarted, and killed before the provider responds."""
     with (
         obtain(Postgres, own=True) as server,
         HoldingProvider() as provider,
@@ -92,7 +92,7 @@ def away(directory: Path, redis_server: Redis) -> Iterator[Deployment]:
             broker_url=redis_server.url,
             provider=provider,
             POLL_INTERVAL=POLL_INTERVAL,
-            # The provider takes its time here, and a claim has to hold as long.
+            # The provider delays its responses, and claims must last as long.
             READ_TIMEOUT=15,
             DOWNLOAD_TIMEOUT=15,
         ) as site,
@@ -128,7 +128,7 @@ while time.monotonic() < ends_at and VideoJob.objects.filter(due_at__isnull=Fals
 
 @contextmanager
 def contended(directory: Path, redis_server: Redis) -> Iterator[Deployment]:
-    """Serializable transactions, every message twice, and somebody who writes to all rows."""
+    """Serializable transactions, duplicate messages, and a process that updates all rows."""
     options = ["--default_transaction_isolation=serializable"]
     with (
         obtain(Postgres, own=True, options=options) as server,
@@ -154,7 +154,7 @@ def contended(directory: Path, redis_server: Redis) -> Iterator[Deployment]:
 
 @contextmanager
 def crowded(directory: Path, redis_server: Redis) -> Iterator[Deployment]:
-    """One SQLite file, with three workers, a beat and two submitting processes at it at once."""
+    """A SQLite file used by three workers, a beat and two submitting processes at once."""
     with (
         HoldingProvider() as provider,
         deployed(
@@ -187,7 +187,7 @@ def site(
     tmp_path_factory: pytest.TempPathFactory,
     django_db_blocker: DjangoDbBlocker,
 ) -> Iterator[Deployment]:
-    """A site whose jobs have all run to their end, whatever befell its database meanwhile."""
+    """A site whose jobs have all ended despite the faults of its database."""
     directory = tmp_path_factory.mktemp("deployment")
     with django_db_blocker.unblock(), SCENARIOS[request.param](directory, redis_server) as site:
         yield site

@@ -20,7 +20,7 @@ STEPS = ("queued", "processing", "processing", "completed")
 
 @pytest.fixture(scope="module")
 def site(database_url: str, redis_server: Redis, directory: Path) -> Iterator[Deployment]:
-    """A site whose jobs have all run to their end, with each message delivered twice."""
+    """A site whose jobs have all ended, with each message delivered twice."""
     with (
         SimulatedProvider(script=lambda prompt: Script(STEPS, output=sample(prompt))) as provider,
         deployed(

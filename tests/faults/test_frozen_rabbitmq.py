@@ -1,4 +1,4 @@
-"""RabbitMQ freezes while jobs wait and more are submitted: it is there, and nothing answers."""
+"""RabbitMQ freezes while jobs wait and more are submitted: it accepts connections but is silent."""
 
 import hashlib
 from collections import Counter
@@ -21,7 +21,7 @@ POLL_INTERVAL = 2.5
 
 @dataclass(frozen=True)
 class Frozen:
-    """What was seen while RabbitMQ was frozen; `slowest` is in seconds."""
+    """Observations while RabbitMQ was frozen; `slowest` is the slowest submission in seconds."""
 
     site: Deployment
     rows: int
@@ -29,7 +29,7 @@ class Frozen:
 
 
 def submit(site: Deployment, batch: str) -> float:
-    """Submit jobs in a process of their own; returns the seconds that the slowest one took."""
+    """Submit jobs in another process; return the seconds that the slowest one took."""
     slowest: float = site.run(
         f"""
         import time
@@ -49,7 +49,7 @@ def frozen(
     tmp_path_factory: pytest.TempPathFactory,
     django_db_blocker: DjangoDbBlocker,
 ) -> Iterator[Frozen]:
-    """A site whose RabbitMQ was frozen for a while, after the end of all jobs."""
+    """A site whose RabbitMQ was frozen for a while, after all its jobs ended."""
     with (
         django_db_blocker.unblock(),
         obtain(RabbitMQ, own=True) as server,

@@ -1,7 +1,7 @@
-"""A process that mirrors is killed anywhere; the next one leaves one video, and nothing besides.
+"""A mirroring process is killed at any point; the next one leaves one video and no other files.
 
-The matrix kills workers of the whole site at a few points of the mirror step. Here it is one step
-at every point, on both kinds of storage.
+The crash matrix kills workers of a whole site at a few points of the mirror step. Here, single
+steps are killed at every point, with both kinds of storage.
 """
 
 import hashlib
@@ -35,11 +35,11 @@ from .deployment import ROOT
 pytestmark = pytest.mark.usefixtures("shared_database")
 
 TASK = "proj_1"
-# Pieces of 256 KiB; after the second one the connection breaks off, and is taken up again.
+# Chunks of 256 KiB. The connection breaks after the second one, and the download is resumed.
 OUTPUT, BREAKS_AT = sample("." * 1_000_000), 600_000
-# Three parts of an upload, which are of 8 MiB.
+# Three upload parts of 8 MiB.
 LONG = sample("." * 17_000_000)
-#: The events of a job whose output is in storage: each once, whatever it took.
+#: The events of a stored job, each once regardless of the number of attempts.
 PATH = [("status", "", "queued"), ("status", "queued", "completed"), ("mirror", "due", "stored")]
 
 _SAVE = "django.core.files.storage.base:Storage.save"
@@ -47,14 +47,14 @@ _BEGIN = "videojobs.mirror.download:_Body.begin"
 _PROGRESS = "videojobs.services.heartbeat:Heartbeat.progress"
 _FLUSH = "videojobs.mirror.disk:flush"
 _RECORD = "videojobs.services.mirroring:record"
-#: Where a process dies: before or after which function, and at which of its calls.
+#: The point at which a process dies: before or after the n-th call of a function.
 POINTS = {
     "claimed": ("before", "videojobs.mirror.pipeline:download", 1),
     "answered": ("after", _BEGIN, 1),
     "first piece written": ("after", _PROGRESS, 1),
     "half of it written": ("after", _PROGRESS, 2),
     "broken off": ("before", "videojobs.http.transport:stream", 2),
-    "taken up again": ("after", _BEGIN, 2),
+    "resumed": ("after", _BEGIN, 2),
     "rest being written": ("after", _PROGRESS, 4),
     "all written": ("before", _FLUSH, 1),
     "flushed": ("after", _FLUSH, 1),
@@ -70,7 +70,7 @@ POINTS = {
     "being recorded": ("before", "videojobs.fencing:FencedQuerySet._write_event", 1),
     "recorded": ("after", _RECORD, 1),
 }
-#: Which request of an upload ends its sender: before or after it takes effect.
+#: The upload request that kills its sender, before or after it takes effect.
 REQUESTS = {
     "upload to be begun": ("before", "POST", "?uploads"),
     "first part arrives": ("before", "PUT", "partNumber=1"),
@@ -84,7 +84,7 @@ REQUESTS = {
 
 
 class Storage(Protocol):
-    """Where the site keeps its files; `pending` are uploads that were not ended."""
+    """The site's storage; `pending` are the unfinished uploads."""
 
     entry: dict[str, Any]
 
@@ -94,7 +94,7 @@ class Storage(Protocol):
 
 
 class Disk:
-    """A directory of one test's own."""
+    """A directory for a single test."""
 
     def __init__(self, root: Path, backend: str = "django.core.files.storage.FileSystemStorage"):
         self.root = root
@@ -117,9 +117,9 @@ class Disk:
 
 
 class Site:
-    """A site whose only job has an output to be fetched; each step of it is a process of its own.
+    """A site with a single job whose output is due; each mirror step runs in a new process.
 
-    `directory` is for temporary files: those of a storage that has no directories.
+    `directory` is for temporary files, which storages without a local path need.
     """
 
     def __init__(self, storage: Storage, provider: SimulatedProvider, directory: Path) -> None:
@@ -160,8 +160,8 @@ class Site:
             )
 
     def close(self) -> None:
-        """End it: by itself it does once there is nothing more to read."""
         try:
+            # The process exits when its standard input is closed.
             self._process.communicate(timeout=10)
         except subprocess.TimeoutExpired:
             os.killpg(self._process.pid, signal.SIGKILL)
@@ -169,7 +169,7 @@ class Site:
             raise
 
     def begin(self, *death: object) -> int:
-        """Do the step in a process that dies at a place, if one is given; return its id."""
+        """Start the step in a process that dies at the given point, if any; return its PID."""
         assert self._process.stdin
         order = json.dumps([str(self.job.pk), self.job.turn, *death])
         self._process.stdin.write(order + "\n")
@@ -182,12 +182,12 @@ class Site:
 
     def _heard(self, what: str) -> Any:
         assert self._process.stdout
-        said = json.loads(self._process.stdout.readline() or "{}")
-        assert what in said, (said, self._log.read_text())
-        return said[what]
+        reply = json.loads(self._process.stdout.readline() or "{}")
+        assert what in reply, (reply, self._log.read_text())
+        return reply[what]
 
     def die(self, when: str, place: str, call: int) -> list[int]:
-        """Do the step in a process that dies at a place; return its children, which end too."""
+        """Run the step in a process that dies at a point; return its children, which have ended."""
         self.begin(when, place, call)
         children = self._heard("children")
         assert self.ended() == -signal.SIGKILL
@@ -200,7 +200,7 @@ class Site:
         self.job.refresh_from_db()
 
     def go_on(self) -> None:
-        """The lease is over: a sweep and another process do what is left to do."""
+        """Let the lease expire; run a sweep, and then the step in a new process if needed."""
         long_ago = timezone.now() - timedelta(hours=1)
         VideoJob.objects.filter(claimed_until__isnull=False).update(claimed_until=long_ago)
         woken = operations.sweep().woken
@@ -213,7 +213,7 @@ class Site:
         return [(event.kind, event.old, event.new) for event in self.job.events.order_by("pk")]
 
     def assert_whole(self) -> None:
-        """One video and its poster, as the row says, and nothing else anywhere."""
+        """Assert that storage has the video and the poster of the row, and no other files exist."""
         job, stem = self.job, self.job.output_stem
         assert (job.mirror_status, job.claimed_until, job.due_at) == ("stored", None, None)
         assert (job.poster.name, job.output.name) == (f"{stem}.jpg", f"{stem}.mp4")
@@ -245,7 +245,7 @@ def disk(tmp_path: Path) -> Disk:
 @pytest.fixture
 def bucket(object_store: ObjectStore) -> Bucket:
     bucket = Bucket(object_store)
-    del bucket.options["client_config"]  # no JSON; see mirror_site
+    del bucket.options["client_config"]  # Not serializable as JSON; see mirror_site.
     return bucket
 
 
@@ -331,7 +331,7 @@ def test_what_was_recorded_is_not_done_again(
     site.die(*POINTS["recorded"])
     before = len(site.provider.calls)
 
-    site.step()  # its wake-up is delivered again
+    site.step()  # Its wake-up is delivered again.
     site.go_on()
 
     assert len(site.provider.calls) == before

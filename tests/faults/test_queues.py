@@ -1,4 +1,4 @@
-"""Short steps and downloads can be served by different workers."""
+"""Different workers can process short steps and downloads."""
 
 from pathlib import Path
 

@@ -1,6 +1,6 @@
-"""A real RabbitMQ restarts, dies or loses patience, and every job ends as it should.
+"""Jobs complete although a real RabbitMQ restarts, dies, or times out on acknowledgements.
 
-Each fault first proves that it happened, and at its end that the other workers are still up.
+Each fault asserts that it took place, and that the other workers still run afterwards.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ Workers = list[subprocess.Popen[bytes]]
 
 
 def submit(site: Deployment, batch: str) -> None:
-    """Submit jobs in a process of their own."""
+    """Submit jobs in another process."""
     site.run(
         f"for n in range({JOBS}): VideoJob.objects.submit('{batch}' + str(n), duration=5, "
         f"key='{batch}' + str(n))"
@@ -36,7 +36,7 @@ def submit(site: Deployment, batch: str) -> None:
 
 
 def waiting(site: Deployment) -> Counter[str]:
-    """Task id → how many times workers took a check that is not due yet."""
+    """Task ID → the number of times that workers received a check that is not due yet."""
     logs = [log.read_text() for log in site.directory.glob("worker*.log")]
     return Counter(re.findall(r"Task videojobs\.poll\[(\S+)\] received", "".join(logs)))
 
@@ -51,7 +51,7 @@ def submit_and_wait_until_all_are_waiting(site: Deployment) -> None:
 
 
 def restarted_broker(site: Deployment, broker: RabbitMQ) -> Workers:
-    """The broker ends in order and comes back while all jobs wait for their next check."""
+    """The broker is restarted while all jobs wait for their next check."""
     workers = [site.start_worker(), site.start_worker()]
     site.start_beat()
     submit_and_wait_until_all_are_waiting(site)
@@ -60,7 +60,7 @@ def restarted_broker(site: Deployment, broker: RabbitMQ) -> Workers:
 
 
 def killed_broker(site: Deployment, broker: RabbitMQ) -> Workers:
-    """The broker dies while all jobs wait for their next check, and more are submitted."""
+    """The broker is killed while all jobs wait for their next check, and more are submitted."""
     workers = [site.start_worker(), site.start_worker()]
     site.start_beat()
     submit_and_wait_until_all_are_waiting(site)
@@ -71,7 +71,7 @@ def killed_broker(site: Deployment, broker: RabbitMQ) -> Workers:
 
 
 def killed_worker(site: Deployment, broker: RabbitMQ) -> Workers:
-    """A worker dies that holds all waiting checks. There is no beat: nothing is swept."""
+    """The worker that holds all waiting checks is killed. Without beat, there are no sweeps."""
     victim = site.start_worker()
     submit_and_wait_until_all_are_waiting(site)
     held = waiting(site)
@@ -82,8 +82,10 @@ def killed_worker(site: Deployment, broker: RabbitMQ) -> Workers:
 
 
 def impatient_broker(site: Deployment, broker: RabbitMQ) -> Workers:
-    """The broker takes waiting checks back from a worker that holds them for longer than it allows,
-    and from one that is frozen, which believes afterwards that they are still its own."""
+    """The broker requeues checks that a worker holds longer than the consumer timeout.
+
+    It also requeues those of a frozen worker, which later assumes that it still has them.
+    """
     frozen = site.start_worker()
     submit_and_wait_until_all_are_waiting(site)
     frozen.send_signal(signal.SIGSTOP)
@@ -96,7 +98,7 @@ def impatient_broker(site: Deployment, broker: RabbitMQ) -> Workers:
 
 
 PATIENCE = ("{consumer_timeout, 3000}", "{channel_tick_interval, 1000}")
-#: What happens, on which broker, at a site with which settings (in seconds).
+#: Fault → its function, the options of the broker, and the settings of the site in seconds.
 FAULTS: dict[str, tuple[Callable[..., Workers], tuple[str, ...], dict[str, Any]]] = {
     "restarted broker": (restarted_broker, (), {}),
     "killed broker": (killed_broker, (), {}),
@@ -112,7 +114,7 @@ def site(
     tmp_path_factory: pytest.TempPathFactory,
     django_db_blocker: DjangoDbBlocker,
 ) -> Iterator[Deployment]:
-    """A site at which a fault has happened, and all jobs have ended."""
+    """A site after a fault, when all its jobs have ended."""
     fault, options, settings = FAULTS[request.param]
     with (
         django_db_blocker.unblock(),
@@ -150,7 +152,7 @@ def test_each_check_is_sent_once(site: Deployment) -> None:
 def test_no_check_is_sent_before_its_time(site: Deployment) -> None:
     interval = float(site.environment["VIDEOJOBS_POLL_INTERVAL"])
 
-    # Less a little: timers are not exact.
+    # With a tolerance, since timers are not exact.
     assert shortest_wait(site.provider) > 0.9 * interval
 
 

@@ -1,4 +1,4 @@
-"""Wake-ups wait for longer than Redis waits for them, so each one comes again and again."""
+"""Wake-ups wait longer than Redis's visibility timeout, so each one is delivered repeatedly."""
 
 import re
 from collections import Counter
@@ -25,7 +25,7 @@ def site(
     tmp_path_factory: pytest.TempPathFactory,
     django_db_blocker: DjangoDbBlocker,
 ) -> Iterator[Deployment]:
-    """A site with a visibility timeout of a second, after the end of its jobs."""
+    """A site with a visibility timeout of one second, after all its jobs ended."""
     with (
         django_db_blocker.unblock(),
         obtain(Redis, own=True) as server,

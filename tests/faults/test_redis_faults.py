@@ -1,6 +1,6 @@
-"""Redis is emptied, restarted, away and frozen, and messages come late and again: no job minds.
+"""Jobs complete although Redis is flushed, restarted, down or frozen, and messages are repeated.
 
-On the oldest supported Celery, and on the newest, whose workers exit when Redis goes away.
+With the oldest supported Celery, and with the newest, whose workers exit when Redis goes away.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from .deployment import Deployment, deployed
 from .pace import shortest_wait
 from .supervisor import Supervisor
 
-# The first test of a site waits for all that happens to it.
+# The first test of each site includes its whole setup.
 pytestmark = pytest.mark.timeout(400)
 
 JOBS = 6
@@ -37,16 +37,16 @@ def script(prompt: str) -> Script:
 
 
 class Run:
-    """A site that goes through one fault after the other, each with jobs of its own."""
+    """A site that goes through a series of faults, each with its own jobs."""
 
     def __init__(self, site: Deployment, server: Redis) -> None:
         self.site = site
         self.server = server
-        #: Fault → the rows that were there before the fault was over.
+        #: Fault → the number of rows before the end of the fault.
         self.rows_during: dict[str, int] = {}
-        #: Fault → the seconds that the slowest `submit` took during it.
+        #: Fault → the seconds of the slowest `submit` during the fault.
         self.slowest: dict[str, float] = {}
-        #: The ids of the messages that came too late, and the jobs before and after them.
+        #: The IDs of messages after the end of all jobs, and snapshots before and after them.
         self.late: list[str] = []
         self.before_late: list[Any] = []
         self.after_late: list[Any] = []
@@ -55,7 +55,7 @@ class Run:
         return self.site.jobs.filter(key__startswith=f"{fault} ")
 
     def submit(self, fault: str, *, then: str = "pass") -> float:
-        """Submit jobs in a process of their own; returns the seconds that the slowest one took."""
+        """Submit jobs in another process; return the seconds that the slowest one took."""
         first = self.jobs(fault).count()
         slowest: float = self.site.run(
             f"""
@@ -88,7 +88,7 @@ class Run:
         return [*self.site.jobs.order_by("key").values_list(*columns), calls]
 
     def succeeded(self) -> set[str]:
-        """The ids of the messages that some worker is done with."""
+        """The IDs of the messages that were processed."""
         return set(re.findall(r"Task videojobs\.\w+\[(\S+)\] succeeded", self.workers_log()))
 
     def workers_log(self) -> str:
@@ -105,7 +105,7 @@ def emptied(run: Run) -> None:
 
 
 def hold_a_message(run: Run) -> None:
-    """Return when a worker holds a message that waits: those of the newest exit over it."""
+    """Wait until a worker holds a message with a countdown, which makes newer workers exit."""
     message = run.site.run(
         """
         from project.celery import app
@@ -181,7 +181,7 @@ ALL = [EMPTIED_EARLY, *FAULTS]
 
 
 def messages_after_the_end(run: Run) -> None:
-    """Send every wake-up that any job can have had, when all of them have ended."""
+    """Send all possible wake-ups of ended jobs again."""
     run.before_late = run.snapshot()
     run.late = run.site.run(
         """
@@ -200,7 +200,7 @@ def messages_after_the_end(run: Run) -> None:
 
 @pytest.fixture(scope="module", params=[OLDEST, NEWEST])
 def version(request: pytest.FixtureRequest) -> str:
-    """The Celery that the site's processes run on."""
+    """The Celery version of the site's processes."""
     version: str = request.param
     return version
 
@@ -212,7 +212,7 @@ def site(
     tmp_path_factory: pytest.TempPathFactory,
     django_db_blocker: DjangoDbBlocker,
 ) -> Iterator[tuple[Run, Supervisor]]:
-    """A site that has gone through all faults."""
+    """A site after all faults."""
     with (
         django_db_blocker.unblock(),
         obtain(Redis, own=True) as server,

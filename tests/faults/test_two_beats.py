@@ -1,4 +1,4 @@
-"""Two beats by mistake: sweeps and purges run side by side, and nothing is doubled or lost."""
+"""Two beats by mistake: sweeps and purges run in parallel, and no job is lost or duplicated."""
 
 import hashlib
 import re
@@ -25,7 +25,7 @@ POLL_INTERVAL = 0.5
 
 
 class Run:
-    """A site that two beats serve, and what was seen at it."""
+    """A site with two beats."""
 
     def __init__(self, site: Deployment) -> None:
         self.site = site
@@ -45,7 +45,7 @@ class Run:
 
 @pytest.fixture(scope="module")
 def run(database_url: str, directory: Path, django_db_blocker: DjangoDbBlocker) -> Iterator[Run]:
-    """A site whose old jobs lost their wake-ups, and were purged while its new ones ran."""
+    """A site whose old jobs lost their wake-ups, and were purged while new ones ran."""
     with (
         django_db_blocker.unblock(),
         obtain(Redis, own=True) as server,

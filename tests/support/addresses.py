@@ -1,4 +1,4 @@
-"""Addresses by what they are: those that anyone may connect to, and those that lead inside."""
+"""Public addresses, and internal addresses that downloads must not connect to, by category."""
 
 PUBLIC = [
     "8.8.8.8",
@@ -6,7 +6,7 @@ PUBLIC = [
     "93.184.216.34",
     "100.63.255.255",  # just below carrier-grade NAT
     "100.128.0.0",  # just above it
-    "168.63.129.15",  # beside a cloud's metadata
+    "168.63.129.15",  # next to a cloud's metadata service
     "172.15.255.255",
     "172.32.0.0",
     "192.0.1.1",
@@ -25,12 +25,12 @@ FORBIDDEN = {
     "unique local": ["fc00::1", "fdff:ffff::1"],
     "link-local": ["169.254.0.1", "169.254.255.255", "fe80::1", "fe80::1%1"],
     "metadata of clouds": [
-        *("169.254.169.254", "fd00:ec2::254", "fd20:ce::254", "fe80::a9fe:a9fe"),  # nearly all
-        *("169.254.170.2", "169.254.170.23", "fd00:ec2::23"),  # credentials of containers
+        *("169.254.169.254", "fd00:ec2::254", "fd20:ce::254", "fe80::a9fe:a9fe"),  # most clouds
+        *("169.254.170.2", "169.254.170.23", "fd00:ec2::23"),  # container credentials
         *("169.254.0.23", "169.254.42.42", "fd00:42::42"),
         "192.0.0.192",
         "100.100.100.200",
-        "168.63.129.16",  # a public address
+        "168.63.129.16",  # in a public range
     ],
     "site-local": ["fec0::1", "feff::1"],
     "carrier-grade NAT": ["100.64.0.0", "100.127.255.255"],

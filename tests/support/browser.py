@@ -1,4 +1,4 @@
-"""A real Chromium for tests, that notices what a person would see in its console only."""
+"""A headless Chromium for tests, which also collects console messages."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, sync_
 
 from tests.support.servers import missing
 
-#: Chromium refuses to run as root in its sandbox, and would call home in the background.
+#: Chromium's sandbox doesn't run as root, and its background services connect to the internet.
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
     "--disable-background-networking",
     "--autoplay-policy=no-user-gesture-required",
 ]
-#: What axe-core calls a barrier that keeps people out.
+#: The impact levels of axe-core findings that fail a test.
 GRAVE = {"serious", "critical"}
-#: The width of a phone, in CSS pixels.
+#: The width of a phone's screen in CSS pixels.
 PHONE = 390
 
 
 @dataclass
 class Visit:
-    """A page of the site at `address`, and what its console complains of."""
+    """A page of the site at `address`, and the errors and warnings in its console."""
 
     page: Page
     address: str
@@ -41,7 +41,7 @@ class Visit:
         self.page.set_default_timeout(15_000)
 
     def open(self, path: str) -> Page:
-        """Go there; the answer must be a page with a strict Content-Security-Policy."""
+        """Open a path. Its response must have a strict Content-Security-Policy."""
         answer = self.page.goto(self.address + path)
         assert answer is not None
         assert answer.ok, (path, answer.status)
@@ -49,10 +49,10 @@ class Visit:
         return self.page
 
     def barriers(self) -> list[str]:
-        """What keeps people out of the page as it is now: axe-core's grave findings."""
+        """The serious and critical axe-core findings on the current page."""
         heard = len(self.complaints)
         found = Axe().run(self.page).response["violations"]
-        del self.complaints[heard:]  # of what axe-core itself puts into the page
+        del self.complaints[heard:]  # axe-core's own messages
         return [
             f"{one['id']}: {node['target']} {node['failureSummary']}"
             for one in found
@@ -61,7 +61,7 @@ class Visit:
         ]
 
     def too_wide(self) -> int:
-        """By how many pixels the page is wider than its window: more, and it scrolls sideways."""
+        """The pixels by which the page overflows its window horizontally."""
         script = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
         return int(self.page.evaluate(script))
 
@@ -72,11 +72,11 @@ class Visit:
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """The Chromium of this machine, without a window."""
+    """The installed Chromium, headless."""
     path = shutil.which("chromium")
     if path is None:
         missing("no chromium on PATH")
-    # While it runs, this thread has an event loop, and Django would not let it read rows.
+    # Playwright runs an event loop in this thread, in which Django forbids queries by default.
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "true")
         driver: Playwright
@@ -96,10 +96,10 @@ def visiting(
     width: int = 1280,
     **options: Any,
 ) -> Iterator[Visit]:
-    """A visit in a context of its own, without anything of earlier ones.
+    """A visit in a new browser context.
 
-    `session` is the key of a session of the site's, for somebody who is logged in; `scheme` is
-    "light" or "dark"; `width` is in CSS pixels.
+    `session` is the session key of a logged-in user; `scheme` is "light" or "dark"; `width` is in
+    CSS pixels.
     """
     viewport: Any = {"width": width, "height": 900}
     context = browser.new_context(color_scheme=scheme, viewport=viewport, **options)

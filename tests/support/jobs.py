@@ -1,4 +1,4 @@
-"""Rows in every state that the constraints allow, made without a step having run."""
+"""Create jobs in every state that the constraints allow, without running steps."""
 
 from datetime import timedelta
 from typing import Any
@@ -13,12 +13,12 @@ from videojobs.testing import SAMPLE, SimulatedProvider
 SECRET = "Signature=8f2c-secret"
 
 
-#: The settings where no answer comes: enough for one that does, on a machine that has much to do.
+#: Short timeouts for tests without a response, long enough for a response on a busy machine.
 IMPATIENT = {"CONNECT_TIMEOUT": 0.5, "READ_TIMEOUT": 1.5}
 
 
 def asked_at(provider: SimulatedProvider) -> dict[str, Any]:
-    """The setting for a provider that is asked at production's pace."""
+    """The VIDEOJOBS setting for `provider`, with production's poll intervals."""
     return {
         "BASE_URL": provider.base_url,
         "API_KEY": provider.api_key,
@@ -27,13 +27,13 @@ def asked_at(provider: SimulatedProvider) -> dict[str, Any]:
         "POLL_JITTER": 0.0,
         "CONNECT_TIMEOUT": 5.0,
         "READ_TIMEOUT": 15.0,
-        # Each look at a video is a process more; see test_mirroring.
+        # The media check starts a process per video. test_mirroring covers it.
         "MEDIA_CHECK": False,
     }
 
 
 def fetched_from_here(**more: Any) -> dict[str, Any]:
-    """The setting for outputs that lie on this machine, and for a provider that nobody asks."""
+    """The VIDEOJOBS setting for outputs on this machine, and a provider without requests."""
     return {
         "BASE_URL": "http://127.0.0.1:1",
         "API_KEY": "sk-9f8e7d6c",
@@ -48,12 +48,12 @@ def fetched_from_here(**more: Any) -> dict[str, Any]:
 
 
 def from_now(seconds: float) -> Any:
-    """So many seconds from now; with fewer than 0, ago."""
+    """The time in `seconds` seconds; negative values are in the past."""
     return timezone.now() + timedelta(seconds=seconds)
 
 
 def make(state: str = "queued", **fields: Any) -> VideoJob:
-    """A job in a status, or in "due", "stored", "mirror-failed", "skipped", or "overdue"."""
+    """Create a job with a status, or "due", "stored", "mirror-failed", "skipped", "overdue"."""
     status = state if state not in _VARIANTS else str(_VARIANTS[state].get("status", "completed"))
     row: dict[str, Any] = {
         "status": status,
@@ -75,7 +75,7 @@ def make(state: str = "queued", **fields: Any) -> VideoJob:
 
 
 def make_stored(**fields: Any) -> VideoJob:
-    """A job whose video really is in storage."""
+    """Create a stored job whose video exists in storage."""
     job = make("stored", output="2026/sample.mp4", content_type="video/mp4", **fields)
     job.output.storage.save("2026/sample.mp4", ContentFile(SAMPLE))
     return job
@@ -127,7 +127,7 @@ def _variant(state: str) -> dict[str, Any]:
 
 
 def make_hold(kind: str) -> ProviderHold:
-    """A hold of the provider, since two minutes and for four more."""
+    """Create a provider hold that began two minutes ago and lasts another four minutes."""
     reason = _REASONS[kind]
     return ProviderHold.objects.create(
         scope="everything" if kind in ("rejected", "limited") else "creates",

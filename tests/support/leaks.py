@@ -1,8 +1,8 @@
-"""What the app lets out, and whether a secret is in it: the API key, or a signed URL's query.
+"""Find secrets in the app's output: the API key, or the query of a signed URL.
 
-A secret gets out where nobody thought of it, so there is no list of places:
-`tests.support.listening` brings what leaves the app in any test to one `Collector`, and the last
-test asks it. Texts are judged at once and not kept; the report of one doesn't repeat the secret.
+Secrets leak in unexpected places, so no list of places is complete. `tests.support.listening`
+passes all output of the app in any test to one `Collector`, which the last test evaluates. Texts
+are checked immediately and not kept, and reports mask the secret.
 """
 
 import html
@@ -18,13 +18,13 @@ from urllib.parse import quote
 
 from django.conf import settings
 
-#: Of signed URLs that tests make up: the part that alone is the secret.
+#: The secret parts of signed URLs in tests.
 MADE_UP = ("8f2c-secret", "s3cr3t")
-#: The key with which `serve` and `demo` run, in processes of their own.
+#: The API key of the processes that `serve` and `demo` start.
 OF_THE_DEMO = "sim-5d1f08c7"
 
-# The simulated provider's parameters, a storage's, and what tests use for one. The value counts
-# from its first character on, however the rest is quoted.
+# The signature parameters of the simulated provider, of storages and of tests. A single character
+# of the value is enough to match, regardless of quoting.
 _SIGNED = re.compile(
     r"(?:[Ss]ig(?:nature)?|Expires|Serial|X-Amz-[A-Z]\w+)(?:=|%3D)(?!\[redacted\])[^\s\"'<>&]+"
 )
@@ -35,7 +35,7 @@ _MOST_KEPT = 50
 
 @dataclass(frozen=True)
 class Leak:
-    """A text that held a secret: where it went, in which test, and what stood around it."""
+    """A text with a secret: its channel, its test, and the masked context."""
 
     channel: str
     test: str
@@ -43,11 +43,11 @@ class Leak:
 
 
 class Collector:
-    """Judges texts from any thread, and remembers how many came over each channel."""
+    """Checks texts from any thread, and counts them for each channel."""
 
     def __init__(self) -> None:
         self.leaks: list[Leak] = []
-        #: Keys so short or plain that finding one in a text means nothing.
+        #: Keys that are too short or too common to search for.
         self.weak_keys: set[str] = set()
         self.seen: Counter[str] = Counter()
         self._known: set[str] = set()
@@ -57,7 +57,7 @@ class Collector:
             self.learn(secret)
 
     def learn(self, secret: object) -> None:
-        """Look out for a key from now on, also as HTML, JSON, URLs and Python write it."""
+        """Search for a key from now on, also in its HTML, JSON, URL and Python encodings."""
         if not isinstance(secret, str) or not secret or secret in self._known:
             return
         with self._lock:
@@ -71,7 +71,7 @@ class Collector:
             self._needles = tuple(sorted({*self._needles, *written}, key=len, reverse=True))
 
     def look(self, channel: str, text: str) -> bool:
-        """Count a text, and keep it as a leak, masked, if there is a secret in it; True if not."""
+        """Count and check a text. False if it has a secret; then record a masked leak."""
         self.seen[channel] += 1
         if self.is_clean(text):
             return True
@@ -85,12 +85,12 @@ class Collector:
         return not any(needle in text for needle in self._needles) and not _SIGNED.search(text)
 
     def look_through(self, directory: Path) -> None:
-        """Look at each line of the log files that processes have left below a directory."""
+        """Check each line of the log files in a directory and its subdirectories."""
         for path in sorted(directory.rglob("*.log")):
             with path.open(errors="replace") as lines:
                 for line in lines:
                     if not self.look("log file", line):
-                        break  # it says enough about the file
+                        break  # One leak per file is enough.
 
     def _masked(self, text: str) -> str:
         for needle in self._needles:
@@ -98,7 +98,7 @@ class Collector:
         return _SIGNED.sub(_MASK, text)
 
     def _excerpt(self, text: str) -> str:
-        text = self._masked(text)  # before it is cut: half a secret would not be found any more
+        text = self._masked(text)  # Before truncation, which could split a secret.
         at = text.find(_MASK)
         return ascii(text[max(0, at - _MARGIN) : at + _MARGIN])
 
@@ -109,9 +109,9 @@ def _key_in_effect() -> object:
 
 
 def said_by(error: BaseException) -> str:
-    """What a traceback says of an error and its causes, but for the lines of source.
+    """The traceback of an error and its causes, without source lines.
 
-    These hold no secret but the one that a test writes there.
+    Source lines contain only secrets that tests wrote there.
     """
     return "\n".join(f"{link!r} {link} {getattr(link, '__notes__', '')}" for link in _chain(error))
 

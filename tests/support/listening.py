@@ -1,7 +1,7 @@
-"""A plugin of pytest that listens, in every test, wherever texts leave the app.
+"""A pytest plugin that passes all output of the app in every test to a `Collector`.
 
-It changes nothing of what it hears. It takes a text for the app's own only where the app is what
-let it out: the rows and errors with secrets in them that tests make on purpose are what goes in.
+It doesn't change the output. It ignores texts that tests themselves write, such as rows and errors
+that contain a secret on purpose.
 """
 
 import functools
@@ -15,8 +15,8 @@ import pytest
 
 from .leaks import Collector, said_by
 
-#: Channel → how many texts come over it at least when the whole suite runs: fewer, and it is not
-#: heard any more. Half of what did when this was written, or less.
+#: Channel → the fewest texts that a run of the whole suite must produce. With fewer, the plugin
+#: has probably lost the channel. Each value is at most half of the usual number.
 LEAST = {
     "the app's log": 300,
     "warnings": 10,
@@ -29,10 +29,10 @@ LEAST = {
     "output": 50,
     "log file": 20,
 }
-#: It asks what was heard, and so it comes last.
+#: This test evaluates the collector, so it must run last.
 LAST = "test_no_secret_got_out_anywhere_in_this_run"
 
-# How `./dev test` chooses: not, and those of the database.
+# The -m expressions that `./dev test` uses.
 _ALL = ("", "django_db")
 _FAULTS = ["tests/faults", f"tests/test_leaks.py::{LAST}"]
 _OF_PROCESSES = ["tests/acceptance", "tests/faults"]
@@ -40,12 +40,12 @@ _OF_PROCESSES = ["tests/acceptance", "tests/faults"]
 _collected = pytest.StashKey[Collector]()
 _patched = pytest.StashKey[pytest.MonkeyPatch]()
 
-# What the caller gave, and the one column that is there for the URL.
+# The caller's data, and the column that stores the signed URL.
 _NOT_OURS = frozenset({"prompt", "params", "metadata", "video_url"})
-# What stands between those who write and the database. `VideoJob.save` is called by tests, too.
+# Modules between the writing code and the database. Tests call `VideoJob.save`, too.
 _PLUMBING = ("django.", "videojobs.models", __name__)
 
-# S3's client tells at DEBUG how it signs its own requests, header by header: neither key nor URL.
+# At DEBUG, the S3 client logs how it signs its requests: neither the API key nor a signed URL.
 _NOT_MEANT = frozenset({"boto3", "botocore", "s3transfer"})
 
 
@@ -68,10 +68,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
-    """Look at what pytest shows of a test: its error, and all that it printed."""
+    """Check pytest's report of a test: its error and its captured output."""
     report = yield
     collector = item.config.stash[_collected]
-    # What an assertion compares is the test's own.
+    # The values in a failed assertion come from the test.
     if call.excinfo and not call.excinfo.errisinstance((AssertionError, pytest.fail.Exception)):
         collector.look("error", said_by(call.excinfo.value))
     if call.when == "teardown" and (printed := report.capstdout + report.capstderr):
@@ -81,12 +81,12 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 @pytest.fixture(scope="session")
 def heard(pytestconfig: pytest.Config) -> Collector:
-    """All that was heard in this run, so far."""
+    """The collector of this run."""
     return pytestconfig.stash[_collected]
 
 
 def too_quiet(config: pytest.Config, collector: Collector) -> dict[str, int]:
-    """The channels over which too little came for a run of all tests, or of those of a kind."""
+    """The channels with fewer texts than expected, if all tests or all tests of a kind ran."""
     option = config.option
     chosen = (
         option.keyword
@@ -94,7 +94,7 @@ def too_quiet(config: pytest.Config, collector: Collector) -> dict[str, int]:
         or config.getoption("lf", False)
         or option.markexpr not in _ALL
     )
-    # Only processes of the tests in `faults` leave log files.
+    # Only tests in `faults` start processes that write log files.
     if not chosen and config.args == _FAULTS and not option.ignore:
         expected = {"log file"}
     elif chosen or config.args != config.getini("testpaths"):
@@ -108,7 +108,7 @@ def too_quiet(config: pytest.Config, collector: Collector) -> dict[str, int]:
 
 
 def to_keys(collector: Collector, patch: pytest.MonkeyPatch) -> None:
-    """The keys of simulated providers, which processes of their own may have been given."""
+    """Learn the API keys of simulated providers, which other processes may use."""
     from videojobs.testing import SimulatedProvider
 
     begin = SimulatedProvider.__init__
@@ -122,7 +122,7 @@ def to_keys(collector: Collector, patch: pytest.MonkeyPatch) -> None:
 
 
 def to_logs(collector: Collector, patch: pytest.MonkeyPatch) -> None:
-    """Every record of every logger, whatever its level, as `judge_record` takes it."""
+    """Pass the records of all loggers and levels to `judge_record`."""
     is_enabled, handle = logging.Logger.isEnabledFor, logging.Logger.handle
 
     def hear(logger: logging.Logger, record: logging.LogRecord) -> None:
@@ -140,16 +140,16 @@ def to_logs(collector: Collector, patch: pytest.MonkeyPatch) -> None:
 
 
 def judge_record(collector: Collector, record: logging.LogRecord) -> None:
-    """Look at what a site logs, and at what it can be made to log.
+    """Check a log record that a site may write.
 
-    The app's records, and the warnings of others, which a site shows that has configured nothing,
-    must be clean as they are. Less than warnings must be as `RedactingFormatter` writes them.
+    The app's records must be clean, and so must warnings of other loggers, which appear without any
+    logging configuration. Their lower levels must be clean after `RedactingFormatter`.
     """
     from videojobs.sanitize import RedactingFormatter
 
     text = record.getMessage()
     error = record.exc_info[1] if record.exc_info else None
-    # A template's error shows its whole context, and reads from the database to do so.
+    # A template error contains its whole context, and evaluating that queries the database.
     if error and record.name != "django.template":
         text += "\n" + said_by(error)
     if record.name.partition(".")[0] == "videojobs":
@@ -158,12 +158,12 @@ def judge_record(collector: Collector, record: logging.LogRecord) -> None:
         collector.look("warnings", text)
     else:
         collector.seen["other logs"] += 1
-        if not collector.is_clean(text):  # the formatter would take long for all of them
+        if not collector.is_clean(text):  # The formatter is too slow for all records.
             collector.look("redacted log", RedactingFormatter().format(record))
 
 
 def to_records(collector: Collector, patch: pytest.MonkeyPatch) -> None:
-    """All text that the app writes into its rows: events, errors of jobs, reasons of holds."""
+    """All text that the app writes to its rows: events, job errors, and reasons of holds."""
     from django.db import models
 
     save, update, bulk_create = (
@@ -204,7 +204,7 @@ def to_records(collector: Collector, patch: pytest.MonkeyPatch) -> None:
 
 
 def to_pages(collector: Collector, patch: pytest.MonkeyPatch) -> None:
-    """Headers and bodies of all answers of the site; a file that is streamed is no page."""
+    """The headers and bodies of all responses, except the bodies of streamed files."""
     from django.test import Client
 
     request = Client.request
@@ -220,8 +220,7 @@ def to_pages(collector: Collector, patch: pytest.MonkeyPatch) -> None:
 
 
 def to_errors(collector: Collector, patch: pytest.MonkeyPatch) -> None:
-    """The message of each error that the app makes, and each one with its causes that a test
-    was waiting for."""
+    """The messages of the app's errors, and the tracebacks of errors that tests expect."""
     from videojobs.exceptions import VideoJobsError
 
     init, leave = VideoJobsError.__init__, pytest.RaisesExc.__exit__
@@ -243,19 +242,19 @@ def to_errors(collector: Collector, patch: pytest.MonkeyPatch) -> None:
 
 
 def to_tasks(collector: Collector, patch: pytest.MonkeyPatch) -> None:
-    """What wake-ups carry, as the broker gets them, and as tasks get them that run at once."""
+    """The contents of task messages, both sent to the broker and run eagerly."""
     from celery.signals import before_task_publish, task_prerun
 
     def hear(**signal: Any) -> None:
-        told = (signal.get(name) for name in ("headers", "body", "args", "kwargs"))
-        collector.look("task", repr(list(told)))
+        payload = [signal.get(name) for name in ("headers", "body", "args", "kwargs")]
+        collector.look("task", repr(payload))
 
     for signal in (before_task_publish, task_prerun):
         signal.connect(hear, weak=False)
 
 
 def to_output(collector: Collector, patch: pytest.MonkeyPatch) -> None:
-    """What commands print and how they fail, here and in processes of their own."""
+    """The output and errors of commands, in this process and in others."""
     from django.core.management.base import BaseCommand, OutputWrapper
 
     write, execute = OutputWrapper.write, BaseCommand.execute
@@ -292,7 +291,7 @@ def to_output(collector: Collector, patch: pytest.MonkeyPatch) -> None:
 
 
 def _by_the_app() -> bool:
-    """Whether it is the app that writes, and not a test that sets the scene."""
+    """Whether the app writes, not the setup code of a test."""
     frame = sys._getframe(1)
     while (name := str(frame.f_globals.get("__name__"))).startswith(_PLUMBING) and frame.f_back:
         frame = frame.f_back

@@ -1,4 +1,4 @@
-"""A real nginx for tests, with the configuration that a test gives it."""
+"""A real nginx for tests, with a given configuration."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 
 from tests.support.servers import ANSWER_SECONDS, Server, obtain
 
-# One process, so that it reads files as the user who runs the tests. Its defaults for temporary
-# files are directories that only root may write to.
+# A single process, so that it reads files as the user who runs the tests. The temporary paths are
+# set since only root can write to the default ones.
 CONFIGURATION = """
 daemon off;
 master_process off;
@@ -37,9 +37,9 @@ WHOAMI = "/.videojobs-whoami"
 
 
 class Nginx(Server):
-    """An nginx on a port of its own; `options` is what stands in its `server` block.
+    """An nginx on a free port; `options` are the directives of its `server` block.
 
-    There is none at an address: what it serves is up to its configuration.
+    A running nginx at an address can't be used, since each test needs its own configuration.
     """
 
     name = "nginx"
@@ -65,7 +65,7 @@ class Nginx(Server):
         )
         file = self.directory / "nginx.conf"
         file.write_text(text)
-        log = str(self.directory / "log")  # What goes wrong before it has read its file, too.
+        log = str(self.directory / "log")  # Includes errors before the configuration is read.
         return [str(self._binary), "-e", log, "-p", str(self.directory), "-c", str(file)]
 
     def _is_itself(self) -> bool:
@@ -75,6 +75,6 @@ class Nginx(Server):
 
 @contextmanager
 def serving(configuration: str) -> Iterator[Nginx]:
-    """An nginx with this in its `server` block; see `obtain` for where there is none."""
+    """Run an nginx with these directives in its `server` block. Without nginx, see `obtain`."""
     with obtain(Nginx, own=True, options=[configuration]) as server:
         yield server

@@ -1,4 +1,4 @@
-"""An S3 of the tests' own: moto's server, over real HTTP, that can be told to fail."""
+"""An S3 server for tests: moto's server over HTTP, with injectable errors."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ REGION = "us-east-1"
 class ObjectStore:
     """A server with buckets.
 
-    `fails` is asked about each request, by its method and its path with the query; what it says
-    yes to is answered with an HTTP 500. `cuts` is asked once a request has taken effect; what it
-    says yes to gets no answer.
+    `fails` and `cuts` are called with the method and the full path of each request. If `fails`
+    returns True, the response is HTTP 500. If `cuts` returns True after the request was processed,
+    the connection is closed without a response.
     """
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class ObjectStore:
 
         self.fails: Callable[[str, str], bool] = lambda method, path: False
         self.cuts: Callable[[str, str], bool] = lambda method, path: False
-        #: Each request, as it came in: its method, and its path with the query.
+        #: The method and the full path of each request, in order of arrival.
         self.requests: list[tuple[str, str]] = []
         self._application = DomainDispatcherApplication(create_backend_app)
         self._server = make_server("127.0.0.1", 0, self._answer, True, request_handler=Silent)
@@ -52,7 +52,7 @@ class ObjectStore:
         path = environ["PATH_INFO"] + "?" + environ["QUERY_STRING"]
         self.requests.append((environ["REQUEST_METHOD"], path))
         if self.fails(environ["REQUEST_METHOD"], path):
-            # Unread bytes would turn the answer into a reset.
+            # With unread bytes, the client would get a connection reset instead of the response.
             ends = environ.get("wsgi.input_terminated")
             environ["wsgi.input"].read(-1 if ends else int(environ.get("CONTENT_LENGTH") or 0))
             start_response("500 Internal Server Error", [("Content-Length", "0")])
@@ -64,19 +64,18 @@ class ObjectStore:
 
 
 class Bucket:
-    """A bucket of one test's own, and the storage that keeps videos in it."""
+    """A bucket for a single test, and a storage that uses it."""
 
     def __init__(self, store: ObjectStore, **options: Any) -> None:
         self.store = store
         self.name = f"videos-{uuid.uuid4().hex}"
-        #: What an entry of STORAGES needs.
+        #: The OPTIONS of an entry in STORAGES.
         self.options = {
             "bucket_name": self.name,
             "endpoint_url": store.url,
             "region_name": REGION,
             "access_key": "access",
             "secret_key": "secret",
-            # As a person would who wants an answer today.
             "client_config": _client_config(),
             **options,
         }
@@ -96,11 +95,11 @@ class Bucket:
         return hashlib.sha256(self.body(key)).hexdigest()
 
     def pending(self) -> list[str]:
-        """The keys of multipart uploads that were begun and not ended."""
+        """The keys of unfinished multipart uploads."""
         return [upload.object_key for upload in self.storage.bucket.multipart_uploads.all()]
 
     def begin_upload(self, key: str, part: bytes) -> None:
-        """Leave an upload as a worker does that is killed in the middle of it."""
+        """Leave an unfinished upload, as a killed worker does."""
         client = self.storage.connection.meta.client
         begun = client.create_multipart_upload(Bucket=self.name, Key=key)
         names = {"Bucket": self.name, "Key": key, "UploadId": begun["UploadId"]}

@@ -1,4 +1,4 @@
-"""Processes, users and ports of the machine that the tests run on."""
+"""Processes, users and ports of this machine."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from pathlib import Path
 STOP_SECONDS = 20.0
 POLL_SECONDS = 0.02
 
-# Below the range that systems hand out to clients: there, a client that keeps trying a killed
-# server's port can get that very port as its own, and the server can't come back.
+# Below the ephemeral range: there, a client that retries the port of a killed server can get that
+# port as its own local port, and the server can't restart.
 PORTS = range(20_000, 32_000)
 
-# Of /proc/*/stat: where the number of threads stands, counted from behind the parent.
+# The index of the number of threads in /proc/*/stat, counted from after the parent's PID.
 THREADS = 15
 
 
@@ -33,26 +33,26 @@ def running_as_root() -> bool:
 
 
 def unprivileged_user() -> str:
-    """A user for servers that refuse to run as root."""
+    """A user for servers that don't run as root."""
     users = {user.pw_name for user in pwd.getpwall()}
     for name in ("postgres", "nobody"):
         if name in users:
             return name
-    raise RuntimeError("running as root, and there is no user postgres or nobody to run as")
+    raise RuntimeError("running as root, but there is no unprivileged user such as postgres")
 
 
 def open_to_all(path: Path) -> bool:
-    """Whether any user can reach the path and read it."""
+    """Whether any user can read the path."""
     readable = all(os.stat(parent).st_mode & stat.S_IXOTH for parent in path.parents)
     return readable and bool(path.stat().st_mode & stat.S_IXOTH)
 
 
 def copy_of_wheel(binary: Path, directory: Path) -> Path:
-    """The binary in a copy of its installation that any user who enters the directory can run."""
+    """Copy the binary's wheel to a directory, so that other users can run it."""
     installation, package = binary.parents[1], binary.parents[2]
     copied = directory / "wheel" / package.name
     shutil.copytree(installation, copied / installation.name, symlinks=True)
-    libraries = package.with_name(f"{package.name}.libs")  # Looked up relative to the binary.
+    libraries = package.with_name(f"{package.name}.libs")  # The binary finds them by relative path.
     if libraries.is_dir():
         shutil.copytree(libraries, copied.with_name(libraries.name))
     subprocess.run(["chmod", "-R", "a+rX", directory / "wheel"], check=True)
@@ -64,7 +64,7 @@ def version_key(path: str) -> list[int]:
 
 
 def free_port() -> int:
-    """A port that is free now; whoever is quicker can still take it."""
+    """A port that is currently free. Another process may take it before it is used."""
     while True:
         port = random.choice(PORTS)
         with socket.socket() as probe, suppress(OSError):
@@ -73,14 +73,14 @@ def free_port() -> int:
 
 
 def descendants_of(pid: int) -> list[int]:
-    """Its children, theirs, and so on; the nearest first."""
+    """All descendants of a process, children first."""
     return list(itertools.chain.from_iterable(_generations(pid)))
 
 
 def stop_tree(pid: int) -> list[int]:
-    """Stops the process and its descendants, and returns these.
+    """Send SIGSTOP to a process and its descendants, and return the descendants.
 
-    Each one is stopped before its children are listed, so that none is born unseen.
+    Each process is stopped before its children are listed, so that none is missed.
     """
     os.kill(pid, signal.SIGSTOP)
     stopped = []
@@ -93,14 +93,17 @@ def stop_tree(pid: int) -> list[int]:
 
 
 def _generations(pid: int) -> Iterator[list[int]]:
-    """The children, their children, and so on, each listed when it is asked for."""
+    """The children, the grandchildren, and so on. Each generation is listed lazily."""
     parents = [pid]
     while parents := [child for child, parent in processes() if parent in parents]:
         yield parents
 
 
 def processes() -> Iterator[tuple[int, int]]:
-    """Each living process with its parent. Small containers have no ps, macOS has no /proc."""
+    """The PIDs of each live process and its parent.
+
+    Reads /proc or else runs ps: small containers have no ps, macOS has no /proc.
+    """
     if os.path.exists("/proc/self/stat"):
         rows: Iterable[str] = process_files()
     else:
@@ -108,22 +111,22 @@ def processes() -> Iterator[tuple[int, int]]:
         rows = subprocess.run(ps, stdout=subprocess.PIPE, text=True).stdout.splitlines()
     for row in rows:
         pid, state, parent = row.split()[:3]
-        if not state.startswith("Z"):  # Dead, and not yet buried by its parent.
+        if not state.startswith("Z"):  # Not a zombie.
             yield int(pid), int(parent)
 
 
 def process_files() -> Iterator[str]:
     for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # It ended meanwhile.
+        with suppress(OSError):  # The process may have exited.
             state, parent, *others = path.read_text(errors="replace").rpartition(")")[2].split()
-            # Dead is the first thread only: the others may still hold the ports.
+            # Only the main thread has ended: the other threads may still hold the ports.
             if state == "Z" and int(others[THREADS]) > 1:
                 state = "X"
             yield f"{path.parent.name} {state} {parent}"
 
 
 def wait_for_end_of(pids: Sequence[int]) -> None:
-    """Returns when they are gone, which after SIGKILL is a matter of milliseconds."""
+    """Wait until killed processes are gone, which takes a few milliseconds."""
     deadline = time.monotonic() + STOP_SECONDS
     while set(pids) & {pid for pid, _ in processes()}:
         if time.monotonic() > deadline:

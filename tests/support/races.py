@@ -1,4 +1,4 @@
-"""Somebody else who acts in just the wrong moment."""
+"""Simulate a concurrent change between two statements."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,7 @@ from django.db import connection
 
 
 def meanwhile(table: str, verb: str, act: Callable[[], Any]) -> Any:
-    """A hook that lets somebody else `act` just before the first such statement on the table."""
+    """An execute wrapper that calls `act` before the first `verb` statement on the table."""
     pending = [act]
 
     def hook(execute: Any, sql: str, *args: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A server that sends what no well-behaved one would, over real sockets."""
+"""A server that sends arbitrary bytes over real sockets, including invalid HTTP."""
 
 import contextlib
 import socket
@@ -19,7 +19,7 @@ Answers: TypeAlias = bytes | Callable[[socket.socket], None]
 
 
 def answer(body: bytes, *headers: str, status: str = "200 OK") -> bytes:
-    # Without the last one, a client may ask again on a connection that is just being closed.
+    # Without "Connection: close", a client may reuse a connection that is about to be closed.
     lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers, "Connection: close"]
     return "\r\n".join([*lines, "", ""]).encode() + body
 
@@ -34,7 +34,7 @@ def reset(connection: socket.socket) -> None:
 
 
 def drip(first: bytes, then: bytes, every: float = 0.05) -> Callable[[socket.socket], None]:
-    """Send `first`, and then `then` again and again, with a pause that no read timeout notices."""
+    """Send `first`, then `then` repeatedly, with pauses shorter than any read timeout."""
 
     def send(connection: socket.socket) -> None:
         for piece in chain([first], repeat(then)):
@@ -58,11 +58,11 @@ def silence(connection: socket.socket) -> None:
 
 
 class RawServer:
-    """A server whose answers are bytes, or whatever a function does to the connection.
+    """A server whose answers are bytes, or functions that handle the connection.
 
-    The n-th request gets the n-th answer, and the last one sticks. A connection is closed after
-    its answer, unless `keep` is set. `requests` are the bytes that arrived, `connections` counts,
-    and `finished` is released each time when the last byte was sent.
+    The n-th request gets the n-th answer, and the last answer repeats. The connection is closed
+    after an answer, unless `keep` is set. `requests` are the received bytes, `connections` is their
+    number, and `finished` is released after each complete answer.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class RawServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # A listener that is only closed would leave its accept() waiting.
+        # Closing a listener doesn't interrupt its accept().
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -137,7 +137,7 @@ class RawServer:
             connection.shutdown(socket.SHUT_WR)
         self.finished.release()
         with contextlib.suppress(OSError):
-            # Unread bytes would turn the goodbye into a reset.
+            # With unread bytes, closing would reset the connection.
             connection.settimeout(1)
             while connection.recv(65536):
                 pass
@@ -161,7 +161,7 @@ class RawServer:
 
 
 def make_certificate(path: Path) -> Path:
-    """Write a key and certificate of "localhost" and 127.0.0.1, with the authority to trust."""
+    """Write a key and certificate for "localhost" and 127.0.0.1, and its CA certificate."""
     authority = trustme.CA()
     issued = authority.issue_cert("localhost", "127.0.0.1")
     pem = issued.private_key_and_cert_chain_pem.bytes() + authority.cert_pem.bytes()

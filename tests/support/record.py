@@ -1,4 +1,4 @@
-"""Rows of jobs as a test wants them, races for them, and the wake-ups that were sent."""
+"""Create jobs, run race conditions on them, and record the wake-ups."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +27,7 @@ class Wakeup(NamedTuple):
 
 
 def race(act: Callable[[int], Any], *, rounds: int, threads: int = 8) -> list[list[Any]]:
-    """What each thread gets from `act`, round by round; each has a connection of its own."""
+    """Call `act` in parallel threads, each with its own connection; return results per round."""
     results: list[list[Any]] = [[] for _ in range(rounds)]
     barrier = Barrier(threads, timeout=30)
 
@@ -44,7 +44,7 @@ def race(act: Callable[[int], Any], *, rounds: int, threads: int = 8) -> list[li
 
     with ThreadPoolExecutor(threads) as pool:
         errors = [future.exception() for future in [pool.submit(run, n) for n in range(threads)]]
-    # The others only say that the barrier was broken.
+    # A BrokenBarrierError is only a consequence of another thread's error.
     for error in sorted(filter(None, errors), key=lambda e: isinstance(e, BrokenBarrierError)):
         raise error
     return results
@@ -69,7 +69,7 @@ def statements(captured: CaptureQueriesContext) -> list[str]:
 
 
 def meanwhile(verb: str, act: Callable[[], Any], *, after: bool = False) -> Any:
-    """A hook that lets somebody else `act` just before, or after, the first such statement."""
+    """An execute wrapper that calls `act` before, or after, the first `verb` statement."""
     pending = [act]
 
     def hook(execute: Any, sql: str, *args: Any) -> Any:

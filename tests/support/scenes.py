@@ -1,4 +1,4 @@
-"""Pictures that are nice to look at, for the documentation: a sun over hills, in many colours."""
+"""Generated pictures for the documentation: a sun over hills, in various colors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 Colour = tuple[int, int, int]
 
-#: The sky above and at the horizon, the sun, and the hills from the farthest to the nearest.
+#: The colors of the upper sky, the horizon, the sun, and the hills from far to near.
 PALETTES: list[tuple[str, str, str, list[str]]] = [
     ("264682", "ffbe78", "fff0c8", ["785a78", "503c5f", "28233c"]),
     ("5aaadc", "dcf0fa", "fffadc", ["96be8c", "5a965a", "32693c"]),
@@ -18,7 +18,7 @@ PALETTES: list[tuple[str, str, str, list[str]]] = [
 
 
 def scene(number: int, width: int = 640, height: int = 360) -> bytes:
-    """A picture as RGBA; each number is another one."""
+    """A picture as RGBA bytes; each number gives a different one."""
     *names, hill_names = PALETTES[number % len(PALETTES)]
     above, horizon, sun = (_colour(str(name)) for name in names)
     hills = [_colour(name) for name in hill_names]

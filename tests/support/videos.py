@@ -1,4 +1,4 @@
-"""Videos as they come, made by FFmpeg through PyAV. Where that is missing, a test says so."""
+"""Generate videos with FFmpeg through PyAV. Tests are skipped if PyAV is not installed."""
 
 import importlib
 import struct
@@ -14,11 +14,11 @@ RED, GREEN, BLUE, GREY = (255, 0, 0), (0, 255, 0), (0, 0, 255), (128, 128, 128)
 
 
 def pyav() -> Any:
-    """PyAV itself, for what no function here makes."""
+    """The PyAV module, for videos that the functions here don't cover."""
     try:
         return importlib.import_module("av")
     except ImportError:
-        missing("PyAV is not installed: it is in the extra media")
+        missing("PyAV is not installed; install the extra media")
 
 
 def make_video(
@@ -36,10 +36,10 @@ def make_video(
     matrix: str = "ITU601",
     title: str = "",
 ) -> Path:
-    """A video of `frames` pictures at 10 a second, all alike; `path` names the container.
+    """Write a video of `frames` identical frames at 10 fps. The suffix of `path` is the container.
 
-    `rotation` is counterclockwise, in degrees; `sound` is the codec of a silent track; `picture` is
-    RGBA, else the quarters are red, green, blue and grey.
+    `rotation` is in degrees counterclockwise; `sound` is the codec of a silent track; `picture` is
+    RGBA. Without one, the quarters are red, green, blue and gray.
     """
     av = pyav()
     with av.open(str(path), "w", options=muxer or {}) as container:
@@ -61,7 +61,7 @@ def make_video(
 
 
 def make_sound(path: Path, codec: str = "aac", cover: bool = False) -> Path:
-    """A second of silence, where asked for with a picture as its cover."""
+    """Write one second of silence, optionally with a cover picture."""
     av = pyav()
     with av.open(str(path), "w") as container:
         audio = container.add_stream(codec, rate=48000)
@@ -90,7 +90,7 @@ def _silence(av: Any, stream: Any, frames: int) -> Iterator[Any]:
 
 
 def quarters(width: int, height: int) -> bytes:
-    """RGBA: red and green above blue and grey."""
+    """An RGBA picture: red and green above blue and gray."""
     left, right = width // 2, width - width // 2
     upper = _rgba(RED) * left + _rgba(GREEN) * right
     lower = _rgba(BLUE) * left + _rgba(GREY) * right
@@ -102,14 +102,14 @@ def _rgba(colour: tuple[int, int, int]) -> bytes:
 
 
 def decoded(jpeg: bytes) -> Any:
-    """The picture in a JPEG, as a frame of RGB."""
+    """The picture in a JPEG as an RGB frame."""
     av = pyav()
     [frame] = av.CodecContext.create("mjpeg", "r").decode(av.Packet(jpeg))
     return frame.reformat(format="rgb24")
 
 
 def colours(jpeg: bytes) -> list[tuple[int, int, int]]:
-    """The colours in the middle of a JPEG's four quarters, row by row."""
+    """The colors in the middle of a JPEG's four quarters, row by row."""
     frame = decoded(jpeg)
     pixels, row = bytes(frame.planes[0]), frame.planes[0].line_size
     starts = [
@@ -119,7 +119,7 @@ def colours(jpeg: bytes) -> list[tuple[int, int, int]]:
 
 
 def names(jpeg: bytes) -> list[str]:
-    """The names of the colours of a JPEG's four quarters, row by row."""
+    """The names of the colors of a JPEG's four quarters, row by row."""
     known = {"red": RED, "green": GREEN, "blue": BLUE, "grey": GREY}
 
     def distance(name: str, colour: tuple[int, int, int]) -> int:
@@ -129,12 +129,12 @@ def names(jpeg: bytes) -> list[str]:
 
 
 def box(kind: bytes, body: bytes = b"") -> bytes:
-    """A box of MP4."""
+    """An MP4 box."""
     return struct.pack(">I4s", 8 + len(body), kind) + body
 
 
 def with_box(data: bytes, path: Sequence[bytes], replacement: bytes) -> bytes:
-    """MP4 in which the box at `path`, such as moov, trak, is replaced; sizes above it follow."""
+    """Replace the MP4 box at `path`, such as moov, trak, and adjust the sizes of its parents."""
     out, position = b"", 0
     while position < len(data):
         length, kind = struct.unpack_from(">I4s", data, position)
@@ -150,7 +150,7 @@ def with_box(data: bytes, path: Sequence[bytes], replacement: bytes) -> bytes:
 
 
 def with_data_elsewhere(video: Path, elsewhere: Path) -> bytes:
-    """The video as a MOV whose pictures lie in another file, at the places that it names."""
+    """The video as a MOV that refers to its media data in another file."""
     target = str(elsewhere).encode()
     alias = bytes(10 + 1 + 27 + 12 + 1 + 63 + 16 + 2 + 2 + 16)
     alias += struct.pack(">HH", 2, len(target)) + target + bytes(len(target) % 2) + b"\xff\xff\0\0"
@@ -161,7 +161,7 @@ def with_data_elsewhere(video: Path, elsewhere: Path) -> bytes:
 
 
 def without_data(data: bytes) -> bytes:
-    """MP4 with nothing but zeros where the pictures and the sound were."""
+    """The MP4 with its media data replaced by zeros."""
     start = data.index(b"mdat")
     length = int.from_bytes(data[start - 4 : start])
     return data[: start + 4] + bytes(length - 8) + data[start - 4 + length :]

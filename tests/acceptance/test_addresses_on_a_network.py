@@ -1,7 +1,7 @@
-"""Every URL that could lead inside, asked for over real sockets and with real name resolution.
+"""Requests for URLs that could lead to internal addresses, with real sockets and a real DNS server.
 
-All of the internet, and all that is private, are addresses of one machine in a network of its own.
-What arrives is counted where it arrives. The environment names a proxy and a `.netrc` throughout.
+All public and private addresses belong to one machine in an isolated network, which records every
+connection. The environment always sets a proxy and a `.netrc`.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY"
 
 @pytest.fixture(scope="module")
 def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What happened to each case, by its group and title, and to a client that is trusting."""
+    """The outcome of each case, by its group and title, and that of the trusting client."""
     directory = tmp_path_factory.mktemp("network")
     netrc = directory / ".netrc"
     netrc.write_text("default login intruder password s3cr3t\n")
@@ -62,7 +62,7 @@ def outcomes(seen: dict[str, Any]) -> dict[str, Outcome]:
 
 
 def each(*groups: str, only: Callable[[Case], bool] = lambda _: True) -> pytest.MarkDecorator:
-    """One test for each case of these groups."""
+    """Parametrize a test with the cases of these groups."""
     found = [(f"{group}: {case.title}", case) for group in groups for case in GROUPS[group]]
     chosen = [
         pytest.param(title, list(case.reaches), id=title) for title, case in found if only(case)
