@@ -151,11 +151,11 @@ _EVENTS = """
     SELECT id, step.kind, step.old, CASE WHEN step.number = 5 THEN job.status ELSE step.new END,
         step.reason, '', job.created_at + step.number * interval '20 s'
     FROM videojobs_videojob AS job CROSS JOIN (VALUES
-        (1, 'status', '', 'pending', 'asked for'),
-        (2, 'status', 'pending', 'submitting', 'the create call goes out'),
-        (3, 'status', 'submitting', 'queued', 'the provider took it'),
-        (4, 'status', 'queued', 'processing', 'the provider says so'),
-        (5, 'status', 'processing', '', 'the provider says so')
+        (1, 'status', '', 'pending', 'submitted'),
+        (2, 'status', 'pending', 'submitting', 'sending the create request'),
+        (3, 'status', 'submitting', 'queued', 'the provider accepted the request'),
+        (4, 'status', 'queued', 'processing', 'the provider reported it'),
+        (5, 'status', 'processing', '', 'the provider reported it')
     ) AS step (number, kind, old, new, reason)
 """
 

@@ -288,6 +288,6 @@ def table(runs: Sequence[Run]) -> str:
     head = ["", "target", *(f"run {number}" for number in range(1, len(runs) + 1))]
     lines = [head, ["---"] * len(head)]
     lines += [[row.label, row.target, *(row.show(run) for run in runs)] for row in ROWS]
-    verdicts = ["**missed**" if missed(run) else "met" for run in runs]
-    lines.append(["**all targets**", "met", *verdicts])
+    results = ["**missed**" if missed(run) else "met" for run in runs]
+    lines.append(["**all targets**", "met", *results])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

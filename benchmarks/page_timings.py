@@ -57,8 +57,8 @@ def table(visits: Sequence[Visit]) -> str:
             label, target = f"**{label}**", f"≤ {MOST_TIME:.0f} ms"
         times = f"{median(visit.times):.0f} ms", f"{max(visit.times):.0f} ms"
         lines.append([label, target, *times, str(visit.queries)])
-    verdict = "**missed**" if missed(visits) else "met"
-    lines.append(["**all targets**", "met", verdict, "", ""])
+    result = "**missed**" if missed(visits) else "met"
+    lines.append(["**all targets**", "met", result, "", ""])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -19,7 +19,7 @@ NETWORKS = {
 
 STILL_CLOSED = [
     *(
-        Case(f"{address} beside {network}", url_of(address), settings=opening(network))
+        Case(f"{address} next to {network}", url_of(address), settings=opening(network))
         for network, inside in NETWORKS.items()
         for address in [*SPECIAL, "10.0.1.0", "fd00:ec2:0:1::"]
         if address not in inside

@@ -36,7 +36,7 @@ def test_a_page_without_a_target_misses_none() -> None:
     assert missed([replace(GOOD, page=Page("search", "/"), times=[9000.0])]) == []
 
 
-def test_the_table_tells_the_median_the_worst_and_the_queries() -> None:
+def test_the_table_has_the_median_the_worst_and_the_queries() -> None:
     assert "| **list** | ≤ 300 ms | 300 ms | 900 ms | 7 |" in table([GOOD])
 
 
@@ -94,8 +94,8 @@ def test_it_measures_a_real_site() -> None:
         timeout=100,
     )
 
-    verdict = "**missed**" if done.returncode else "met"
-    assert done.stdout.endswith(f"| **all targets** | met | {verdict} |  |  |\n"), done.stderr
+    result = "**missed**" if done.returncode else "met"
+    assert done.stdout.endswith(f"| **all targets** | met | {result} |  |  |\n"), done.stderr
     assert "3,000 jobs" in done.stdout
     assert "15,000 events" in done.stdout
     for page in ("list", "search by id", "job page"):

@@ -85,15 +85,13 @@ def test_a_run_that_lost_nothing_meets_all_targets() -> None:
         ({"database_restarts": 0}, "PostgreSQL", "0"),
     ],
 )
-def test_what_is_wrong_with_a_run_misses_its_target(
-    wrong: dict[str, Any], label: str, shown: str
-) -> None:
+def test_a_fault_of_a_run_misses_its_target(wrong: dict[str, Any], label: str, shown: str) -> None:
     misses = missed(rough(**wrong))
 
     assert any(miss.startswith(label) and f": {shown}" in miss for miss in misses), misses
 
 
-def test_what_the_undisturbed_run_lost_counts_too() -> None:
+def test_losses_of_the_undisturbed_run_count_too() -> None:
     assert missed(replace(RUN, calm=replace(CALM, jobs=JOBS[1:])))
 
 
@@ -105,7 +103,7 @@ def test_recoveries_under_other_faults_are_shown_and_not_judged() -> None:
     assert "1 jobs: median 99.0 s, worst 99.0 s" in table([RUN])
 
 
-def test_the_table_shows_the_verdict_of_each_run() -> None:
-    verdict = table([RUN, rough(kills=0)]).splitlines()[-1]
+def test_the_table_shows_the_result_of_each_run() -> None:
+    result = table([RUN, rough(kills=0)]).splitlines()[-1]
 
-    assert verdict == "| **all targets** | met | met | **missed** |"
+    assert result == "| **all targets** | met | met | **missed** |"

@@ -57,10 +57,10 @@ def test_the_fsync_that_curl_leaves_out_is_counted_apart() -> None:
     assert "| times curl with fsync |  | 0.89 |" in table(GOOD)
 
 
-def test_the_table_shows_the_verdict() -> None:
-    verdict = table(replace(GOOD, large=replace(FETCH, memory=33 * MIB))).splitlines()[-1]
+def test_the_table_shows_the_result() -> None:
+    result = table(replace(GOOD, large=replace(FETCH, memory=33 * MIB))).splitlines()[-1]
 
-    assert verdict == "| **all targets** | met | **missed** |"
+    assert result == "| **all targets** | met | **missed** |"
 
 
 @pytest.mark.parametrize("size", [MIB, 3 * MIB + 1])
@@ -133,6 +133,6 @@ def test_it_measures_a_real_worker() -> None:
         timeout=100,
     )
 
-    verdict = "**missed**" if done.returncode else "met"
-    assert done.stdout.endswith(f"| **all targets** | met | {verdict} |\n"), done.stderr
+    result = "**missed**" if done.returncode else "met"
+    assert done.stdout.endswith(f"| **all targets** | met | {result} |\n"), done.stderr
     assert "more at its peak, each of 2 × 1.0 MiB at once" in done.stdout

@@ -57,7 +57,7 @@ def test_a_job_that_it_does_not_fit_is_named_and_left_and_the_others_are_done(co
     assert VideoJob.objects.values().get(pk=left.pk) == before
 
 
-def test_a_job_that_waits_for_the_provider_is_left_and_it_is_said_until_when() -> None:
+def test_a_job_that_waits_for_the_provider_is_skipped_and_the_next_try_is_shown() -> None:
     job = jobs.make("queued")
     jobs.make_hold("limited")
 

@@ -86,7 +86,7 @@ def test_jobs_come_in_the_order_asked_for_and_once() -> None:
     assert find_jobs(["b", "a", str(second.pk)]) == [second, first]
 
 
-def test_what_steers_a_terminal_is_not_repeated() -> None:
+def test_control_characters_are_not_repeated() -> None:
     with pytest.raises(CommandError) as caught:
         find_job("\x1b[31mred\u202e" + "x" * 10_000)
 

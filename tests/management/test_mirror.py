@@ -29,7 +29,7 @@ def test_all_failed_downloads_are_tried_again() -> None:
     assert set(VideoJob.objects.filter(mirror_status="due").values_list("pk", flat=True)) == failed
 
 
-def test_what_has_no_output_is_named_and_the_others_are_fetched() -> None:
+def test_a_job_without_output_is_named_and_the_others_are_mirrored() -> None:
     waiting, failed = jobs.make("queued"), jobs.make("mirror-failed")
 
     ended = run("videojobs_mirror", str(waiting.pk), str(failed.pk))

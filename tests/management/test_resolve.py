@@ -20,7 +20,7 @@ def test_the_providers_id_is_attached_and_the_job_is_tracked_on() -> None:
     assert [event.actor for event in job.events.all()] == ["command line"]
 
 
-def test_what_was_not_created_is_sent_again() -> None:
+def test_a_request_that_was_not_created_is_sent_again() -> None:
     job = jobs.make("unconfirmed", key="order-42")
 
     ended = run("videojobs_resolve", "order-42", "--not-created")
@@ -32,7 +32,7 @@ def test_what_was_not_created_is_sent_again() -> None:
 
 @pytest.mark.parametrize("state", ["pending", "queued", "stored", "failed"])
 @pytest.mark.parametrize("answer", [["--not-created"], ["--task-id", "proj_77"]])
-def test_what_is_not_unconfirmed_is_left_alone(state: str, answer: list[str]) -> None:
+def test_a_job_that_is_not_unconfirmed_is_not_changed(state: str, answer: list[str]) -> None:
     job = jobs.make(state)
     before = VideoJob.objects.values().get()
 
@@ -54,7 +54,7 @@ def test_an_id_of_another_job_is_refused_by_name() -> None:
 
 
 @pytest.mark.parametrize("task_id", ["", " x", "a\nb", "..", "x" * 256])
-def test_what_can_be_no_id_is_refused(task_id: str) -> None:
+def test_an_invalid_id_is_refused(task_id: str) -> None:
     job = jobs.make("unconfirmed")
 
     ended = run("videojobs_resolve", str(job.pk), f"--task-id={task_id}")

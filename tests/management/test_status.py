@@ -54,7 +54,7 @@ def test_json_is_a_list_of_objects() -> None:
     assert row["due_at"] is None
 
 
-def test_json_of_what_is_not_there_is_null() -> None:
+def test_json_of_missing_values_is_null() -> None:
     job = jobs.make("pending")
 
     [row] = json.loads(run("videojobs_status", "--json").out)
@@ -64,7 +64,7 @@ def test_json_of_what_is_not_there_is_null() -> None:
         assert row[name] is None
 
 
-def test_json_tells_what_was_found_in_the_video() -> None:
+def test_json_has_the_properties_of_the_video() -> None:
     jobs.make("stored", **FOUND)
 
     [row] = json.loads(run("videojobs_status", "--json").out)
@@ -135,7 +135,7 @@ def test_a_limit_is_a_whole_number_from_one(limit: str) -> None:
     assert "is not a whole number from 1" in run("videojobs_status", f"--limit={limit}").error
 
 
-def test_what_steers_a_terminal_is_not_printed() -> None:
+def test_control_characters_are_not_printed() -> None:
     jobs.make(prompt="\x1b]0;owned\x07\x1b[2J\r\n\u202egreen\x9b31m [bold]" + "x" * 100_000)
 
     out = run("videojobs_status").out
@@ -146,7 +146,7 @@ def test_what_steers_a_terminal_is_not_printed() -> None:
 
 
 @pytest.mark.parametrize("arguments", [[], ["--json"]])
-def test_a_hold_of_the_provider_is_said_beside_the_jobs(arguments: list[str]) -> None:
+def test_a_hold_of_the_provider_is_reported_on_standard_error(arguments: list[str]) -> None:
     jobs.make_hold("rejected")
 
     ended = run("videojobs_status", *arguments)
@@ -157,7 +157,7 @@ def test_a_hold_of_the_provider_is_said_beside_the_jobs(arguments: list[str]) ->
 
 
 @pytest.mark.parametrize("arguments", [[], ["--json"]])
-def test_that_no_worker_runs_is_said_beside_the_jobs(arguments: list[str]) -> None:
+def test_a_missing_worker_is_reported_on_standard_error(arguments: list[str]) -> None:
     jobs.make(due_at=timezone.now() - timedelta(minutes=12))
 
     ended = run("videojobs_status", *arguments)

@@ -67,7 +67,7 @@ def test_the_same_key_again_prints_the_same_job() -> None:
         (["--duration=five"], "duration"),
     ],
 )
-def test_what_is_wrong_is_named_and_nothing_is_written(args: list[str], message: str) -> None:
+def test_an_invalid_argument_is_named_and_nothing_is_written(args: list[str], message: str) -> None:
     ended = run("videojobs_submit", "A kitten", *args)
 
     assert message in ended.error
@@ -93,7 +93,7 @@ def test_track_adopts_each_task() -> None:
     assert {job.events.get().actor for job in jobs} == {"command line"}
 
 
-def test_track_names_and_leaves_alone_as_it_is_told() -> None:
+def test_track_sets_the_key_and_skips_the_mirror_on_request() -> None:
     run("videojobs_track", "proj_1", "--key=order-42", "--no-mirror")
 
     job = VideoJob.objects.get()

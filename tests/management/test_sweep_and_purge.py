@@ -21,7 +21,7 @@ def ago(seconds: float) -> Any:
     return timezone.now() - timedelta(seconds=seconds)
 
 
-def test_sweep_says_what_it_did() -> None:
+def test_sweep_reports_the_number_of_jobs() -> None:
     jobs.make(due_at=ago(1000))
     jobs.make("submitting", due_at=ago(1000), claimed_until=ago(900))
     jobs.make()
@@ -63,7 +63,7 @@ def test_purge_asks_how_old(settings: Any) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_purge_deletes_what_is_old_with_its_file() -> None:
+def test_purge_deletes_old_jobs_with_their_files() -> None:
     old = jobs.make_stored(finished_at=ago(3 * 86400))
     young = jobs.make("failed")
 
@@ -184,7 +184,7 @@ class Unlisted(FileSystemStorage):
     listdir = Storage.listdir
 
 
-def test_a_storage_that_can_t_be_listed_is_said_to_be_so(settings: Any) -> None:
+def test_a_storage_that_can_t_be_listed_is_an_error(settings: Any) -> None:
     entry = {"BACKEND": f"{__name__}.Unlisted"}
     settings.STORAGES = {**settings.STORAGES, "default": entry}
 

@@ -58,7 +58,7 @@ def without_clock(text: str) -> list[str]:
         (["failed", "unconfirmed"], 2),
     ],
 )
-def test_the_exit_code_tells_how_it_ended(states: list[str], code: int) -> None:
+def test_the_exit_code_depends_on_the_jobs(states: list[str], code: int) -> None:
     ids = [str(jobs.make(state).pk) for state in states]
 
     ended = run("videojobs_watch", *ids, "--timeout=0")
@@ -77,7 +77,7 @@ def test_the_error_counts_the_jobs_that_did_not_succeed() -> None:
         assert words in ended.error
 
 
-def test_without_ids_it_watches_what_is_unfinished() -> None:
+def test_without_ids_it_watches_all_unfinished_jobs() -> None:
     unfinished = {"pending", "submitting", "unconfirmed", "queued", "processing", "overdue", "due"}
     made = {str(jobs.make(state).pk): state for state in jobs.STATES}
 
@@ -144,7 +144,7 @@ def test_watching_ends_with_the_timeout() -> None:
     assert not progress.watch([job.pk], stream=io.StringIO(), timeout=0.02, interval=0.01)
 
 
-def test_a_deleted_job_holds_nobody_up() -> None:
+def test_a_deleted_job_does_not_block() -> None:
     job = jobs.make()
     gone = VideoJob.objects.filter(pk=job.pk).delete
 
@@ -164,7 +164,7 @@ def _judge_gone() -> None:
     _judge(["gone"], [], in_time=True)
 
 
-def test_what_on_tick_raises_ends_the_watching() -> None:
+def test_an_error_in_on_tick_ends_the_watching() -> None:
     with pytest.raises(StopIteration):
         progress.watch([jobs.make()], stream=io.StringIO(), interval=0, on_tick=steps())
 
@@ -209,7 +209,7 @@ def test_without_rich_a_terminal_gets_lines(monkeypatch: pytest.MonkeyPatch) -> 
     assert "\x1b" not in out.getvalue()
 
 
-def test_what_steers_a_terminal_is_not_printed() -> None:
+def test_control_characters_are_not_printed() -> None:
     jobs.make("stored", prompt="\x1b]0;owned\x07\x1b[2J\r\n\u202e\x9b31m" + "x" * 100_000)
 
     out = io.StringIO()
@@ -231,7 +231,7 @@ def test_a_finished_job_is_not_read_again() -> None:
     assert finished.pk.hex not in second
 
 
-def test_a_moving_job_is_read_without_what_is_long() -> None:
+def test_an_unsettled_job_is_read_without_large_columns() -> None:
     job = jobs.make()
     with CaptureQueriesContext(connection) as captured:
         progress.watch([job], stream=io.StringIO(), timeout=0)
@@ -247,7 +247,7 @@ def hold(**values: Any) -> Callable[[], object]:
     return lambda: ProviderHold.objects.update(**values)
 
 
-def test_a_hold_is_said_once_when_it_begins_when_it_changes_and_when_it_ends() -> None:
+def test_a_hold_is_reported_once_when_it_begins_when_it_changes_and_when_it_ends() -> None:
     job, notices = jobs.make(), io.StringIO()
 
     progress.watch(
@@ -276,7 +276,7 @@ def test_a_hold_is_said_once_when_it_begins_when_it_changes_and_when_it_ends() -
     ]
 
 
-def test_where_nobody_waits_nothing_is_said() -> None:
+def test_a_suspected_hold_is_not_reported() -> None:
     jobs.make_hold("suspect")
     notices = io.StringIO()
 
@@ -286,7 +286,7 @@ def test_where_nobody_waits_nothing_is_said() -> None:
 
 
 @pytest.mark.parametrize("arguments", [[], ["--json"]])
-def test_the_command_says_a_hold_beside_what_it_prints(arguments: list[str]) -> None:
+def test_the_command_reports_a_hold_on_standard_error(arguments: list[str]) -> None:
     jobs.make_hold("rejected")
 
     ended = run("videojobs_watch", str(jobs.make().pk), "--timeout=0", *arguments)
@@ -295,7 +295,7 @@ def test_the_command_says_a_hold_beside_what_it_prints(arguments: list[str]) -> 
     assert "rejecting" not in ended.out
 
 
-def test_on_a_terminal_a_hold_is_said_above_the_table() -> None:
+def test_on_a_terminal_a_hold_is_reported_above_the_table() -> None:
     jobs.make_hold("limited")
     out, notices = Terminal(), Terminal()
 
@@ -306,7 +306,7 @@ def test_on_a_terminal_a_hold_is_said_above_the_table() -> None:
     assert notices.getvalue() == ""
 
 
-def test_errors_that_lead_elsewhere_take_the_notice_with_them() -> None:
+def test_a_redirected_standard_error_gets_the_notice() -> None:
     jobs.make_hold("limited")
     out, log = Terminal(), io.StringIO()
 

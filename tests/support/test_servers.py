@@ -378,7 +378,7 @@ def test_a_paused_server_can_be_stopped(own_postgres: Postgres) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_port_that_somebody_took_is_exchanged_for_another(
+def test_a_taken_port_is_replaced_by_another_one(
     kind: type[Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as squatter:
@@ -446,7 +446,7 @@ def test_a_server_ends_when_the_test_process_is_killed(kind: type[Server], last_
     assert not {int(pid) for pid in pids} & {alive for alive, _ in processes.processes()}
 
 
-def test_a_server_that_nobody_stopped_ends_at_the_normal_end_of_the_process() -> None:
+def test_a_server_that_was_not_stopped_ends_at_the_normal_end_of_the_process() -> None:
     script = """
         from tests import processes, servers
         server = servers.Redis.found(own=True)
@@ -461,7 +461,7 @@ def test_a_server_that_nobody_stopped_ends_at_the_normal_end_of_the_process() ->
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_where_no_server_is_to_be_had_the_test_is_skipped_and_says_what_was_looked_for(
+def test_without_a_server_the_test_is_skipped_and_lists_the_searched_places(
     kind: type[Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hide_everything(monkeypatch)
