@@ -22,7 +22,7 @@ class Command(JobCommand):
             "--older-than",
             type=days,
             metavar="DAYS",
-            help="minimum number of days since a job finished (default: the PURGE_AFTER setting); "
+            help="minimum number of days since a job finished (default: the setting PURGE_AFTER); "
             "with --orphans, since a file was last modified (default: 1)",
         )
         parser.add_argument(

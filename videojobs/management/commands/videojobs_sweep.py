@@ -17,13 +17,13 @@ class Command(JobCommand):
             "--grace",
             type=seconds,
             metavar="S",
-            help="skip jobs that are late by less than S seconds (default: SWEEP_GRACE setting)",
+            help="skip jobs that are less than S seconds late (default: the setting SWEEP_GRACE)",
         )
         parser.add_argument(
             "--limit",
             type=count,
             metavar="N",
-            help="process at most N jobs of each kind (default: the SWEEP_BATCH setting)",
+            help="process at most N jobs of each kind (default: the setting SWEEP_BATCH)",
         )
 
     def handle(self, *, grace: float | None, limit: int | None, **_: Any) -> None:
