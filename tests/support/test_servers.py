@@ -424,7 +424,7 @@ def test_the_error_of_a_failed_start_contains_the_log() -> None:
 def test_a_server_ends_when_the_test_process_is_killed(kind: type[Server], last_act: str) -> None:
     script = f"""
         import signal
-        from tests import processes, servers
+        from tests.support import processes, servers
         server = servers.{kind.__name__}.found(own=True)
         server.start()
         pids = [server.pid, *processes.descendants_of(server.pid)]
@@ -448,7 +448,7 @@ def test_a_server_ends_when_the_test_process_is_killed(kind: type[Server], last_
 
 def test_a_server_that_was_not_stopped_ends_at_the_normal_end_of_the_process() -> None:
     script = """
-        from tests import processes, servers
+        from tests.support import processes, servers
         server = servers.Redis.found(own=True)
         server.start()
         print(server.directory)
@@ -489,7 +489,7 @@ def test_a_whole_test_run_fails_or_skips_for_a_missing_server(
     required: str, outcome: str, tmp_path: Path
 ) -> None:
     (tmp_path / "test_it.py").write_text(
-        "from tests import servers\n"
+        "from tests.support import servers\n"
         "servers.PLACES = ()\n"
         "servers.Redis.wheel = 'no_such_package/none'\n"
         "def test_it(redis_server): pass\n"
