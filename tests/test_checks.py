@@ -121,19 +121,23 @@ def test_the_jitter_is_a_part_of_the_interval(value: Any) -> None:
 @pytest.mark.parametrize("value", [0, -1, "30", True, float("nan")])
 def test_the_age_of_what_is_purged_is_above_0_days(value: Any) -> None:
     assert found(PURGE_AFTER=value) == [
-        ("videojobs.E003", "VIDEOJOBS['PURGE_AFTER'] must be days above 0, or None.", None)
+        (
+            "videojobs.E003",
+            "VIDEOJOBS['PURGE_AFTER'] must be None or a number of days above 0.",
+            None,
+        )
     ]
 
 
 def test_an_interval_above_its_cap_is_an_error() -> None:
     assert found(POLL_INTERVAL=61) == [
-        ("videojobs.E004", "VIDEOJOBS: POLL_INTERVAL exceeds MAX_POLL_INTERVAL.", None)
+        ("videojobs.E004", "VIDEOJOBS['POLL_INTERVAL'] must not exceed MAX_POLL_INTERVAL.", None)
     ]
 
 
 def test_a_deadline_after_the_end_is_an_error() -> None:
     assert found(OVERDUE_AFTER=86401) == [
-        ("videojobs.E004", "VIDEOJOBS: OVERDUE_AFTER exceeds GIVE_UP_AFTER.", None)
+        ("videojobs.E004", "VIDEOJOBS['OVERDUE_AFTER'] must not exceed GIVE_UP_AFTER.", None)
     ]
 
 
@@ -142,7 +146,7 @@ def test_polling_a_public_provider_too_often_is_a_warning() -> None:
         (
             "videojobs.W001",
             "VIDEOJOBS['POLL_INTERVAL'] is below 30 seconds.",
-            "The provider advises 30 to 60 seconds; more frequent polling risks a rate limit.",
+            "The provider recommends 30 to 60 seconds; shorter intervals risk a rate limit.",
         )
     ]
 
@@ -170,7 +174,7 @@ def test_the_base_url_must_be_an_address_and_a_path(url: Any) -> None:
     assert found(BASE_URL=url) == [
         (
             "videojobs.E005",
-            "VIDEOJOBS['BASE_URL'] must be an http(s) URL without a user and without a query.",
+            "VIDEOJOBS['BASE_URL'] must be an http(s) URL without user, password and query.",
             None,
         )
     ]
@@ -180,7 +184,7 @@ def test_a_key_that_travels_in_the_clear_is_a_warning() -> None:
     assert found(BASE_URL="http://provider.example") == [
         (
             "videojobs.W002",
-            "VIDEOJOBS['BASE_URL'] is not https: the API key travels in the clear.",
+            "VIDEOJOBS['BASE_URL'] does not use https: the API key is sent unencrypted.",
             None,
         )
     ]
@@ -191,8 +195,8 @@ def test_a_missing_key_is_a_warning(key: Any) -> None:
     assert found(API_KEY=key) == [
         (
             "videojobs.W003",
-            "VIDEOJOBS['API_KEY'] is empty: the provider will reject every call.",
-            "Put the key into the environment, not into the code.",
+            "VIDEOJOBS['API_KEY'] is empty: no request can be sent to the provider.",
+            "Read the key from the environment; don't put it into the code.",
         )
     ]
 
@@ -202,8 +206,8 @@ def test_a_key_that_no_header_can_carry_is_an_error(key: Any) -> None:
     assert found(API_KEY=key) == [
         (
             "videojobs.E006",
-            "VIDEOJOBS['API_KEY'] has characters that no HTTP header can carry.",
-            "Look for a newline or a space at its end.",
+            "VIDEOJOBS['API_KEY'] contains characters that are invalid in an HTTP header.",
+            "Check for a newline or a space at the end of the key.",
         )
     ]
 
@@ -211,7 +215,7 @@ def test_a_key_that_no_header_can_carry_is_an_error(key: Any) -> None:
 @pytest.mark.parametrize("models", [{}, [], None, "videos"])
 def test_a_site_without_models_is_an_error(models: Any) -> None:
     assert found(MODELS=models) == [
-        ("videojobs.E007", "VIDEOJOBS['MODELS'] must be a dict of at least one model.", None)
+        ("videojobs.E007", "VIDEOJOBS['MODELS'] must be a dict with at least one model.", None)
     ]
 
 
@@ -221,7 +225,7 @@ def test_a_model_needs_the_path_of_its_create_call(rules: Any) -> None:
         (
             "videojobs.E007",
             "VIDEOJOBS['MODELS']['veo'] must be a dict with a 'path' under /v1/.",
-            "Such as {'path': '/v1/veo/videos'}.",
+            "For example, {'path': '/v1/veo/videos'}.",
         )
     ]
 
@@ -251,9 +255,9 @@ def test_a_wrong_rule_of_a_model_is_named(rule: Any, value: Any) -> None:
     assert found(MODELS={"veo": {"path": "/v1/veo/videos", rule: value}}) == [
         (
             "videojobs.E007",
-            f"VIDEOJOBS['MODELS']['veo'] has wrong rules: {rule}.",
-            "Known: path, duration (shortest and longest, in seconds), ratios (a list of texts), "
-            "max_prompt and max_audios (whole numbers).",
+            f"VIDEOJOBS['MODELS']['veo'] has invalid rules: {rule}.",
+            "The rules are path, duration (minimum and maximum in seconds), ratios (a list of "
+            "strings), max_prompt and max_audios (whole numbers).",
         )
     ]
 
@@ -261,16 +265,16 @@ def test_a_wrong_rule_of_a_model_is_named(rule: Any, value: Any) -> None:
 @pytest.mark.parametrize("pair", ["ab", ("a",), ("a", "b", "a"), ("a", "a"), (1, 2), None, 5])
 def test_the_frame_fields_must_be_a_pair_of_names(pair: Any) -> None:
     assert found(FRAME_FIELDS=pair) == [
-        ("videojobs.E008", "VIDEOJOBS['FRAME_FIELDS'] must be a pair of names.", None)
+        ("videojobs.E008", "VIDEOJOBS['FRAME_FIELDS'] must be a pair of different names.", None)
     ]
 
 
 @pytest.mark.parametrize("networks", [["10.0.0.1/8"], ["nonsense"], "10.0.0.0/8", [None], 5])
-def test_what_is_no_network_is_an_error(networks: Any) -> None:
+def test_an_invalid_network_is_an_error(networks: Any) -> None:
     ((code, message, hint),) = found(ALLOWED_PRIVATE_NETWORKS=networks)
     assert code == "videojobs.E009"
-    assert message.startswith("VIDEOJOBS['ALLOWED_PRIVATE_NETWORKS'] has what is no network: ")
-    assert hint == "It is a list of networks such as '10.0.0.0/8'."
+    assert message.startswith("VIDEOJOBS['ALLOWED_PRIVATE_NETWORKS'] contains an invalid network: ")
+    assert hint == "Use a list of networks in CIDR notation, such as ['10.0.0.0/8']."
 
 
 @pytest.mark.parametrize("alias", ["nowhere", None, ["default"]])
@@ -290,7 +294,11 @@ def test_a_storage_whose_backend_is_missing_is_an_error(settings: Any) -> None:
 )
 def test_outputs_must_lie_inside_the_storage(directory: Any) -> None:
     assert found(UPLOAD_TO=directory) == [
-        ("videojobs.E011", "VIDEOJOBS['UPLOAD_TO'] must be a directory inside the storage.", None)
+        (
+            "videojobs.E011",
+            "VIDEOJOBS['UPLOAD_TO'] must be a relative directory inside the storage.",
+            None,
+        )
     ]
 
 
@@ -331,7 +339,7 @@ def test_times_without_a_zone_are_refused(settings: Any) -> None:
 @pytest.mark.parametrize("name", ["MAX_ACTIVE_JOBS", "MAX_SUBMISSIONS_PER_DAY"])
 @pytest.mark.parametrize("value", [-1, "30", True, 1.5])
 def test_a_limit_must_be_a_number_of_jobs(name: str, value: Any) -> None:
-    message = f"VIDEOJOBS[{name!r}] must be a whole number from 0, or None."
+    message = f"VIDEOJOBS[{name!r}] must be None or a whole number of at least 0."
     assert found(**{name: value}) == [("videojobs.E003", message, None)]
 
 
@@ -355,7 +363,7 @@ def test_a_visibility_timeout_near_the_longest_countdown_is_warned_of(
     [(identifier, message, hint)] = found()
 
     assert identifier == "videojobs.W004"
-    assert message.startswith(f"Redis delivers a waiting message again after {timeout} s")
+    assert message.startswith(f"Redis redelivers a waiting message after {timeout} s")
     assert hint is not None
     assert "3285 s" in hint
 
@@ -409,15 +417,15 @@ def test_a_media_check_that_is_a_must_needs_pyav(
     messages = [
         (
             "videojobs.E015",
-            "VIDEOJOBS['MEDIA_CHECK'] is True, and PyAV is not installed.",
-            "Install videojobs[media], or set it to None to do without.",
+            "VIDEOJOBS['MEDIA_CHECK'] is True, but PyAV is not installed.",
+            "Install videojobs[media], or set MEDIA_CHECK to None to skip the check.",
         )
     ]
     assert found(MEDIA_CHECK=wanted) == (messages if wanted else [])
 
 
 async def too_late(request: object, job: object) -> bool:
-    """What it returns is a coroutine, which says neither yes nor no."""
+    """Returns a coroutine, which is neither True nor False."""
     return True
 
 

@@ -1,3 +1,3 @@
-"""Track long-running, paid video generation jobs in Django, and keep what they made."""
+"""Track long-running, paid video generation jobs in Django, and store the generated videos."""
 
 __version__ = "0.1.0"

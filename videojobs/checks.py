@@ -1,4 +1,4 @@
-"""System checks: a wrong setting is said at start, in words, and not by a job at night."""
+"""System checks for the `VIDEOJOBS` setting."""
 
 import math
 import re
@@ -38,7 +38,7 @@ _SECONDS = [
 _COUNTS = ["MAX_OUTPUT_BYTES", "MIRROR_ATTEMPTS", "SWEEP_BATCH"]
 _LIMITS = ["MAX_ACTIVE_JOBS", "MAX_SUBMISSIONS_PER_DAY"]
 _DOMAIN = re.compile(r"\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
-# Above these, arithmetic with times and what a row can hold come to their ends.
+# Larger values overflow datetime arithmetic (seconds) or an integer column (counts).
 _LONGEST = {False: 10 * 365 * 86400.0, True: 2**63}
 
 
@@ -54,7 +54,7 @@ def _never(_: object) -> bool:
     return False
 
 
-#: Rule of a model → what its value has to be.
+#: Rule of a model → whether its value is valid.
 _RULES: dict[str, Callable[[Any], bool]] = {
     "path": lambda path: isinstance(path, str),
     "duration": lambda bounds: _is_list_of(int, bounds) and len(bounds) == 2,
@@ -66,7 +66,6 @@ _RULES: dict[str, Callable[[Any], bool]] = {
 
 @register("videojobs")
 def check_settings(**_: Any) -> list[CheckMessage]:
-    """All checks of the `VIDEOJOBS` setting."""
     value = getattr(settings, "VIDEOJOBS", {})
     if not isinstance(value, dict):
         return [Error("VIDEOJOBS must be a dict.", id="videojobs.E001")]
@@ -92,7 +91,7 @@ def _check_time_zones() -> Iterator[CheckMessage]:
     if not settings.USE_TZ:
         yield Error(
             "videojobs needs USE_TZ = True.",
-            hint="Deadlines and leases are points in time, for processes in any time zone.",
+            hint="Deadlines and leases are compared between processes in different time zones.",
             id="videojobs.E012",
         )
 
@@ -113,29 +112,33 @@ def _check_numbers() -> Iterator[CheckMessage]:
         value, is_count = getattr(conf, name), name in _COUNTS
         fits = isinstance(value, int) if is_count else _is_number(value)
         if not fits or isinstance(value, bool) or not 0 < value < _LONGEST[is_count]:
-            what = "a whole number" if is_count else "a number of seconds"
-            yield Error(f"VIDEOJOBS[{name!r}] must be {what} above 0.", id="videojobs.E003")
+            kind = "a whole number" if is_count else "a number of seconds"
+            yield Error(f"VIDEOJOBS[{name!r}] must be {kind} above 0.", id="videojobs.E003")
     for name in _LIMITS:
         limit = getattr(conf, name)
         if limit is not None and not _is_count(limit):
             yield Error(
-                f"VIDEOJOBS[{name!r}] must be a whole number from 0, or None.", id="videojobs.E003"
+                f"VIDEOJOBS[{name!r}] must be None or a whole number of at least 0.",
+                id="videojobs.E003",
             )
     if not _is_number(conf.POLL_JITTER) or not 0 <= conf.POLL_JITTER <= 1:
         yield Error("VIDEOJOBS['POLL_JITTER'] must be from 0 to 1.", id="videojobs.E003")
     if conf.PURGE_AFTER is not None and not (_is_number(conf.PURGE_AFTER) and conf.PURGE_AFTER > 0):
-        yield Error("VIDEOJOBS['PURGE_AFTER'] must be days above 0, or None.", id="videojobs.E003")
+        yield Error(
+            "VIDEOJOBS['PURGE_AFTER'] must be None or a number of days above 0.",
+            id="videojobs.E003",
+        )
 
 
 def _check_visibility_timeout() -> Iterator[CheckMessage]:
-    """A message that waits for longer than it is delivered again, and again, to every worker."""
+    """Redis delivers a message again whose countdown exceeds the visibility timeout."""
     timeout, longest = queue.visibility_timeout(), Policy.current().longest_countdown
     if timeout is not None and timeout < 1.5 * longest:
         yield Warning(
-            f"Redis delivers a waiting message again after {timeout:g} s, and the longest "
-            f"countdown is {longest:g} s.",
-            hint="Set Celery's broker_transport_options to a visibility_timeout of at least "
-            f"{math.ceil(1.5 * longest)} s. The shortest one of all apps on that Redis counts.",
+            f"Redis redelivers a waiting message after {timeout:g} s, but the longest countdown "
+            f"is {longest:g} s.",
+            hint="Set visibility_timeout in Celery's broker_transport_options to at least "
+            f"{math.ceil(1.5 * longest)} s, for all apps on that Redis.",
             id="videojobs.W004",
         )
 
@@ -146,19 +149,23 @@ def _is_number(value: object) -> bool:
 
 def _check_relations() -> Iterator[CheckMessage]:
     if conf.POLL_INTERVAL > conf.MAX_POLL_INTERVAL:
-        yield Error("VIDEOJOBS: POLL_INTERVAL exceeds MAX_POLL_INTERVAL.", id="videojobs.E004")
+        yield Error(
+            "VIDEOJOBS['POLL_INTERVAL'] must not exceed MAX_POLL_INTERVAL.", id="videojobs.E004"
+        )
     if conf.OVERDUE_AFTER > conf.GIVE_UP_AFTER:
-        yield Error("VIDEOJOBS: OVERDUE_AFTER exceeds GIVE_UP_AFTER.", id="videojobs.E004")
+        yield Error(
+            "VIDEOJOBS['OVERDUE_AFTER'] must not exceed GIVE_UP_AFTER.", id="videojobs.E004"
+        )
     if conf.POLL_INTERVAL < 30 and _scheme_and_host(conf.BASE_URL)[0] == "https":
         yield Warning(
             "VIDEOJOBS['POLL_INTERVAL'] is below 30 seconds.",
-            hint="The provider advises 30 to 60 seconds; more frequent polling risks a rate limit.",
+            hint="The provider recommends 30 to 60 seconds; shorter intervals risk a rate limit.",
             id="videojobs.W001",
         )
 
 
 def _scheme_and_host(url: object) -> tuple[str, str]:
-    """Both of an http(s) URL that is nothing but an address and a path, else two empty texts."""
+    """Scheme and host of an http(s) URL without userinfo, query and fragment; else two ""."""
     try:
         parts = urlsplit(url if isinstance(url, str) and url.isprintable() else "")
         plain = parts.port != 0 and not parts.query and not parts.fragment
@@ -173,12 +180,12 @@ def _check_base_url() -> Iterator[CheckMessage]:
     scheme, host = _scheme_and_host(conf.BASE_URL)
     if not host:
         yield Error(
-            "VIDEOJOBS['BASE_URL'] must be an http(s) URL without a user and without a query.",
+            "VIDEOJOBS['BASE_URL'] must be an http(s) URL without user, password and query.",
             id="videojobs.E005",
         )
     elif scheme == "http" and host not in {"localhost", "127.0.0.1", "::1"}:
         yield Warning(
-            "VIDEOJOBS['BASE_URL'] is not https: the API key travels in the clear.",
+            "VIDEOJOBS['BASE_URL'] does not use https: the API key is sent unencrypted.",
             id="videojobs.W002",
         )
 
@@ -187,14 +194,14 @@ def _check_api_key() -> Iterator[CheckMessage]:
     key: object = conf.API_KEY
     if not key:
         yield Warning(
-            "VIDEOJOBS['API_KEY'] is empty: the provider will reject every call.",
-            hint="Put the key into the environment, not into the code.",
+            "VIDEOJOBS['API_KEY'] is empty: no request can be sent to the provider.",
+            hint="Read the key from the environment; don't put it into the code.",
             id="videojobs.W003",
         )
     elif not (isinstance(key, str) and key.isascii() and key.isprintable()) or " " in key:
         yield Error(
-            "VIDEOJOBS['API_KEY'] has characters that no HTTP header can carry.",
-            hint="Look for a newline or a space at its end.",
+            "VIDEOJOBS['API_KEY'] contains characters that are invalid in an HTTP header.",
+            hint="Check for a newline or a space at the end of the key.",
             id="videojobs.E006",
         )
 
@@ -202,7 +209,7 @@ def _check_api_key() -> Iterator[CheckMessage]:
 def _check_models() -> Iterator[CheckMessage]:
     if not isinstance(conf.MODELS, Mapping) or not conf.MODELS:
         yield Error(
-            "VIDEOJOBS['MODELS'] must be a dict of at least one model.", id="videojobs.E007"
+            "VIDEOJOBS['MODELS'] must be a dict with at least one model.", id="videojobs.E007"
         )
         return
     for name, rules in conf.MODELS.items():
@@ -210,14 +217,14 @@ def _check_models() -> Iterator[CheckMessage]:
         if not isinstance(name, str) or not isinstance(path, str) or not path.startswith("/v1/"):
             yield Error(
                 f"VIDEOJOBS['MODELS'][{name!r}] must be a dict with a 'path' under /v1/.",
-                hint="Such as {'path': '/v1/veo/videos'}.",
+                hint="For example, {'path': '/v1/veo/videos'}.",
                 id="videojobs.E007",
             )
         elif wrong := [rule for rule in rules if not _RULES.get(rule, _never)(rules[rule])]:
             yield Error(
-                f"VIDEOJOBS['MODELS'][{name!r}] has wrong rules: {', '.join(map(str, wrong))}.",
-                hint="Known: path, duration (shortest and longest, in seconds), ratios (a list of "
-                "texts), max_prompt and max_audios (whole numbers).",
+                f"VIDEOJOBS['MODELS'][{name!r}] has invalid rules: {', '.join(map(str, wrong))}.",
+                hint="The rules are path, duration (minimum and maximum in seconds), ratios (a "
+                "list of strings), max_prompt and max_audios (whole numbers).",
                 id="videojobs.E007",
             )
 
@@ -227,18 +234,20 @@ def _check_output() -> Iterator[CheckMessage]:
     if not _is_list_of(str, hosts) or not all(map(_DOMAIN.fullmatch, conf.ALLOWED_OUTPUT_HOSTS)):
         yield Error(
             "VIDEOJOBS['ALLOWED_OUTPUT_HOSTS'] must be a list of domains.",
-            hint="Such as ['cdn.example.com'], which allows its subdomains, too.",
+            hint="For example, ['cdn.example.com'], which also allows its subdomains.",
             id="videojobs.E013",
         )
     pair: Any = conf.FRAME_FIELDS
     if not _is_list_of(str, pair) or len(pair) != 2 or pair[0] == pair[1]:
-        yield Error("VIDEOJOBS['FRAME_FIELDS'] must be a pair of names.", id="videojobs.E008")
+        yield Error(
+            "VIDEOJOBS['FRAME_FIELDS'] must be a pair of different names.", id="videojobs.E008"
+        )
     try:
         addresses.networks(conf.ALLOWED_PRIVATE_NETWORKS)
     except (ValueError, TypeError) as error:
         yield Error(
-            f"VIDEOJOBS['ALLOWED_PRIVATE_NETWORKS'] has what is no network: {error}.",
-            hint="It is a list of networks such as '10.0.0.0/8'.",
+            f"VIDEOJOBS['ALLOWED_PRIVATE_NETWORKS'] contains an invalid network: {error}.",
+            hint="Use a list of networks in CIDR notation, such as ['10.0.0.0/8'].",
             id="videojobs.E009",
         )
     try:
@@ -249,12 +258,13 @@ def _check_output() -> Iterator[CheckMessage]:
     if (
         not isinstance(directory, str)
         or directory.startswith("/")
-        # Storages put such names right, and then find a file under another one than was given.
+        # Storages normalize such names, and then save a file under another name than was given.
         or (directory and not {"", ".", ".."}.isdisjoint(directory.rstrip("/").split("/")))
         or not directory.isprintable()
     ):
         yield Error(
-            "VIDEOJOBS['UPLOAD_TO'] must be a directory inside the storage.", id="videojobs.E011"
+            "VIDEOJOBS['UPLOAD_TO'] must be a relative directory inside the storage.",
+            id="videojobs.E011",
         )
 
 
@@ -264,8 +274,8 @@ def _check_media() -> Iterator[CheckMessage]:
         yield Error("VIDEOJOBS['MEDIA_CHECK'] must be True, False or None.", id="videojobs.E014")
     elif wanted and not media.is_installed():
         yield Error(
-            "VIDEOJOBS['MEDIA_CHECK'] is True, and PyAV is not installed.",
-            hint="Install videojobs[media], or set it to None to do without.",
+            "VIDEOJOBS['MEDIA_CHECK'] is True, but PyAV is not installed.",
+            hint="Install videojobs[media], or set MEDIA_CHECK to None to skip the check.",
             id="videojobs.E015",
         )
 
@@ -276,15 +286,15 @@ def _check_visitors() -> Iterator[CheckMessage]:
         return
     try:
         found = import_string(rule) if isinstance(rule, str) else None
-    except Exception as error:  # whatever its module does when it is imported
+    except Exception as error:  # importing a module can raise any exception
         yield Error(
             f"VIDEOJOBS['MAY_SEE_JOB'] can't be imported: {error}",
-            hint="It is the path of a function, such as 'mysite.rules.may_see'.",
+            hint="Use the path of a function, such as 'mysite.rules.may_see'.",
             id="videojobs.E016",
         )
         return
     if not callable(found) or iscoroutinefunction(found):
         yield Error(
-            "VIDEOJOBS['MAY_SEE_JOB'] must be the path of a function(request, job), not async.",
+            "VIDEOJOBS['MAY_SEE_JOB'] must be the path of a synchronous function(request, job).",
             id="videojobs.E017",
         )

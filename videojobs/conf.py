@@ -1,6 +1,6 @@
-"""The app's settings: one dict, `VIDEOJOBS`, read anew at each access.
+"""The app's settings: one dict, `VIDEOJOBS`, read on each access.
 
-Every duration is in seconds. `Settings` is the one list of names and defaults.
+Durations are in seconds unless noted otherwise. `Settings` defines all names and defaults.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,8 +12,8 @@ T = TypeVar("T")
 
 _STANDARD = {"path": "/v1/videos/videos", "duration": (4, 15), "ratios": ("16:9", "9:16", "1:1")}
 
-#: Model → the path of its create call and, where they are known, the rules for its parameters.
-#: Where the provider's pages contradict each other, the wider rule stands.
+#: Model → the path of its create request and, if documented, the limits of its parameters.
+#: Where the provider's pages contradict each other, the wider limit applies.
 _MODELS: Mapping[str, Mapping[str, Any]] = {
     "videos": {
         **_STANDARD,
@@ -47,80 +47,80 @@ class Setting(Generic[T]):
 
 
 class Settings:
-    """Each setting with its default."""
-
     BASE_URL = Setting("https://zcbservice.aizfw.cn/kyyReactApiServer")
     API_KEY = Setting("")
     MODELS = Setting[Mapping[str, Mapping[str, Any]]](_MODELS)
-    # The pair of names under which the provider takes a first and a last frame;
-    # newer pages call them first_image and last_image.
+    # The names of the parameters for the first and the last frame;
+    # newer pages of the provider call them first_image and last_image.
     FRAME_FIELDS = Setting[Sequence[str]](("image", "lastFrameImage"))
 
     # The provider advises 30 to 60 seconds between two checks of a task.
     POLL_INTERVAL = Setting(30.0)
-    # Up to this part of the interval is added at random, so that jobs don't march in step.
+    # Up to this fraction of the interval is added at random, so that jobs aren't synchronized.
     POLL_JITTER = Setting(0.2)
-    # The longest wait between two checks while a job is in time, errors included.
+    # The longest wait between two checks before the deadline, also after errors.
     MAX_POLL_INTERVAL = Setting(60.0)
     OVERDUE_AFTER = Setting(1800.0)
     OVERDUE_INTERVAL = Setting(600.0)
     GIVE_UP_AFTER = Setting(86400.0)
-    # Between two tries with a key that the provider rejected.
+    # Between two attempts with a key that the provider rejected.
     KEY_RETRY_INTERVAL = Setting(300.0)
 
-    # Submissions are refused beyond these; None: no bound.
+    # Submissions above these quotas are refused; None: no quota.
     MAX_ACTIVE_JOBS = Setting[int | None](None)
     MAX_SUBMISSIONS_PER_DAY = Setting[int | None](None)
 
     CONNECT_TIMEOUT = Setting(5.0)
-    # The longest that the provider may take for a whole answer, once connected.
+    # The longest time for a complete response from the provider, once connected.
     READ_TIMEOUT = Setting(30.0)
-    # How much longer than its call a worker may take before another one takes the job over.
+    # Added to the longest duration of a request before another worker may take over the job.
     LEASE_MARGIN = Setting(15.0)
 
     DOWNLOAD_TIMEOUT = Setting(600.0)
     MAX_OUTPUT_BYTES = Setting(2 * 1024**3)
-    # Whether each video is opened before it counts as stored; None: where PyAV is installed.
+    # Whether each video is decoded before it is stored; None: if PyAV is installed.
     MEDIA_CHECK = Setting[bool | None](None)
-    # The longest that one such look may take.
+    # The longest time for one media check.
     MEDIA_TIMEOUT = Setting(30.0)
-    # With waits that double from POLL_INTERVAL to half an hour: about two hours.
+    # About two hours, since waits double from POLL_INTERVAL up to half an hour.
     MIRROR_ATTEMPTS = Setting(10)
-    # Networks, in CIDR notation, that an output's URL may lead into although they are private.
+    # Private networks, in CIDR notation, that output URLs may resolve to.
     ALLOWED_PRIVATE_NETWORKS = Setting[Sequence[str]](())
-    # Domains that an output's URL must lie in, subdomains included; empty: any.
+    # Domains, subdomains included, that output URLs must belong to; empty: any.
     ALLOWED_OUTPUT_HOSTS = Setting[Sequence[str]](())
     STORAGE = Setting("default")
-    # A directory inside the storage; strftime placeholders stand for the job's creation.
+    # A directory in the storage; strftime placeholders are filled with the job's creation time.
     UPLOAD_TO = Setting("videojobs/%Y/%m")
 
-    # Path of a function(request, job) that is True where a visitor may see the job; None: nobody.
+    # Path of a function(request, job) that returns True if the visitor may see the job; None: no
+    # visitor may see any job.
     MAY_SEE_JOB = Setting[str | None](None)
 
-    # A job that is late by more than this, and that nobody is at, has lost its wake-up.
+    # A job that is overdue for its next step by more than this, and that no worker has claimed,
+    # has lost its wake-up.
     SWEEP_GRACE = Setting(60.0)
     SWEEP_BATCH = Setting(500)
-    # The longest that receivers of a signal take; then their worker counts as lost.
+    # The longest time for the receivers of a signal; after it, their worker counts as lost.
     RECEIVER_TIMEOUT = Setting(300.0)
     # Days after which `videojobs.purge` deletes finished jobs and their files; None: never.
     PURGE_AFTER = Setting[float | None](None)
 
     @property
     def exchange_timeout(self) -> float:
-        """The longest that one call of the provider takes from the first packet to the last."""
+        """The longest duration of one request to the provider, including the connection."""
         return self.CONNECT_TIMEOUT + self.READ_TIMEOUT
 
     @property
     def longest_mirror(self) -> float:
-        """The longest that a mirror step takes: to ask for the URL, to fetch, to look, to store.
+        """The longest duration of a mirror step: get the URL, download, check and store.
 
-        To store may be an upload, which takes as long as the download.
+        Storing may be an upload, which takes as long as the download.
         """
         return self.exchange_timeout + 2 * self.DOWNLOAD_TIMEOUT + 2 * self.MEDIA_TIMEOUT
 
     @property
     def lease(self) -> float:
-        """How long a claim on a job holds without being renewed."""
+        """How long a claim on a job is valid without being renewed."""
         return self.exchange_timeout + self.LEASE_MARGIN
 
 

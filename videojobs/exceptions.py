@@ -1,8 +1,7 @@
-"""Every error that talking to the provider, to an output's host or to storage can end in.
+"""The errors of requests to the provider, of downloads and of storage.
 
-`transient` says whether trying the same thing again can help; `retry_after` is how many seconds
-the other side asked to be left alone, where it did. Messages name a host at most, never a URL
-with its query and never a key.
+`transient` is whether a retry can succeed; `retry_after` is the number of seconds to wait if the
+server asked for it. Messages may contain a host, but no URL with its query and no key.
 """
 
 from datetime import datetime
@@ -12,9 +11,9 @@ from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 
 
 class SpendLimitReached(ValidationError):
-    """A submission would exceed `MAX_ACTIVE_JOBS` or `MAX_SUBMISSIONS_PER_DAY`; `code` says which.
+    """A submission would exceed `MAX_ACTIVE_JOBS` or `MAX_SUBMISSIONS_PER_DAY`; see `code`.
 
-    A `ValidationError`, so that forms and views show it like any other reason to refuse.
+    It is a `ValidationError`, so that forms and views show it like any other invalid input.
     """
 
     def __init__(self, message: str, *, code: str, params: dict[str, Any]) -> None:
@@ -24,10 +23,10 @@ class SpendLimitReached(ValidationError):
 
 
 class VideoJobsError(Exception):
-    """Base of all errors that this app raises on purpose."""
+    """Base class of the app's errors."""
 
     transient = False
-    #: Until when all jobs of the key wait on account of it; see `holds`.
+    #: Until when all jobs of the API key wait because of this error; see `holds`.
     held_until: datetime | None = None
 
     def __init__(self, message: str = "", *, retry_after: float | None = None) -> None:
@@ -36,25 +35,25 @@ class VideoJobsError(Exception):
 
 
 class TransportError(VideoJobsError):
-    """An exchange broke off: timeout, reset, half an answer. What it achieved is unknown."""
+    """An exchange failed: timeout, reset, incomplete response. Its effect is unknown."""
 
     transient = True
 
 
 class NotSent(TransportError):
-    """No connection was ever established, so surely nothing left this machine."""
+    """No connection was established, so nothing was sent."""
 
 
 class ForeignEndpoint(NotSent):
-    """A job belongs to another provider than `BASE_URL` names; the key is not sent there."""
+    """The job's endpoint is not at the current `BASE_URL`; the key is not sent there."""
 
 
 class ForbiddenAddress(VideoJobsError):
-    """A URL leads where no stranger's URL may lead, and nothing was sent there; or in circles."""
+    """An untrusted URL has a forbidden target, or too many redirects. Nothing was sent to it."""
 
 
 class ProviderError(VideoJobsError):
-    """The provider answered, but not with what was asked. Never a verdict about a video."""
+    """The provider responded with an error. It says nothing about the result of the task."""
 
     transient = True
 
@@ -64,52 +63,52 @@ class KeyRejected(ProviderError):
 
 
 class RateLimited(ProviderError):
-    """HTTP 429: asked too often."""
+    """HTTP 429: too many requests."""
 
 
 class TaskNotFound(ProviderError):
-    """HTTP 404: the provider does not know the task (yet, or any more)."""
+    """HTTP 404: the task does not exist, does not exist yet, or was deleted."""
 
 
 class InvalidAnswer(ProviderError):
-    """An answer without sense: not JSON, an unknown status, another task's id."""
+    """An invalid response: not JSON, an unknown status, another task's ID."""
 
 
 class Unavailable(InvalidAnswer):
-    """HTTP 5xx, a redirect, or no JSON: it comes from a provider in trouble, or from before it."""
+    """HTTP 5xx, a redirect, or no JSON: the provider, or a proxy in front of it, has a problem."""
 
 
 class Refused(ProviderError):
-    """The provider understood a create call and said no. Nothing was created."""
+    """The provider rejected a create request as invalid. Nothing was created."""
 
     transient = False
 
 
 class DownloadError(VideoJobsError):
-    """The output could not be fetched this time."""
+    """The output could not be fetched; a retry may succeed."""
 
     transient = True
 
 
 class OutputExpired(DownloadError):
-    """The output's URL is dead (HTTP 401, 403, 404, 410), or there is none yet."""
+    """The output URL has expired (HTTP 401, 403, 404, 410), or there is none yet."""
 
 
 class OutputRefused(DownloadError):
-    """What lies behind the URL can't be kept: too large, not a video, an unsafe address."""
+    """The output can't be stored: too large, not a video, or at a forbidden address."""
 
     transient = False
 
 
 class StorageError(VideoJobsError):
-    """Storage did not take the file as it was."""
+    """The storage did not save the file unchanged."""
 
     transient = True
 
 
 class ClaimLost(VideoJobsError):
-    """Another worker, or a person, has taken the job over: whatever is under way is dropped."""
+    """Another worker or an operator has taken over the job; discard the step in progress."""
 
 
 class InvalidTransition(VideoJobsError):
-    """A change of status that `states.TRANSITIONS` doesn't know: a mistake in the caller."""
+    """A change of status that is not in `states.TRANSITIONS`: a bug in the caller."""

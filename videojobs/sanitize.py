@@ -1,4 +1,4 @@
-"""Text from outside, made harmless: bounded, printable, and without secrets."""
+"""Sanitize untrusted text: bounded, printable, and without secrets."""
 
 import logging
 import re
@@ -7,9 +7,9 @@ from urllib.parse import urlsplit
 
 from .conf import conf
 
-# A run of text without blanks, double quotes and brackets: what may be a URL, and what may be its
-# query. An apostrophe is a part of either, as in "it's.mp4", and may be a quote at their end.
-# Each run is matched once and as a whole, so that hostile text costs no more than its length.
+# A run of text without blanks, double quotes and brackets: a possible URL, and its possible query.
+# An apostrophe can belong to either, as in "it's.mp4", or be a closing quote after them.
+# Each run is matched once and as a whole, so that matching takes linear time on hostile text.
 _RUN = re.compile(r"([^\s\"<>?#]+)([?#][^\s\"<>]*)?")
 _USERINFO = re.compile(r"://[^\s/?#\"<>]*@")
 _CLOSING = "',;:.)}"
@@ -18,9 +18,9 @@ _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
 def redact(text: str) -> str:
-    """`text` without the API key, and without the query and user part of any URL in it.
+    """`text` without the API key, and without the query and userinfo of URLs in it.
 
-    A signed URL's query is a key to the file, and a user part is a password.
+    The query of a signed URL grants access to the file, and the userinfo contains a password.
     """
     if conf.API_KEY:
         text = text.replace(conf.API_KEY, "[key]")
@@ -29,9 +29,9 @@ def redact(text: str) -> str:
 
 def _without_query(run: re.Match[str]) -> str:
     head, query = run[1], run[2] or ""
-    # urllib3's debug log has URLs without their host.
+    # urllib3's debug log contains URLs without their host.
     of_url = "://" in head or ("/" in head and query.startswith("?") and "=" in query)
-    # The quote at its end, and what comes after that, is not the query's.
+    # A closing quote and the characters after it do not belong to the query.
     closing = query[len(query.rstrip(_CLOSING)) :]
     closing = closing if "'" in closing else ""
     return f"{head}?[redacted]{closing}" if query and of_url else run[0]
@@ -40,9 +40,9 @@ def _without_query(run: re.Match[str]) -> str:
 def clean(text: str, limit: int = 2000) -> str:
     """One printable line of at most `limit` characters, without secrets.
 
-    Newlines and direction marks are what lets a stranger's text forge a log line or a page.
+    Newlines and direction marks in untrusted text could forge a log line or part of a page.
     """
-    # Redacted before it is cut: half a secret would not be found any more.
+    # Redact before truncating: a truncated secret would not be found.
     text = redact(text)[: limit * 10]
     text = "".join(" " if unicodedata.category(c) in _INVISIBLE else c for c in text)
     text = " ".join(text.split())
@@ -50,7 +50,7 @@ def clean(text: str, limit: int = 2000) -> str:
 
 
 def host(url: str) -> str:
-    """The host of a signed URL: the only part of it that may be shown."""
+    """The host of a signed URL, the only part of it that is safe to show."""
     try:
         return urlsplit(url).hostname or ""
     except ValueError:
@@ -58,9 +58,9 @@ def host(url: str) -> str:
 
 
 class RedactingFormatter(logging.Formatter):
-    """A logging formatter whose lines and tracebacks hold no key and no signed query.
+    """A logging formatter that redacts API keys and signed queries, also in tracebacks.
 
-    A filter would miss child loggers and tracebacks; urllib3's debug log has whole URLs.
+    A filter would miss child loggers and tracebacks; urllib3's debug log contains whole URLs.
     """
 
     def format(self, record: logging.LogRecord) -> str:

@@ -1,4 +1,4 @@
-"""When to ask again, and when to give up. Pure: the time comes in, a decision goes out."""
+"""When to poll again, and when to give up. Pure functions of the current time and the settings."""
 
 import random
 from collections.abc import Callable
@@ -7,16 +7,16 @@ from datetime import datetime, timedelta
 
 from .conf import conf
 
-#: The longest that a `Retry-After` is believed; a stranger could ask for a thousand years.
+#: The upper limit of `Retry-After`, in seconds; a server could ask for a thousand years.
 MAX_RETRY_AFTER = 1800.0
 
-#: How long a provider may not know a task that it has just created, in seconds.
+#: How long the provider may respond 404 for a task that it has just created, in seconds.
 NOT_FOUND_GRACE = 300.0
 
 
 @dataclass(frozen=True)
 class Policy:
-    """The waits of all steps, in seconds. `draw` gives a number from 0 to 1: the only chance."""
+    """The waits of all steps, in seconds. `draw` returns a random number from 0 to 1."""
 
     poll_interval: float = 30.0
     poll_jitter: float = 0.2
@@ -30,7 +30,7 @@ class Policy:
 
     @classmethod
     def current(cls) -> "Policy":
-        """The policy that the settings ask for now."""
+        """The policy of the current settings."""
         return cls(
             poll_interval=conf.POLL_INTERVAL,
             poll_jitter=conf.POLL_JITTER,
@@ -43,11 +43,9 @@ class Policy:
         )
 
     def deadline(self, started_at: datetime) -> datetime:
-        """When a job that was started then becomes overdue."""
         return started_at + timedelta(seconds=self.overdue_after)
 
     def gives_up_at(self, deadline_at: datetime) -> datetime:
-        """When an overdue job expires."""
         rest = max(0.0, self.give_up_after - self.overdue_after)
         return deadline_at + timedelta(seconds=rest)
 
@@ -61,12 +59,12 @@ class Policy:
         retry_after: float | None = None,
         slowly: bool = False,
     ) -> datetime | None:
-        """When to ask the provider again after an answer without a verdict, or after an error.
+        """When to poll again after a response without a result, or after an error.
 
-        None: give up; but not on a job that was not asked for in a while, such as during a hold or
-        without workers. `error_count` is the number of errors in a row, `retry_after` the seconds
-        that the provider asked for; it is not asked earlier, up to `MAX_RETRY_AFTER`. `slowly`
-        asks as rarely as for an overdue job.
+        Returns None to give up, but not on a job that was not polled recently, for example because
+        of a hold, or because no workers were running. `error_count` is the number of consecutive
+        errors, `retry_after` the minimum wait that the provider asked for, in seconds, respected
+        up to `MAX_RETRY_AFTER`. `slowly` polls at the interval of an overdue job.
         """
         lately = now - timedelta(seconds=2 * self.overdue_interval)
         if now >= self.gives_up_at(deadline_at) and last_checked_at and last_checked_at >= lately:
@@ -77,13 +75,13 @@ class Policy:
         return now + self._wait(base, error_count, retry_after)
 
     def earliest(self, now: datetime, last_checked_at: datetime | None) -> datetime:
-        """When a person may have a job asked for: now, or an interval after the last time."""
+        """When an operator can poll a job: now, but at least an interval after the last check."""
         if last_checked_at is None:
             return now
         return max(now, last_checked_at + timedelta(seconds=self.poll_interval))
 
     def next_submit(self, now: datetime, *, error_count: int, slowly: bool = False) -> datetime:
-        """When to try a create call again that surely never left."""
+        """When to retry a create request that was not sent."""
         base = self.overdue_interval if slowly else self.poll_interval
         return now + self._wait(base, error_count - 1, None)
 
@@ -96,22 +94,22 @@ class Policy:
         costly: bool = False,
         retry_after: float | None = None,
     ) -> datetime:
-        """When one call may find out whether the provider still wants to be left alone.
+        """When one trial request may find out whether the hold is still needed.
 
-        `count` is how often in a row it said so. A key that it `rejected` is tried slowly, and a
-        call that is `costly`, which leaves a job to a person, more and more rarely.
+        `count` is the number of consecutive refusals. A key that the provider `rejected` is tried
+        less often. A `costly` trial, which can leave a job unconfirmed, backs off further.
         """
         base = self.key_retry_interval if rejected else self.poll_interval
         cap = MAX_RETRY_AFTER if costly else self.max_poll_interval
         return now + self._wait(base, count - 1, retry_after, cap)
 
     def after(self, until: datetime) -> datetime:
-        """When a job goes on that waited for `until`: not all of them at the same moment."""
+        """When a job that waited for `until` continues; spread, so that not all start at once."""
         return until + timedelta(seconds=self.poll_interval * self.draw())
 
     @property
     def longest_countdown(self) -> float:
-        """No wake-up is sent longer than this ahead, in seconds."""
+        """The longest countdown of a wake-up, in seconds."""
         waits = (self.poll_interval, self.max_poll_interval, self.overdue_interval)
         longest = max(*waits, self.key_retry_interval, MAX_RETRY_AFTER)
         return longest * (1 + self.poll_jitter) + self.poll_interval
@@ -119,19 +117,19 @@ class Policy:
     def next_mirror(
         self, now: datetime, *, attempts: int, retry_after: float | None = None
     ) -> datetime | None:
-        """When to try the download again after `attempts` failed ones. None: give up."""
+        """When to retry the download after `attempts` failures. None: give up."""
         if attempts >= self.mirror_attempts:
             return None
-        # An output lives for a day or so, and its host's outage for hours: no hurry, no giving up.
+        # Output URLs are valid for about a day, and an outage can last hours, so waits grow long.
         return now + self._wait(self.poll_interval, attempts - 1, retry_after, MAX_RETRY_AFTER)
 
     def _wait(
         self, base: float, doublings: int, retry_after: float | None, cap: float | None = None
     ) -> timedelta:
-        """`base`, doubled for each error, with jitter that only ever adds.
+        """`base`, doubled for each error, plus jitter.
 
-        The cap, `max_poll_interval` if none is given, is kept with its jitter, unless `base` or
-        the provider asks for more.
+        The cap (default: `max_poll_interval`) includes the jitter. It is exceeded only if `base`
+        or `retry_after` is longer.
         """
         cap = (cap or self.max_poll_interval) / (1 + self.poll_jitter)
         seconds = max(base, min(cap, base * 2.0 ** min(doublings, 16)))

@@ -1,23 +1,23 @@
-"""What other code can listen to.
+"""Signals sent when a job changes.
 
-Every signal is sent after the commit that made it true, to all receivers, whatever one of them
-raises. The sender is `VideoJob`; every receiver gets `job`. Receivers run in the worker: keep
-them short, or let them start a task of their own.
+Each signal is sent after the commit of the change, to all receivers, even if one of them raises.
+The sender is `VideoJob`; each receiver gets `job`. Receivers run in the worker: hand slow work to
+a task.
 """
 
 from django.dispatch import Signal
 
 #: Any change of `status`; also gets `old` and `new`.
 status_changed = Signal()
-#: The provider finished the video. It is not in storage yet: see `output_stored`.
+#: The provider finished the video. It is not stored yet; see `output_stored`.
 job_completed = Signal()
-#: The provider's verdict is that there is no video, or it refused the request; see `job.error`.
+#: The generation failed or was cancelled, or the provider refused the request; see `job.error`.
 job_failed = Signal()
-#: The job is past its deadline without a verdict. It is still tracked, more slowly.
+#: The job is past its deadline without a result. It is polled less often from now on.
 job_overdue = Signal()
-#: The video is complete, checked and in storage: `job.output`.
+#: The video is complete, checked and stored: `job.output`.
 output_stored = Signal()
-#: The video could not be fetched, and nothing tries again by itself; also gets `reason`.
+#: The video could not be fetched, and there are no more automatic retries; also gets `reason`.
 mirror_failed = Signal()
-#: Nobody knows whether the create call arrived. A person must decide; also gets `reason`.
+#: It is unknown whether the create request arrived. An operator must decide; also gets `reason`.
 submission_unconfirmed = Signal()

@@ -1,62 +1,62 @@
-"""The two small machines of a job: what the provider says of it, and what became of its file."""
+"""The two state machines of a job: the status of its task, and the status of its file."""
 
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 
 class Status(models.TextChoices):
-    # Written; the create call is not sent yet.
+    # The create request is not sent yet.
     PENDING = "pending", _("pending")
-    # The intent to send the create call is recorded; it is under way, or was lost with its worker.
+    # Recorded before the create request is sent: it is in progress, or its worker has died.
     SUBMITTING = "submitting", _("submitting")
-    # Nobody knows whether the provider took it; a person decides.
+    # It is unknown whether the provider created a task; an operator decides.
     UNCONFIRMED = "unconfirmed", _("unconfirmed")
-    # The provider's own words.
+    # The provider's statuses.
     QUEUED = "queued", _("queued")
     PROCESSING = "processing", _("processing")
     COMPLETED = "completed", _("completed")
     FAILED = "failed", _("failed")
     CANCELLED = "cancelled", _("cancelled")
-    # No verdict came before the time to give up.
+    # No result within GIVE_UP_AFTER.
     EXPIRED = "expired", _("expired")
-    # A person stopped tracking; the provider may still finish, and bill.
+    # An operator stopped tracking; the provider may still finish and bill the video.
     STOPPED = "stopped", _("stopped")
 
 
 class MirrorStatus(models.TextChoices):
-    # There is nothing to keep yet.
+    # There is no output yet.
     NONE = "none", _("none")
-    # The output waits for its download, or for the next try.
+    # The output waits for its download, or for the next attempt.
     DUE = "due", _("due")
-    # Complete, checked, in storage, hash recorded.
+    # Complete, checked, stored, with its hash recorded.
     STORED = "stored", _("stored")
-    # Retries are used up, or the output was refused for good.
+    # No attempts are left, or the output was refused permanently.
     FAILED = "failed", _("failed")
     # Submitted with mirror=False.
     SKIPPED = "skipped", _("skipped")
 
 
-#: Statuses in which a provider's id exists and the provider is asked again and again.
+#: Statuses in which a task exists and is polled.
 POLLED = frozenset({Status.QUEUED, Status.PROCESSING})
 
-#: Statuses that no step leaves by itself; a person may leave some of them.
+#: Statuses that no step leaves; an operator can leave some of them.
 TERMINAL = frozenset(
     {Status.COMPLETED, Status.FAILED, Status.CANCELLED, Status.EXPIRED, Status.STOPPED}
 )
 
-_VERDICTS = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED})
+_RESULTS = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED})
 
-#: What may follow what. Out of `expired` and `stopped` only a person leads; out of `unconfirmed`
-#: a person, or the answer to the create call when it comes late after all.
+#: The allowed transitions. Only an operator can leave `expired` and `stopped`; `unconfirmed` is
+#: left by an operator, or by a late response to the create request.
 TRANSITIONS: dict[Status, frozenset[Status]] = {
     Status.PENDING: frozenset({Status.SUBMITTING, Status.STOPPED}),
-    # Not stopped: the answer may be on its way, and the provider's id with it.
+    # Not stopped: the response with the task's ID may still arrive.
     Status.SUBMITTING: frozenset(
         {Status.PENDING, Status.QUEUED, Status.FAILED, Status.UNCONFIRMED}
     ),
     Status.UNCONFIRMED: frozenset({Status.PENDING, Status.QUEUED, Status.FAILED, Status.STOPPED}),
-    Status.QUEUED: frozenset({Status.PROCESSING, Status.EXPIRED, Status.STOPPED}) | _VERDICTS,
-    Status.PROCESSING: frozenset({Status.EXPIRED, Status.STOPPED}) | _VERDICTS,
+    Status.QUEUED: frozenset({Status.PROCESSING, Status.EXPIRED, Status.STOPPED}) | _RESULTS,
+    Status.PROCESSING: frozenset({Status.EXPIRED, Status.STOPPED}) | _RESULTS,
     Status.EXPIRED: frozenset({Status.QUEUED}),
     Status.STOPPED: frozenset({Status.QUEUED}),
     Status.COMPLETED: frozenset(),
@@ -83,10 +83,10 @@ _PROVIDER_WORDS = {
 
 
 def from_provider(word: object) -> Status | None:
-    """The status that the provider means, or None for a word that it never documented."""
+    """The status for a word of the provider, or None if the word is undocumented."""
     return _PROVIDER_WORDS.get(word.strip().lower()) if isinstance(word, str) else None
 
 
 def progressed(old: Status, new: Status) -> Status:
-    """`new`, unless that were a step back: `processing` → `queued` is tolerated and ignored."""
+    """`new`, except that a step back from `processing` to `queued` is ignored."""
     return old if (old, new) == (Status.PROCESSING, Status.QUEUED) else new

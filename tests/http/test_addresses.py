@@ -218,7 +218,7 @@ def test_one_forbidden_address_forbids_the_name_wherever_it_stands(
     found = ["8.8.8.8", "1.1.1.1"]
     found.insert(position, "10.0.0.1")
     answers["cdn.example"] = found
-    with pytest.raises(ForbiddenAddress, match=r"^cdn\.example leads into"):
+    with pytest.raises(ForbiddenAddress, match=r"^cdn\.example resolves to"):
         addresses.resolve("cdn.example", 443, ())
 
 

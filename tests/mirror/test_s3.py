@@ -223,7 +223,7 @@ def test_uploads_that_nobody_may_see_keep_no_video_from_being_stored(
     pipeline.store(finished(tmp_path / "done.part"), Destination.of(bucket.storage), NAME)
 
     assert bucket.keys() == [NAME]
-    assert "unfinished uploads" in caplog.text
+    assert "incomplete uploads" in caplog.text
 
 
 def test_a_storage_without_buckets_has_no_uploads(tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""Hardened HTTP: judged addresses, one deadline, bounded bodies. Knows no provider and no job."""
+"""Hardened HTTP: checked addresses, one deadline, bounded bodies. Independent of jobs."""

@@ -1,9 +1,9 @@
-"""Which URLs of a stranger may be asked, and which addresses they may lead to.
+"""Rules for untrusted URLs, and for the addresses that they resolve to (SSRF protection).
 
-The check of a URL is policy only: odd spellings of an address need no parser, since they are judged
-as what they resolve to. For addresses, `ipaddress.is_global` alone is no policy: it is true for
-multicast, for a cloud's metadata service and for loopback dressed up as IPv6, and Python's versions
-disagree. This rule gives equal verdicts on all of them.
+URLs need no parser for unusual spellings of an address, since the resolved address is checked.
+For addresses, `ipaddress.is_global` is not enough: it is true for multicast, for a cloud's
+metadata service and for IPv4 loopback mapped to IPv6, and its results differ between versions of
+Python. The rules here give the same result on all versions.
 """
 
 import socket
@@ -24,18 +24,18 @@ from ..exceptions import ForbiddenAddress
 
 Network = IPv4Network | IPv6Network
 
-# IPv6 networks whose last 32 bits are an IPv4 address that is reached in the end.
+# IPv6 networks whose last 32 bits are the IPv4 address of the destination.
 _WRAPPERS = (IPv6Network("::ffff:0:0/96"), IPv6Network("64:ff9b::/96"))
 
 _MAX_URL = 4096
-# Below it, ports belong to other protocols than the two that are ours.
+# Lower ports, except for 80 and 443, belong to other protocols.
 _FIRST_FREE_PORT = 1024
 
 _PUBLIC_V6 = IPv6Network("2000::/3")
 _FORBIDDEN_V6 = (
     IPv6Network("2001::/23"),  # protocol assignments, Teredo
     IPv6Network("2001:db8::/32"),  # documentation
-    IPv6Network("2002::/16"),  # 6to4, carries any IPv4 address
+    IPv6Network("2002::/16"),  # 6to4, embeds any IPv4 address
     IPv6Network("3fff::/20"),  # documentation
     IPv6Network("2620:4f:8000::/48"),  # AS112
 )
@@ -48,28 +48,28 @@ _FORBIDDEN_V4 = (
 
 
 def networks(names: Iterable[str]) -> tuple[Network, ...]:
-    """The networks of a list of CIDR notations; ValueError names a wrong one."""
+    """Parse networks in CIDR notation; raises ValueError that names the first invalid one."""
     return tuple(ip_network(str(name)) for name in names)
 
 
 def check_url(url: str, *, insecure: bool, hosts: Collection[str] = ()) -> str:
-    """The host of a URL that may be asked; `ForbiddenAddress` says what is wrong with others.
+    """Return the host of `url`, or raise `ForbiddenAddress` with the reason.
 
-    Plain http is for `insecure` only. `hosts` are domains, one of which it must lie in; none: any.
+    Plain http requires `insecure`. The host must be in one of the domains `hosts`, if any.
     """
     if len(url) > _MAX_URL or not url.isprintable() or set(url) & set("\\ "):
-        raise ForbiddenAddress("the URL is too long or has characters that no URL has")
+        raise ForbiddenAddress("the URL is too long or has invalid characters")
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
-        parse_url(url)  # as requests will: what it can't parse, no later try can ask for
+        parse_url(url)  # as requests does: a URL that it can't parse fails on every attempt
     except ValueError:
         raise ForbiddenAddress("the URL can't be parsed") from None
     if parts.scheme not in ({"https", "http"} if insecure else {"https"}):
         raise ForbiddenAddress("the URL's scheme is not https")
-    # With "%", a host is escaped, and another one than it seems, or names a network interface.
+    # A "%" escapes another host than the visible one, or begins the name of an interface.
     if not host or "%" in host or "@" in parts.netloc:
-        raise ForbiddenAddress("the URL has no plain host, or names a user")
+        raise ForbiddenAddress("the URL has no plain host, or contains a user")
     if hosts and not any(_is_within(host, domain) for domain in hosts):
         raise ForbiddenAddress(f"{host} is not in ALLOWED_OUTPUT_HOSTS")
     if port is not None and port not in {80, 443} and port < _FIRST_FREE_PORT:
@@ -83,25 +83,25 @@ def _is_within(host: str, domain: str) -> bool:
 
 
 def resolve(host: str, port: int, allowed: Iterable[Network] | None) -> list[str]:
-    """All addresses of `host`, each once, in the resolver's order.
+    """All addresses of `host`, without duplicates, in the resolver's order.
 
-    `ForbiddenAddress` if any of them may not be connected to; `allowed` None forbids none, for
-    a host that is the operator's own choice. Raises `OSError` for a name that has no address.
+    Raises `ForbiddenAddress` if any of them is forbidden, and `OSError` if there are none. With
+    `allowed` None, for a host configured by the operator, no address is forbidden.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except UnicodeError:
-        raise OSError("no name of a host") from None
+        raise OSError("invalid hostname") from None
     addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
     if not addresses:
-        raise OSError("the name has no address")
+        raise OSError("the hostname has no address")
     if allowed is not None and not all(may_connect(address, allowed) for address in addresses):
-        raise ForbiddenAddress(f"{host} leads into a network that is not public")
+        raise ForbiddenAddress(f"{host} resolves to an address that is not public")
     return addresses
 
 
 def may_connect(address: str, allowed: Iterable[Network] = ()) -> bool:
-    """True if `address` is public, or lies in one of the `allowed` networks."""
+    """Whether `address` is public or in one of the `allowed` networks."""
     ip = _unwrap(ip_address(address))
     return any(ip in network for network in allowed) or _is_public(ip)
 

@@ -1,7 +1,7 @@
-"""One exchange over connections that obey: judged addresses, one deadline, nothing inherited.
+"""Connections that enforce checked addresses and one deadline, without ambient configuration.
 
-The rules sit this deep, in urllib3's connections and their private method `_new_conn`, because
-nothing above sees the address that is connected to, or the socket before the answer has begun.
+The checks are in urllib3's connections and their private method `_new_conn` because higher layers
+see neither the address that is connected to, nor the socket before the response has begun.
 """
 
 import contextlib
@@ -28,10 +28,10 @@ _HEADERS = {"User-Agent": "videojobs", "Accept": "*/*", "Accept-Encoding": "iden
 
 
 class Exchange:
-    """One request and its answer, under one deadline.
+    """One request and its response, under one deadline.
 
-    The connections below find it through `_current`, hand it their sockets, and ask it where
-    they may connect. `allowed` is None where the address is the operator's own choice.
+    Connections find the exchange through `_current`, pass it their sockets, and let it open new
+    ones. `allowed` is None if the address is configured by the operator.
     """
 
     def __init__(
@@ -57,9 +57,9 @@ class Exchange:
         hosts: Collection[str],
         insecure: bool,
     ) -> "Exchange":
-        """An exchange with the host of a URL that the operator didn't choose.
+        """An exchange with the host of an untrusted URL.
 
-        `allowed` are private networks in CIDR notation. Raises `ForbiddenAddress`, as connecting
+        `allowed` are private networks in CIDR notation. Raises `ForbiddenAddress`, as `connect`
         does, before anything is sent.
         """
         host = addresses.check_url(url, insecure=insecure, hosts=hosts)
@@ -79,7 +79,7 @@ class Exchange:
             self._socket = None
 
     def connect(self, connection: HTTPConnection) -> socket.socket:
-        """A socket to one of the host's judged addresses, watched from here on."""
+        """A socket to one of the host's checked addresses, shut down at the deadline."""
         for address in addresses.resolve(connection._dns_host, connection.port, self.allowed):
             rest = self._ends_at - time.monotonic()
             if rest <= 0:
@@ -98,7 +98,7 @@ class Exchange:
         raise failure
 
     def watch(self, sock: socket.socket) -> None:
-        """Shut `sock` down at the deadline, through a duplicate that TLS knows nothing of."""
+        """Shut `sock` down at the deadline, through a duplicate that TLS does not wrap."""
         with self._lock:
             if self._socket is not None:
                 self._socket.close()
@@ -113,23 +113,23 @@ class Exchange:
                 self._socket.shutdown(socket.SHUT_RDWR)
 
     def check(self) -> None:
-        """Raise if the deadline has passed: what a shut socket ends looks like a whole answer."""
+        """Raise if the deadline has passed: a socket shut down early looks like a complete body."""
         if self.expired:
-            raise TransportError(f"{self.host}: no whole answer within the time allowed")
+            raise TransportError(f"{self.host}: no complete response in time")
 
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:
-        """Translate every error of the layers below. `from None`: they carry the whole URL."""
+        """Translate all errors of the lower layers. `from None`: they contain the whole URL."""
         handled = sys.exception()
         try:
             yield
         except VideoJobsError:
             raise
-        # Not only RequestException, HTTPError and OSError: what a stranger sends, or a key that no
-        # header can carry, has made these layers raise ValueError and AttributeError too.
+        # Not only RequestException, HTTPError and OSError: a malformed response, or a key with
+        # characters invalid in a header, makes these layers raise ValueError and AttributeError.
         except Exception as error:
             kind = TransportError if self.reached else NotSent
-            reason = "no whole answer in time" if self.expired else _reason(error, handled)
+            reason = "no complete response in time" if self.expired else _reason(error, handled)
             raise kind(f"{self.host}: {reason}") from None
 
 
@@ -137,20 +137,20 @@ _current: ContextVar[Exchange] = ContextVar("videojobs_exchange")
 
 
 def _reason(error: BaseException, handled: BaseException | None) -> str:
-    """What the system said of an error, found at the bottom of its causes; never a URL.
+    """The operating system's message for the root cause of `error`; never contains a URL.
 
-    Below it lies what the caller was handling at that time.
+    `handled`, which the caller was already handling, is also in the chain, but is not a cause.
     """
     while (cause := error.__cause__ or error.__context__) and cause is not handled:
         error = cause
     if isinstance(error, TimeoutError):
-        return "no answer in time"
-    said = isinstance(error, OSError) and error.strerror
-    return said or f"the connection broke off ({type(error).__name__})"
+        return "no response in time"
+    message = isinstance(error, OSError) and error.strerror
+    return message or f"the connection broke off ({type(error).__name__})"
 
 
 class _Connection(HTTPConnection):
-    """Connects to judged addresses only, and reports to its exchange."""
+    """Connects to checked addresses only, and reports to its exchange."""
 
     def _new_conn(self) -> socket.socket:
         return _current.get().connect(self)
@@ -160,20 +160,20 @@ class _Connection(HTTPConnection):
         _current.get().reached = True
 
     def request(self, *args: Any, **kwargs: Any) -> None:
-        if self.sock is not None:  # a pooled connection, or TLS, which connects earlier
+        if self.sock is not None:  # a pooled connection, or TLS, which connects before this
             _current.get().reached = True
             _current.get().watch(self.sock)
         super().request(*args, **kwargs)
 
     def getresponse(self) -> Any:
-        # Of an answer whose headers can't be parsed, urllib3 logs the URL, with its query.
+        # If the headers of a response can't be parsed, urllib3 logs the URL with its query.
         if options := self._response_options:
             self._response_options = options._replace(request_url="")
         return super().getresponse()
 
 
 class _TLSConnection(_Connection, HTTPSConnection):
-    """The same over TLS; the name is still checked against the certificate."""
+    """The same over TLS; the certificate is still verified against the hostname."""
 
 
 class _Pool(HTTPConnectionPool):
@@ -192,8 +192,8 @@ class _Adapter(HTTPAdapter):
 
 class Session(requests.Session):
     def resolve_redirects(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
-        # Even where they are not followed, requests would read a redirect's whole body into
-        # memory, and parse where it leads.
+        # Even with allow_redirects=False, requests would read the whole body of a redirect into
+        # memory, and parse its location.
         return iter(())
 
 

@@ -1,15 +1,15 @@
-"""HTTP under our own rules; knows neither the provider nor jobs.
+"""An HTTP client with stricter guarantees than requests; independent of the provider and of jobs.
 
-What requests does not give, and what is promised here:
+It adds these guarantees:
 
-1. One deadline for a whole exchange. A read timeout begins anew with every byte, so a timer
+1. One deadline for the whole exchange. A read timeout restarts with every byte, so a timer
    shuts the socket down instead.
-2. `NotSent` is raised only where no connection ever stood.
-3. The address that was judged is the address that is connected to. A look before the call is no
-   guard: a name can lead elsewhere a moment later.
-4. Nothing from the environment: no proxies, no `.netrc` (which would replace an Authorization
-   header), no cookies, no redirect that nobody looked at.
-5. Bodies are bounded, and errors name the host, never the URL.
+2. `NotSent` is raised only if no connection was established.
+3. The address that was checked is the address that is connected to. Checking a hostname before
+   the request is not enough: it can resolve to another address a moment later.
+4. The environment has no influence: no proxies, no `.netrc` (which would replace an
+   Authorization header), no cookies, no unchecked redirects.
+5. Bodies are bounded, and error messages contain the host, never the URL.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 @dataclass(frozen=True)
 class Reply:
-    """A whole answer: status, headers, and a body of bounded size."""
+    """A complete response with a body of bounded size."""
 
     status: int
     headers: Mapping[str, str]
@@ -41,7 +41,7 @@ class Reply:
 
     @property
     def retry_after(self) -> float | None:
-        """Seconds that the server asks to wait, from either form of `Retry-After`."""
+        """Seconds to wait, parsed from either form of `Retry-After`."""
         return parse_retry_after(self.headers.get("Retry-After"))
 
 
@@ -52,14 +52,14 @@ def parse_retry_after(value: str | None) -> float | None:
         return float(value)
     try:
         date = parsedate_to_datetime(value)
-        # Two of the three forms of an HTTP date name no zone, and mean UTC.
+        # Two of the three forms of an HTTP date have no time zone, and mean UTC.
         return max(0.0, date.replace(tzinfo=date.tzinfo or UTC).timestamp() - time.time())
     except (ValueError, TypeError, OverflowError, IndexError):
         return None
 
 
 def origin(url: str) -> tuple[str, str, int | None]:
-    """Scheme, host and port: what a key that is meant for `url` may be sent to."""
+    """Scheme, host and port of `url`. An API key is only sent to the origin that it belongs to."""
     try:
         parts = urlsplit(url)
         return parts.scheme, parts.hostname or "", parts.port or _PORTS.get(parts.scheme)
@@ -78,12 +78,12 @@ def request(
     max_bytes: int,
     fresh: bool = False,
 ) -> Reply:
-    """One call with a whole answer, within `timeout` seconds in all.
+    """Send a request and return the complete response, within `timeout` seconds in total.
 
-    With `fresh` it goes over a connection of its own. A pooled one may have been closed by the
-    server in just this moment, which leaves open whether the call arrived.
+    With `fresh`, a new connection is used. The server may close a pooled connection just as the
+    request is sent, which leaves it unknown whether the request arrived.
 
-    Raises `NotSent` if no connection stood, `TransportError` for all that breaks off later.
+    Raises `NotSent` if no connection was established, `TransportError` for any later failure.
     """
     exchange = Exchange(origin(url)[1], timeout=timeout)
     with (
@@ -103,12 +103,12 @@ def request(
         body = response.raw.read(max_bytes + 1, decode_content=True)
         exchange.check()
         if len(body) > max_bytes:
-            raise TransportError(f"{exchange.host}: answer of more than {max_bytes} bytes")
+            raise TransportError(f"{exchange.host}: response of more than {max_bytes} bytes")
         return Reply(response.status_code, response.headers, body)
 
 
 class Stream:
-    """The body of an answer, read piece by piece under the deadline of its exchange."""
+    """The body of a response, read in chunks under the deadline of its exchange."""
 
     def __init__(self, exchange: "Exchange", response: requests.Response) -> None:
         self._exchange = exchange
@@ -118,7 +118,7 @@ class Stream:
         self.headers: Mapping[str, str] = response.headers
 
     def read(self, size: int) -> bytes:
-        """Up to `size` bytes as they came over the wire; b"" only at the true end."""
+        """Up to `size` bytes, not decoded; b"" only at the end of a complete body."""
         with self._exchange.errors():
             data: bytes = self._raw.read(size, decode_content=False)
             self._exchange.check()
@@ -137,12 +137,12 @@ def stream(
     hosts: Collection[str] = (),
     insecure: bool = False,
 ) -> Iterator[Stream]:
-    """GET a URL that a stranger named, with a session that has never seen a key.
+    """GET an untrusted URL in a new session that holds no credentials.
 
-    Follows up to three redirects and judges every hop: its scheme (plain http only if `insecure`,
+    Follows up to three redirects and checks every hop: its scheme (plain http only if `insecure`,
     never after https), its host (within `hosts`, if any) and the address that is connected to.
     `timeout` covers all hops and the body. Raises `ForbiddenAddress` before anything is sent to a
-    forbidden place.
+    forbidden address.
     """
     ends_at = time.monotonic() + timeout
     with new_session() as session:
@@ -176,9 +176,9 @@ def stream(
 
 def _join(url: str, location: str) -> str:
     with contextlib.suppress(UnicodeError):
-        # Where it is not ASCII, servers mean UTF-8, and http.client has read Latin-1.
+        # Servers send non-ASCII locations as UTF-8, but http.client decodes them as Latin-1.
         location = location.encode("latin-1").decode()
     try:
         return urljoin(url, location)
     except ValueError:
-        raise ForbiddenAddress("a redirect leads to something that is not a URL") from None
+        raise ForbiddenAddress("the target of a redirect is not a URL") from None

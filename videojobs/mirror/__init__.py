@@ -1,1 +1,1 @@
-"""A URL becomes a verified file in storage: download, verify, store. Knows no job."""
+"""Download an output URL, verify the file and store it. Independent of jobs."""

@@ -1,4 +1,4 @@
-"""Where outputs go: a directory of this machine, a bucket, or any other storage."""
+"""The storage of outputs: a local directory, a bucket, or any other storage."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +10,7 @@ from . import s3
 
 
 class _OutputStorage(Storage):
-    """The storage that the setting `STORAGE` names at the moment.
+    """The storage that the setting `STORAGE` currently names.
 
     Django would look it up once, when this module is imported: too early for the system check of
     the setting, and for tests that override it.
@@ -23,18 +23,18 @@ class _OutputStorage(Storage):
 
 
 def output_storage() -> Storage:
-    """The storage of outputs and posters. Named in migrations, so that they hold no storage."""
+    """The storage of outputs and posters: a callable, so that migrations contain no storage."""
     return _OutputStorage()
 
 
 @dataclass(frozen=True)
 class Destination:
-    """A storage and what it is, which is asked once in a mirror step."""
+    """A storage with its capabilities, which are determined once per mirror step."""
 
     storage: Storage
-    #: Its files lie on this machine. Partial files lie beside them, and storing is a rename.
+    #: Files are on this machine: partial files are created beside them, and storing is a rename.
     is_local: bool
-    #: It is a bucket as django-storages has it. Nothing in it is seen before it is whole.
+    #: An S3 bucket of django-storages: an object is not visible before it is complete.
     is_bucket: bool
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Bytes on their way to the disk: hashed as they come, flushed before they count as stored."""
+"""Writing to disk: data is hashed while it is received, and flushed before it counts as stored."""
 
 import hashlib
 import os
@@ -12,13 +12,13 @@ _sync_data = getattr(os, "fdatasync", os.fsync)
 
 
 def flush(file: BinaryIO) -> None:
-    """Return when the file's bytes would outlive a power failure."""
+    """Write the file's data to the disk, so that it survives a power failure."""
     file.flush()
     os.fsync(file.fileno())
 
 
 def flush_directory(path: Path) -> None:
-    """Return when the names in a directory would."""
+    """Write a directory's entries to the disk, so that renames survive a power failure."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -27,12 +27,13 @@ def flush_directory(path: Path) -> None:
 
 
 class WriteBack:
-    """Keeps the disk busy while a large file comes in, so that `flush` has little left to wait for.
+    """Writes a large file to the disk while it is received, so that the final `flush` is short.
 
-    A thread does it, since the disk is waited for. A context: the file has to stay open meanwhile.
+    Each write runs in a thread, since it blocks. The context manager waits for the thread, because
+    the file has to stay open until then.
     """
 
-    #: Bytes that are left in memory before the disk is given them.
+    #: Bytes that are written to the disk at once.
     EVERY = 32 * 1024 * 1024
 
     def __init__(self, file: BinaryIO) -> None:
@@ -49,11 +50,11 @@ class WriteBack:
             self._thread.join()
 
     def wrote(self, size: int) -> None:
-        """Note that the file has this size now. Raises the disk's error, if it had one.
+        """Record the current size of the file. Raises an earlier disk error, if there was one.
 
-        The system tells of it once only: the next `flush` might find nothing wrong.
+        The system reports a disk error only once: the next `flush` may succeed.
         """
-        if size < self._begun:  # it was begun anew
+        if size < self._begun:  # the download was restarted
             self._begun = 0
         if size < self._begun + self.EVERY or (self._thread and self._thread.is_alive()):
             return
@@ -64,7 +65,7 @@ class WriteBack:
         self._thread = thread
 
     def check(self) -> None:
-        """Wait for what is under way, and raise the disk's error if there was one."""
+        """Wait for the current write, and raise the disk error if there was one."""
         if self._thread is not None:
             self._thread.join()
         if self._error is not None:
@@ -78,20 +79,20 @@ class WriteBack:
 
 
 class Sha256:
-    """Like hashlib's, in a thread of its own, which holds no lock of Python's while it computes.
+    """Like `hashlib.sha256`, but computed in a separate thread, which releases the GIL.
 
-    Hashing takes about as long as receiving and writing a file together. `close` ends the thread,
-    as `hexdigest` does; a piece must not change after it was given.
+    Hashing takes about as long as receiving and writing a file together. `close` and `hexdigest`
+    end the thread; callers must not modify a piece after passing it.
     """
 
     def __init__(self) -> None:
         self._digest = hashlib.sha256()
-        # Few: whoever is quicker waits, and no more than this is in memory.
+        # A short queue bounds the memory: the faster thread waits.
         self._pieces: queue.Queue[bytes | None] = queue.Queue(maxsize=2)
         self._thread: threading.Thread | None = None
 
     def update(self, piece: bytes) -> None:
-        """Take the next bytes; waits while some are left of those before."""
+        """Add the next bytes; blocks while the queue is full."""
         if self._thread is None:
             thread = threading.Thread(target=self._run, name="videojobs-hash", daemon=True)
             thread.start()
@@ -99,7 +100,7 @@ class Sha256:
         self._pieces.put(piece)
 
     def hexdigest(self) -> str:
-        """The digest of all bytes so far."""
+        """The digest of all bytes so far; ends the thread."""
         self.close()
         return self._digest.hexdigest()
 

@@ -1,9 +1,9 @@
-"""Fetch a stranger's URL into a local file: bounded, hashed as it comes, resumed if it breaks off.
+"""Fetch an untrusted URL into a local file, with a size limit, a hash, and resumed transfers.
 
-1. Ask, over a session that has never seen a key, and judge the answer before a byte is kept.
-2. Write what comes, with its hash, up to the limit; refuse what does not begin like a video.
-3. If the exchange breaks off and the server named its bytes by a strong ETag, ask for the rest.
-   Whatever is not exactly that rest is a new beginning, with a new hash.
+1. Send the request in a session that holds no credentials, and check the response headers.
+2. Write and hash the body up to the size limit; refuse it unless it begins like a video.
+3. If the transfer is interrupted and the server sent a strong ETag, request the remaining bytes.
+   If the response is anything else, start again, with a new hash.
 """
 
 import contextlib
@@ -28,9 +28,9 @@ from .disk import Sha256, WriteBack
 
 logger = logging.getLogger("videojobs")
 
-# As fast as curl, and flat in memory, whatever the size of the file.
+# As fast as curl, with constant memory.
 _PIECE = 256 * 1024
-# A host that breaks off more often is left alone until the next attempt.
+# After as many interruptions, the download fails until the next attempt.
 _CONNECTIONS = 5
 _EXPIRED = frozenset({401, 403, 404, 410})
 _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]{1,200}"')
@@ -39,7 +39,7 @@ _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
 
 @dataclass(frozen=True)
 class Fetched:
-    """What the bytes were that came, in all: size in bytes, hash, and the kind they begin like."""
+    """Size in bytes, hash, and the type according to the first bytes."""
 
     size: int
     sha256: str
@@ -48,11 +48,11 @@ class Fetched:
 
 
 def fetch(url: str, file: BinaryIO, *, progress: Callable[[int, int | None], None]) -> Fetched:
-    """Write what lies at `url` to `file`, which is empty and open for writing.
+    """Download `url` to `file`, which is empty and open for writing.
 
-    `progress` is called after each piece with the bytes so far and those announced, if they were;
-    what it raises ends the download. Raises `DownloadError` or `TransportError` where another
-    attempt may help, `OutputRefused` where it won't, and the disk's own `OSError`.
+    `progress` is called after each piece with the bytes received and the announced total, or None;
+    an exception in it ends the download. Raises `DownloadError` or `TransportError` if a retry can
+    succeed, `OutputRefused` if not, and the disk's `OSError`.
     """
     with (
         WriteBack(file) as write_back,
@@ -85,12 +85,12 @@ def _fetch(url: str, body: "_Body") -> Fetched:
         except TransportError as error:
             if not left or body.size == before or not body.wanted or time.monotonic() >= ends_at:
                 raise
-            logger.info("%s after %s bytes, asking for the rest", error, body.size)
-    raise DownloadError("the host answers requests for the rest of a file with something else")
+            logger.info("%s after %s bytes, requesting the rest", error, body.size)
+    raise DownloadError("the host does not send the requested rest of a file")
 
 
 class _Body:
-    """The file as far as it has come."""
+    """The part of the file received so far."""
 
     def __init__(
         self,
@@ -119,13 +119,13 @@ class _Body:
 
     @property
     def wanted(self) -> Mapping[str, str]:
-        """Headers that ask for the rest; none where there is no rest that could be asked for."""
+        """Headers that request the rest; empty if the download can't be resumed."""
         if not self.size or not self._etag:
             return {}
         return {"Range": f"bytes={self.size}-", "If-Range": self._etag}
 
     def begin(self, stream: transport.Stream) -> bool:
-        """Judge an answer: True if its body is the file, or the rest of it; False to ask anew."""
+        """Check a response: True if its body is the file or its rest, False to request it again."""
         asked_for_rest = bool(self.wanted)
         if asked_for_rest and self._is_rest(stream):
             return True
@@ -138,7 +138,7 @@ class _Body:
         return True
 
     def _is_rest(self, stream: transport.Stream) -> bool:
-        """Whether an answer is what is missing of the same bytes, up to their end."""
+        """Whether a response contains exactly the missing bytes of the same file."""
         span = _CONTENT_RANGE.fullmatch(stream.headers.get("Content-Range", "").strip())
         if stream.status != 206 or span is None or _is_encoded(stream):
             return False
@@ -148,7 +148,7 @@ class _Body:
             (first, last) == (self.size, total - 1)
             and total == (self._announced or total)
             and stream.headers.get("Content-Length", length).strip() == length
-            # If-Range sees to this already, with a server that keeps to the rules.
+            # If-Range already ensures this with a server that conforms to RFC 9110.
             and stream.headers.get("ETag", self._etag).strip() == self._etag
         )
         if is_rest:
@@ -156,11 +156,10 @@ class _Body:
         return is_rest
 
     def receive(self, stream: transport.Stream) -> Fetched:
-        """Write an answer's body to the file, up to its end."""
         while piece := stream.read(_PIECE):
             self._kind = self._kind or media.sniff(piece)
             if self._kind is None:
-                raise OutputRefused(f"{stream.host}: what it sent is not a video")
+                raise OutputRefused(f"{stream.host}: the response is not a video")
             if self.size + len(piece) > conf.MAX_OUTPUT_BYTES:
                 raise OutputRefused(f"{stream.host}: sent more than {conf.MAX_OUTPUT_BYTES} bytes")
             self._file.write(piece)
@@ -171,28 +170,28 @@ class _Body:
         if self._kind is None:
             raise DownloadError(f"{stream.host}: sent an empty file")
         if self._announced not in (None, self.size):
-            raise DownloadError(f"{self.size} bytes came, {self._announced} were announced")
+            raise DownloadError(f"received {self.size} of {self._announced} bytes")
         return Fetched(self.size, self._digest.hexdigest(), *self._kind)
 
 
 def _announced_size(stream: transport.Stream) -> int | None:
-    """The length that an answer announces; refuses an answer that can't be the whole file."""
+    """The Content-Length of a response; raises unless the response can be the whole file."""
     if stream.status in _EXPIRED:
         raise OutputExpired(f"{stream.host}: HTTP {stream.status}")
     if stream.status != 200:
         retry_after = transport.parse_retry_after(stream.headers.get("Retry-After"))
         raise DownloadError(f"{stream.host}: HTTP {stream.status}", retry_after=retry_after)
     if _is_encoded(stream):
-        raise OutputRefused(f"{stream.host}: sent an encoding that was not asked for")
+        raise OutputRefused(f"{stream.host}: sent an encoding that was not requested")
     length = stream.headers.get("Content-Length")
     if length is None:
         return None
     if "Transfer-Encoding" in stream.headers:
-        raise OutputRefused(f"{stream.host}: announced two lengths")
+        raise OutputRefused(f"{stream.host}: sent both Content-Length and Transfer-Encoding")
     length = length.strip()
     if not (length.isascii() and length.isdigit()):
-        raise OutputRefused(f"{stream.host}: announced a length that is no number")
-    # int() takes a few thousand digits only.
+        raise OutputRefused(f"{stream.host}: announced a length that is not a number")
+    # int() raises for more than a few thousand digits.
     if len(length) > 20 or int(length) > conf.MAX_OUTPUT_BYTES:
         raise OutputRefused(f"{stream.host}: announced more than {conf.MAX_OUTPUT_BYTES} bytes")
     return int(length)

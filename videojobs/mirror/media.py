@@ -1,7 +1,8 @@
-"""Whether a file is a video: by its first bytes, by its boxes, and by decoding a frame of it.
+"""Check whether a file is a video: by its first bytes, by its boxes, and by decoding a frame.
 
-The first two read a few bytes. The third runs FFmpeg, through PyAV where that is installed, and in
-a process of its own (see `probe`): the worker neither loads it nor believes what comes back.
+The first two checks read a few bytes. The third runs FFmpeg through PyAV, if installed, in a
+separate process (see `media_probe`): the worker does not load FFmpeg, and does not trust the
+output of that process.
 """
 
 import importlib.util
@@ -21,13 +22,13 @@ from ..exceptions import DownloadError, OutputRefused
 from ..sanitize import clean
 from . import media_probe
 
-# Far more than a video of minutes has; a file of nothing but boxes must not keep a worker busy.
+# Far more than a video of minutes has; a file of tiny boxes must not keep a worker busy.
 _MAX_BOXES = 100_000
-# Brands of the same container that hold a picture or sound only.
+# MP4 brands for images and audio.
 _NO_VIDEO = frozenset({b"M4A ", b"M4B ", b"avif", b"heic", b"heix", b"mif1"})
-# Matroska's first element, and the one that holds the video (RFC 9559).
+# Matroska's first element, and the one that contains the video (RFC 9559).
 _EBML, _SEGMENT = b"\x1aE\xdf\xa3", b"\x18S\x80g"
-# FFmpeg is told what to expect: left to guess, it takes a playlist for a video, and follows it.
+# The demuxer is fixed: if FFmpeg detects the format, it accepts playlists, and follows them.
 _DEMUXERS = {
     "video/mp4": "mov",
     "video/quicktime": "mov",
@@ -35,31 +36,31 @@ _DEMUXERS = {
     "video/x-matroska": "matroska",
 }
 _PROBE = Path(media_probe.__file__)
-# How much longer than its parent waits for it a probe may live.
+# The lifetime of a probe beyond its parent's timeout, in seconds.
 _AFTERLIFE = 1.0
-# Videos that arrive together are looked at one after the other.
+# Videos of the threads of one process are probed one after the other.
 _turn = threading.Lock()
 
 
 @dataclass(frozen=True)
 class Media:
-    """What a file turned out to be."""
+    """The properties of a video file."""
 
-    #: In pixels, as displayed: a video that lies on its side is measured upright.
+    #: In pixels, as displayed: after rotation.
     width: int
     height: int
-    #: FFmpeg's name of the video's codec, such as "h264".
+    #: FFmpeg's name of the codec, such as "h264".
     codec: str
-    #: In seconds; None where the container doesn't say.
+    #: In seconds; None if the container has no duration.
     duration: float | None
-    #: A JPEG of the first frame, or nothing where none could be made.
+    #: A JPEG of the first frame; empty if it could not be made.
     poster: bytes
 
 
 def sniff(head: bytes) -> tuple[str, str] | None:
-    """Content type and extension of a video, from its first bytes; None for anything else.
+    """Content type and extension of a video by its first bytes; None for any other file.
 
-    Neither the URL nor the server is believed: both have named an error page a video.
+    The URL and the server's Content-Type are not trusted: both can label an error page as video.
     """
     if head[4:8] == b"ftyp" and head[8:12] not in _NO_VIDEO:
         quicktime = head[8:12] == b"qt  "
@@ -71,10 +72,10 @@ def sniff(head: bytes) -> tuple[str, str] | None:
 
 
 def is_whole(path: Path, size: int) -> bool:
-    """Whether a file's outermost boxes end exactly with it, with what a video needs among them.
+    """Whether a file's top-level boxes end exactly at its end and include the required one.
 
-    A connection that is closed early looks like a whole answer where no length was announced. A
-    WebM that was made live doesn't say how long it is, and is believed.
+    Without a Content-Length, a connection that is closed early looks like a complete response. A
+    live WebM has no length; it is accepted.
     """
     with path.open("rb") as file:
         matroska = file.read(4) == _EBML
@@ -91,9 +92,9 @@ def is_whole(path: Path, size: int) -> bool:
 
 
 def _mp4(head: bytes, left: int) -> tuple[bytes, int]:
-    """Kind and length of an MP4 box, which may reach to the end; length 0 for nonsense."""
+    """Type and length of an MP4 box, which may extend to the end; length 0 if invalid."""
     length, kind = int.from_bytes(head[:4]), head[4:8]
-    if length == 1:  # the real one is too large for four bytes
+    if length == 1:  # followed by a length of eight bytes
         length = int.from_bytes(head[8:16])
     elif length == 0:  # up to the end of the file
         length = left
@@ -101,8 +102,8 @@ def _mp4(head: bytes, left: int) -> tuple[bytes, int]:
 
 
 def _matroska(head: bytes, left: int) -> tuple[bytes, int]:
-    """The same of an element of Matroska or WebM (RFC 8794, 4 to 6)."""
-    # Leading zeros of the first byte say how many bytes follow it.
+    """The same for an element of Matroska or WebM (RFC 8794, 4 to 6)."""
+    # The number of leading zeros in the first byte is the number of bytes that follow it.
     width = 9 - head[0].bit_length() if head else 9
     rest = head[width:]
     size_width = 9 - rest[0].bit_length() if rest else 9
@@ -116,26 +117,26 @@ def _matroska(head: bytes, left: int) -> tuple[bytes, int]:
 
 
 def is_installed() -> bool:
-    """Whether PyAV is there. It is not imported: it would stay in the worker's memory."""
+    """Whether PyAV is installed. It is not imported: it would stay in the worker's memory."""
     return importlib.util.find_spec("av") is not None
 
 
 def inspect(path: Path, content_type: str) -> Media | None:
-    """Open a file and decode one frame, in a child process; None where `MEDIA_CHECK` says so.
+    """Open a file and decode one frame in a child process, within `MEDIA_TIMEOUT`.
 
-    That is where it is False, or None and PyAV isn't installed. It takes `MEDIA_TIMEOUT` at most,
-    once no other thread of the process is at it.
-    Raises `DownloadError` where the file is broken, or the child died or took too long, and
-    `OutputRefused` where a fresh download would be no better: not of its type, no video in it, a
-    picture that is too large. What the machine itself lacks is an `OSError`.
+    Returns None if `MEDIA_CHECK` is False, or if it is None and PyAV isn't installed. Only one
+    thread of a process runs a child at a time; the wait for it is not part of the timeout.
+    Raises `DownloadError` if the file is broken, or if the child died or timed out;
+    `OutputRefused` if another download can't help: the content is of another type, has no video,
+    or its frames are too large; and `OSError` if the machine is out of resources.
     """
     if conf.MEDIA_CHECK is False:
         return None
     if not is_installed():
         if conf.MEDIA_CHECK:
-            raise DownloadError("MEDIA_CHECK is True, and PyAV is not installed")
+            raise DownloadError("MEDIA_CHECK is True, but PyAV is not installed")
         return None
-    # Without a buffer: the child shares the position in the file.
+    # Unbuffered, since the child shares the position in the file.
     with path.open("rb", buffering=0) as file:
         kind, demuxer = sniff(file.read(64)), _DEMUXERS.get(content_type)
         if kind is None or _DEMUXERS[kind[0]] != demuxer:
@@ -147,9 +148,8 @@ def inspect(path: Path, content_type: str) -> Media | None:
 
 
 def _ask(file: BinaryIO, demuxer: str) -> bytes:
-    """What the child says about the file."""
     lifetime = str(conf.MEDIA_TIMEOUT + _AFTERLIFE)
-    # Not a pipe: a child that answers too much must not be able to keep its parent reading.
+    # Not a pipe: a child that writes too much must not keep its parent reading.
     with tempfile.TemporaryFile() as output:
         try:
             done = subprocess.run(  # noqa: S603
@@ -158,9 +158,9 @@ def _ask(file: BinaryIO, demuxer: str) -> bytes:
                 stdout=output,
                 stderr=subprocess.DEVNULL,
                 cwd="/",
-                # The worker's own has the key to everything.
+                # The worker's environment contains secrets.
                 env={"PYTHONPATH": os.pathsep.join(filter(os.path.isabs, sys.path))},
-                # Ctrl-C is for the worker, which lets its steps end.
+                # On Ctrl-C, the worker shuts down after its current steps, so they must go on.
                 start_new_session=True,
                 timeout=conf.MEDIA_TIMEOUT,
             )
@@ -181,18 +181,18 @@ def _ending(code: int) -> str:
 
 
 def _media(answer: bytes) -> Media:
-    """The answer as a value. It is as hostile as the file may be: that may have taken the child."""
+    """Parse the child's output, which is untrusted: the file may have exploited the child."""
     line, _, poster = answer.partition(b"\n")
     try:
-        said = json.loads(line) if len(line) <= 500 else None
+        result = json.loads(line) if len(line) <= 500 else None
     except (ValueError, RecursionError):
-        said = None
-    match said:
+        result = None
+    match result:
         case {"error": "no video"}:
-            raise OutputRefused("the file has no video in it")
+            raise OutputRefused("the file contains no video")
         case {"error": "too large"}:
             raise OutputRefused(
-                f"a picture of the video has more than {media_probe.MAX_PIXELS} pixels"
+                f"the frames of the video have more than {media_probe.MAX_PIXELS} pixels"
             )
         case {"error": "broken", "detail": str(detail)}:
             raise DownloadError(f"the video can't be decoded: {clean(detail, 100)}")
@@ -200,11 +200,11 @@ def _media(answer: bytes) -> Media:
             media = Media(width, height, codec, duration, poster)
             if _makes_sense(media):
                 return media
-    raise DownloadError("the media check gave an answer without sense")
+    raise DownloadError("the media check returned an invalid result")
 
 
 def _makes_sense(media: Media) -> bool:
-    """Whether each value is of its type and within what the probe says of a real video."""
+    """Whether each value has its type and is in the range that the probe can return."""
     size = (media.width, media.height)
     return (
         all(type(side) is int and side > 0 for side in size)
@@ -220,7 +220,7 @@ def _makes_sense(media: Media) -> bool:
 
 
 def _is_duration(value: Any) -> bool:
-    # As much as FFmpeg's own counter holds; it also keeps out what is no number.
+    # The range of FFmpeg's own counter; it also excludes NaN and infinity.
     return type(value) in {int, float} and 0 < value < 1e13
 
 

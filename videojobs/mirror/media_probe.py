@@ -1,11 +1,11 @@
-"""A program that opens the video on its standard input and says on its standard output what it is.
+"""A program that reads a video from standard input and writes its properties to standard output.
 
-`media` runs it as a process of its own: a stranger's file may crash what decodes it, keep it busy
-for ever, or take it over. So it imports nothing of the site, which also makes it start quickly, is
-handed no secret, and has narrow limits before it loads FFmpeg. It is no sandbox: code that takes it
-over runs as the worker's user.
+`media` runs it in a separate process, since an untrusted file may crash the decoder, keep it busy
+forever or exploit it. The program imports no code of the site, which also makes it start quickly,
+receives no secrets, and limits its resources before it loads FFmpeg. It is not a sandbox: an
+exploit runs as the worker's user.
 
-The answer is a line of JSON, then the bytes of a JPEG.
+The output is a line of JSON, followed by the bytes of a JPEG.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-#: What 8K cinema has. A larger picture would only be there to use up memory.
+#: 8K cinema (DCI). Larger frames can only be an attempt to exhaust memory.
 MAX_PIXELS = 8192 * 4320
-#: The longer side of a poster, in pixels, and the size that a finer quality is given up for.
+#: The longer side of a poster in pixels, and its maximum size in bytes.
 POSTER_SIDE, POSTER_BYTES = 1280, 150_000
-#: The longest answer, poster included.
+#: The maximum size of the output in bytes, including the poster.
 MAX_ANSWER = 4 * 1024**2
 
-# 8192 × 4320 at 10 bits takes half of it.
+# Decoding 8192 × 4320 at 10 bits takes half of it.
 _MEMORY = 1024**3
 _FILES = 32
-# A stream may start with pictures that lean on earlier ones: ten seconds of them.
+# A stream may start with frames that depend on earlier ones: ten seconds of packets.
 _MAX_PACKETS = 250
-# FFmpeg's scale, from fine to coarse.
+# FFmpeg's scale, from best to worst.
 _QUALITIES = (3, 6, 12, 24, 31)
-# Angle of a picture, counterclockwise → the filters that turn it upright, with their arguments.
+# Rotation of a frame, counterclockwise → the filters that undo it, with their arguments.
 _UPRIGHT: dict[int, list[tuple[str, str | None]]] = {
     90: [("transpose", "cclock")],
     180: [("hflip", None), ("vflip", None)],
@@ -49,7 +49,7 @@ _UPRIGHT: dict[int, list[tuple[str, str | None]]] = {
 
 
 def main(container: str, seconds: str) -> None:
-    """Answer for a file that FFmpeg's demuxer `container` reads, and end within `seconds`."""
+    """Probe standard input with FFmpeg's demuxer `container`, and exit within `seconds`."""
     limit(float(seconds))
     import av
 
@@ -65,8 +65,8 @@ def main(container: str, seconds: str) -> None:
 
 
 def limit(seconds: float) -> None:
-    """Give this process `seconds` to live, and bounds on all that it can use up."""
-    # Beyond the parent's patience, for the case that the parent is gone.
+    """Limit the lifetime of this process to `seconds`, and its memory, files and output."""
+    # Longer than the parent's timeout, in case the parent is gone.
     signal.setitimer(signal.ITIMER_REAL, seconds)
     _at_most(resource.RLIMIT_CPU, math.ceil(seconds))
     with contextlib.suppress(ValueError):  # macOS refuses.
@@ -75,7 +75,7 @@ def limit(seconds: float) -> None:
     _at_most(resource.RLIMIT_NOFILE, _FILES)
     _at_most(resource.RLIMIT_CORE, 0)
     with contextlib.suppress(OSError):
-        # Where memory runs out all the same, the kernel takes this process and not the worker.
+        # If the machine runs out of memory, the kernel kills this process, not the worker.
         Path("/proc/self/oom_score_adj").write_text("1000")
 
 
@@ -86,16 +86,15 @@ def _at_most(kind: int, most: int) -> None:
 
 
 def _look(demuxer: str) -> tuple[dict[str, Any], VideoFrame | None]:
-    """The answer, and a frame if the file is a video."""
     import av
 
-    # Metadata may be no text, which later versions of PyAV bear by themselves.
+    # Metadata may be invalid text. PyAV 19 handles it by default.
     lenient: Any = {} if av.__version__ >= "19" else {"metadata_errors": "replace"}
     with av.open(
         sys.stdin.buffer,
         "r",
         format=demuxer,
-        # Whatever the file says, no other file is opened, and no connection.
+        # Open no file or connection that the video refers to.
         io_open=_refuse,
         **lenient,
     ) as container:
@@ -121,11 +120,11 @@ def _look(demuxer: str) -> tuple[dict[str, Any], VideoFrame | None]:
 
 
 def _refuse(*_: object) -> NoReturn:
-    raise PermissionError("the file names another one")
+    raise PermissionError("the file refers to another one")
 
 
 def _video_stream(container: InputContainer) -> VideoStream | None:
-    """The first one that is no cover of a piece of music."""
+    """The first video stream that isn't the cover image of an audio file."""
     import av
 
     cover = av.stream.Disposition.attached_pic
@@ -133,7 +132,6 @@ def _video_stream(container: InputContainer) -> VideoStream | None:
 
 
 def _first_frame(container: InputContainer, stream: VideoStream) -> VideoFrame | None:
-    """The first frame that can be decoded."""
     import av
 
     stream.codec_context.thread_count = 1
@@ -149,7 +147,7 @@ def _seconds(microseconds: int | None) -> float | None:
 
 
 def _poster(frame: VideoFrame) -> bytes:
-    """A JPEG of the frame as it is displayed; nothing if it can't be made small enough."""
+    """A JPEG of the upright frame; empty if it exceeds `POSTER_BYTES` at the worst quality."""
     import av
 
     scale = min(1, POSTER_SIDE / max(frame.width, frame.height))
@@ -157,7 +155,7 @@ def _poster(frame: VideoFrame) -> bytes:
         max(1, round(frame.width * scale)),
         max(1, round(frame.height * scale)),
         "yuvj420p",
-        # What colours mean is fixed in a JPEG.
+        # JPEG always uses this color space.
         dst_colorspace=av.video.reformatter.Colorspace.ITU601,
         threads=1,
     )

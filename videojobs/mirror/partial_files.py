@@ -1,7 +1,7 @@
-"""Partial files: downloads under way, and what a killed worker has left of one.
+"""Partial files: downloads in progress, and leftovers of killed workers.
 
-A partial file lies beside its target, with a name that shows whose it is; in S3 it is a multipart
-upload that was not completed. Nothing unfinished ever stands under a final name.
+A partial file is created beside its target, with a name derived from it; in S3 it is an incomplete
+multipart upload. No incomplete file ever has a final name.
 """
 
 import contextlib
@@ -22,16 +22,16 @@ _PART = re.compile(r"\.(.+)\.[^.]+\.part")
 
 
 def owner(name: str) -> str | None:
-    """The name of the output that a file is a part of; None if it is no part."""
+    """The name of the output that a partial file belongs to; None for any other file."""
     match = _PART.fullmatch(name)
     return match[1] if match else None
 
 
 def directory(destination: Destination, stem: str) -> Path:
-    """Where the parts of an output are: beside it, or where the storage has no files, anywhere.
+    """The directory of an output's partial files: that of the output if its storage is local.
 
-    Beside it, storing is an atomic rename. One onto another file system would be a copy, and one
-    onto a full disk is cut silently.
+    There, storing is an atomic rename. Moving the file to another file system would copy it, and a
+    copy to a full disk is truncated silently.
     """
     if destination.is_local:
         return Path(destination.storage.path(stem)).parent
@@ -40,9 +40,9 @@ def directory(destination: Destination, stem: str) -> Path:
 
 @contextlib.contextmanager
 def new(destination: Destination, stem: str) -> Iterator[tuple[Path, BinaryIO]]:
-    """An empty part of the output with this name (without extension); gone when the context ends.
+    """Create an empty partial file for the output `stem` (a name without extension).
 
-    Unless it was moved away by then, which is how it is stored.
+    It is removed when the context ends, unless it was stored by moving it.
     """
     home = directory(destination, stem)
     _make(home, getattr(destination.storage, "directory_permissions_mode", None))
@@ -56,7 +56,7 @@ def new(destination: Destination, stem: str) -> Iterator[tuple[Path, BinaryIO]]:
 
 
 def _make(home: Path, mode: int | None) -> None:
-    """Make a directory and those above it, with the mode that the storage would give them."""
+    """Create a directory and its parents with the mode that the storage would give them."""
     for path in reversed([home, *home.parents]):
         with contextlib.suppress(FileExistsError):
             path.mkdir()
@@ -65,21 +65,22 @@ def _make(home: Path, mode: int | None) -> None:
 
 
 def remove_files(destination: Destination, stem: str) -> None:
-    """Remove the files that a killed worker has left of an output."""
+    """Remove the partial files of an output that killed workers left behind."""
     pattern = f".{glob.escape(Path(stem).name)}.*.part"
     for left in directory(destination, stem).glob(pattern):
         left.unlink(missing_ok=True)
 
 
 def remove_uploads(destination: Destination, name: str) -> None:
-    """Abort the uploads that a killed worker has left of an output: they would be paid for.
+    """Abort incomplete uploads of an output that killed workers left behind: S3 bills for them.
 
-    Not being allowed to see them is no reason to keep no video.
+    Errors are logged and ignored: without the permission to list uploads, videos can still be
+    stored.
     """
     if not destination.is_bucket:
         return
     try:
         for upload in s3.uploads(destination.storage, name):
             upload.abort()
-    except Exception as error:  # boto3's, which is not there to be named
-        logger.warning("unfinished uploads of %s are not removed: %s", name, type(error).__name__)
+    except Exception as error:  # boto3's errors can't be imported: it may not be installed
+        logger.warning("could not remove incomplete uploads of %s: %s", name, type(error).__name__)

@@ -1,9 +1,8 @@
-"""Fetch an output and keep it: download → verify → store. Knows no job.
+"""Fetch and store an output: download → verify → store. Independent of jobs.
 
-`download` writes to a part, beside the target where the storage is a file system, and takes size
-and hash from the bytes as they are written. `verify` looks at what it is. `store` gives a finished
-file to the storage, under a name of ours that every retry uses again. Nothing but a finished file
-ever stands under that name.
+`download` writes a partial file, beside the target if the storage is local, and computes its size
+and hash while it is received. `verify` checks that it is a complete video. `store` saves the
+complete file in the storage under a name that retries reuse. No incomplete file ever has that name.
 """
 
 import contextlib
@@ -21,13 +20,14 @@ from .destination import Destination
 from .download import fetch
 
 _PIECE = 256 * 1024
-# How much shorter than the provider said a video may be, in seconds or as a part of it: some round.
+# How much shorter than the provider's duration a video may be, in seconds or as a fraction: some
+# providers round it.
 _SHORTER_SECONDS, _SHORTER_PART = 1.0, 0.1
 
 
 @dataclass(frozen=True)
 class Download:
-    """A finished local file: what it is, and what its bytes were."""
+    """A complete local file."""
 
     path: Path
     size: int
@@ -40,12 +40,12 @@ class Download:
 def download(
     url: str, destination: Destination, stem: str, *, progress: Callable[[int, int | None], None]
 ) -> Iterator[Download]:
-    """Fetch `url` into a part of the output `stem` (a name without extension).
+    """Fetch `url` into a partial file of the output `stem` (a name without extension).
 
-    `progress` is called after each piece with the bytes so far and those announced, if they were;
-    what it raises ends the download. The file is gone when the context ends, unless `store` has
-    moved it. Raises `DownloadError`, `TransportError` or the disk's own `OSError` where another
-    attempt may help, `OutputRefused` where it won't.
+    `progress` is called after each piece with the bytes received and the announced total, or None;
+    an exception in it ends the download. The file is removed when the context ends, unless `store`
+    has moved it. Raises `DownloadError`, `TransportError` or the disk's `OSError` if a retry can
+    succeed, `OutputRefused` if not.
     """
     partial_files.remove_files(destination, stem)
     with partial_files.new(destination, stem) as (path, file):
@@ -55,28 +55,28 @@ def download(
 
 
 def verify(done: Download, *, seconds: float | None = None) -> media.Media | None:
-    """Look whether a download is a whole video; None if nothing but its container was looked at.
+    """Check that a download is a complete video; None if only its container could be checked.
 
-    `seconds` is how long it is, as its provider said. Raises `DownloadError` for a file that is cut
-    off or damaged, `OutputRefused` for one that is no video.
+    `seconds` is the duration according to the provider. Raises `DownloadError` if the file is
+    truncated or damaged, `OutputRefused` if it is not a video.
     """
     if not media.is_whole(done.path, done.size):
-        raise DownloadError("the file is cut off or damaged")
+        raise DownloadError("the file is truncated or damaged")
     found = media.inspect(done.path, done.content_type)
     if found and found.duration is not None and seconds:
         shortest = seconds - max(_SHORTER_SECONDS, _SHORTER_PART * seconds)
         if found.duration < shortest:
             raise DownloadError(
-                f"the video is {found.duration:.1f} s long, the provider said {seconds:.1f} s"
+                f"the video is {found.duration:.1f} s long, expected {seconds:.1f} s"
             )
     return found
 
 
 def store(done: Download, destination: Destination, name: str) -> str:
-    """Put a finished file under `name` and return the name.
+    """Save a complete file under `name` and return the name.
 
-    A file that an earlier, lost attempt left there is used if its bytes are the same, and replaced
-    if not: a retry leaves no second file.
+    If an earlier attempt left a file there, it is kept if its content is the same, and replaced if
+    not, so that a retry leaves no second file.
     """
     partial_files.remove_uploads(destination, name)
     storage = destination.storage
@@ -89,10 +89,10 @@ def store(done: Download, destination: Destination, name: str) -> str:
 
 
 def _save(done: Download, destination: Destination, name: str, *, before: int | None) -> None:
-    """Give a file to the storage, in place of what has its name, if anything: `before` bytes."""
+    """Save a file, replacing the one of the same name with `before` bytes, if there is one."""
     storage = destination.storage
     if before is not None and storage.get_available_name(name) != name:
-        storage.delete(name)  # else saving replaces it at once
+        storage.delete(name)  # else the storage overwrites it
         before = None
     _give_mode(done.path, storage)
     try:
@@ -104,11 +104,11 @@ def _save(done: Download, destination: Destination, name: str, *, before: int | 
     if saved != name or storage.size(saved) != done.size:
         if saved != name or not _loses_nothing(destination):
             storage.delete(saved)
-        raise StorageError(f"storage did not keep the file as it was under {name}")
+        raise StorageError(f"the storage did not save the file unchanged as {name}")
 
 
 def store_poster(picture: bytes, destination: Destination, stem: str) -> str:
-    """Put a JPEG beside the output `stem` and return its name; like `store`, on the same terms."""
+    """Save a JPEG beside the output `stem` and return its name; see `store`."""
     with partial_files.new(destination, stem) as (path, file):
         file.write(picture)
         disk.flush(file)
@@ -118,9 +118,9 @@ def store_poster(picture: bytes, destination: Destination, stem: str) -> str:
 
 
 def _give_mode(path: Path, storage: Storage) -> None:
-    """Make a part as readable as its storage makes files, which it does after the move.
+    """Set the mode that the storage sets after the move.
 
-    A worker that died in between would leave a file that is whole, and that no web server can read.
+    A worker that died in between would leave a complete file that a web server can't read.
     """
     mode = getattr(storage, "file_permissions_mode", None)
     if mode is not None:
@@ -128,9 +128,10 @@ def _give_mode(path: Path, storage: Storage) -> None:
 
 
 def _remove_part(destination: Destination, name: str, *, whole: Collection[int | None]) -> None:
-    """Remove what a failed save left; not what was there before, or what another worker finished.
+    """Remove the partial file of a failed save, unless its size is in `whole`.
 
-    Both are told by their sizes. S3 shows nothing that is not whole.
+    A file of such a size existed before, or was completed by another worker. In S3, incomplete
+    objects are not visible.
     """
     if destination.is_bucket:
         return
@@ -141,9 +142,9 @@ def _remove_part(destination: Destination, name: str, *, whole: Collection[int |
 
 
 def _loses_nothing(destination: Destination) -> bool:
-    """Whether a file of another size than the one just saved must be another worker's.
+    """Whether a file of another size than the saved one must be from another worker.
 
-    A rename changes no file, and S3 refuses one that is shorter than was announced.
+    A rename doesn't change the file, and S3 rejects incomplete uploads.
     """
     return destination.is_local or destination.is_bucket
 
@@ -164,7 +165,7 @@ def _pieces(destination: Destination, name: str) -> Iterator[bytes]:
 
 
 class _Finished(File):
-    """A local file that storage may move instead of copying it."""
+    """A local file that the storage may move instead of copying it."""
 
     def __init__(self, done: Download) -> None:
         super().__init__(done.path.open("rb"), name=str(done.path))

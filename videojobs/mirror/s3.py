@@ -1,6 +1,6 @@
-"""What an S3 storage (django-storages) can do and Django's interface for storages has no words for.
+"""Operations of S3 storages (django-storages) that Django's storage API doesn't have.
 
-Any other storage has none of it, and is used through that interface alone.
+All other storages are used through Django's API only.
 """
 
 from collections.abc import Iterator
@@ -10,33 +10,33 @@ from django.core.files.storage import Storage
 
 
 def is_s3(storage: Storage) -> bool:
-    """Whether a storage shows a bucket as boto3 knows it."""
+    """Whether a storage has a boto3 bucket."""
     return hasattr(getattr(storage, "bucket", None), "multipart_uploads")
 
 
 def pieces(storage: Storage, name: str, size: int) -> Iterator[bytes]:
-    """A stored object, so many bytes at a time. Its storage would read all of it into memory."""
-    sought: Any = storage
+    """A stored object in chunks of `size` bytes. Its storage would read all of it into memory."""
+    s3: Any = storage
     parameters = {
         key: value
-        for key, value in sought.get_object_parameters(name).items()
+        for key, value in s3.get_object_parameters(name).items()
         if key.startswith("SSECustomer")
     }
-    answer = sought.bucket.Object(_key(storage, name)).get(**parameters)
-    yield from answer["Body"].iter_chunks(size)
+    response = s3.bucket.Object(_key(storage, name)).get(**parameters)
+    yield from response["Body"].iter_chunks(size)
 
 
 def uploads(storage: Storage, prefix: str) -> Iterator[Any]:
-    """The multipart uploads under way whose object is, or lies below, `prefix`, as boto3's own.
+    """The incomplete multipart uploads whose object's name starts with `prefix`.
 
-    They have `object_key`, `initiated` (a time) and `abort()`.
+    They are boto3 objects with `object_key`, `initiated` (a time) and `abort()`.
     """
-    sought: Any = storage
-    yield from sought.bucket.multipart_uploads.filter(Prefix=_key(storage, prefix))
+    s3: Any = storage
+    yield from s3.bucket.multipart_uploads.filter(Prefix=_key(storage, prefix))
 
 
 def name_of(storage: Storage, key: str) -> str:
-    """The name by which the storage knows the object that has this key."""
+    """The name in the storage of the object with this key."""
     return key.removeprefix(_key(storage, "")).lstrip("/")
 
 
