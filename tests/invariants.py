@@ -159,8 +159,8 @@ MUTANTS = [
     Mutant(
         "I6",
         "providers/client.py",
-        '    if refusal := _refusal(answer):\n        raise ProviderError(f"the provider answers: '
-        '{refusal}")\n    return',
+        "    if refusal := _refusal(answer):\n"
+        '        raise ProviderError(f"the provider reported an error: {refusal}")\n    return',
         "    return",
         "services/test_polling.py::test_no_trouble_on_the_way_fails_a_job",
     ),

@@ -232,7 +232,7 @@ def test_an_answer_is_read_no_further_than_an_honest_one_goes(
     monkeypatch.setattr(media_probe, "MAX_ANSWER", 100)
     instead(answering(json.dumps(VIDEO).encode() + b"\n" + JPEG[:-2] + bytes(100) + JPEG[-2:]))
 
-    with pytest.raises(DownloadError, match="without sense"):
+    with pytest.raises(DownloadError, match="invalid result"):
         inspect(video, "video/mp4")
 
 
@@ -391,7 +391,7 @@ def test_an_answer_without_sense_is_transient(
 ) -> None:
     instead(answering(answer))
 
-    with pytest.raises(DownloadError, match="without sense") as caught:
+    with pytest.raises(DownloadError, match="invalid result") as caught:
         inspect(video, "video/mp4")
     assert caught.value.transient
 
@@ -412,7 +412,7 @@ def test_a_value_that_no_video_has_is_not_believed(
 ) -> None:
     instead(answering(json.dumps({**VIDEO, key: value}).encode() + b"\n" + JPEG))
 
-    with pytest.raises(DownloadError, match="without sense"):
+    with pytest.raises(DownloadError, match="invalid result"):
         inspect(video, "video/mp4")
 
 
@@ -422,7 +422,7 @@ def test_a_duration_that_is_no_number_is_not_believed(
 ) -> None:
     instead(answering(json.dumps(VIDEO).encode().replace(b"1.5", value)))
 
-    with pytest.raises(DownloadError, match="without sense"):
+    with pytest.raises(DownloadError, match="invalid result"):
         inspect(video, "video/mp4")
 
 
@@ -436,7 +436,7 @@ def test_a_poster_that_is_none_is_not_believed(
 ) -> None:
     instead(answering(json.dumps(VIDEO).encode() + b"\n" + poster))
 
-    with pytest.raises(DownloadError, match="without sense"):
+    with pytest.raises(DownloadError, match="invalid result"):
         inspect(video, "video/mp4")
 
 

@@ -58,7 +58,9 @@ def test_without_a_model_the_first_one_is_taken() -> None:
 def test_an_unknown_model_is_named_with_those_that_are_known(model: Any) -> None:
     (message,) = errors(model=model)["model"]
     assert message.startswith("Unknown model ")
-    assert message.endswith("Known: videos, videos_fast, videos_stable, videos_stable_fast.")
+    assert message.endswith(
+        "Available models: videos, videos_fast, videos_stable, videos_stable_fast."
+    )
     assert len(message) < 250
     message.encode()
 
@@ -85,7 +87,7 @@ def test_any_other_duration_is_refused(duration: Any) -> None:
 @pytest.mark.parametrize(
     ("model", "longest"),
     [
-        ("videos", 99_998),  # not bound by the provider; quotes make it 100,000 in JSON
+        ("videos", 99_998),  # not limited by the provider; 100,000 characters of JSON with quotes
         ("videos_fast", 1500),
         ("videos_stable", 5000),
         ("videos_stable_fast", 5000),
@@ -96,7 +98,7 @@ def test_each_model_takes_prompts_of_its_own_length(model: str, longest: int) ->
     assert list(errors(model=model, prompt="ü" * (longest + 1))) == ["prompt"]
 
 
-def test_a_too_long_prompt_is_told_its_length() -> None:
+def test_the_error_of_a_too_long_prompt_has_its_length() -> None:
     (message,) = errors(model="videos_fast", prompt="x" * 1501)["prompt"]
     assert message == "The prompt has 1501 characters; at most 1500 are allowed."
 
@@ -146,22 +148,24 @@ def test_a_frame_pair_of_either_page_is_sent_under_the_names_that_the_setting_pi
 
 def test_two_names_of_one_frame_are_refused_since_only_one_would_be_sent() -> None:
     found = errors(params={"image": URL, "first_image": f"{URL}?2", "last_image": URL})
-    assert found == {"image": ["image and first_image are two names of one parameter."]}
+    assert found == {
+        "image": ["image and first_image are the same parameter: use only one of them."]
+    }
 
 
 @pytest.mark.parametrize(
     ("given_name", "missing"), [("image", "lastFrameImage"), ("lastFrameImage", "image")]
 )
 def test_one_frame_needs_the_other(given_name: str, missing: str) -> None:
-    told = "A first and a last frame come as a pair."
-    assert errors(params={given_name: URL}) == {missing: [told]}
+    message = "The first and the last frame must be given together."
+    assert errors(params={given_name: URL}) == {missing: [message]}
 
 
 @pytest.mark.parametrize("references", ["referenceImages", "referenceVideos"])
 def test_frames_and_references_exclude_each_other(references: str) -> None:
     found = errors(params={"image": URL, "lastFrameImage": URL, references: [URL]})
     assert found == {
-        "image": ["A pair of frames can't be combined with reference images or videos."]
+        "image": ["Frames can't be combined with reference images or reference videos."]
     }
 
 
@@ -176,8 +180,9 @@ def test_references_may_be_combined_with_each_other() -> None:
 )
 def test_each_model_takes_its_own_number_of_audios(model: str, most: int) -> None:
     assert checked(model=model, params={"referenceAudios": [URL] * most})
+    noun = "audio" if most == 1 else "audios"
     assert errors(model=model, params={"referenceAudios": [URL] * (most + 1)}) == {
-        "referenceAudios": [f"At most {most} reference audios are allowed with this model."]
+        "referenceAudios": [f"This model accepts at most {most} reference {noun}."]
     }
 
 
@@ -214,7 +219,7 @@ def test_what_is_no_url_is_refused(value: Any) -> None:
 def test_an_unknown_parameter_is_named_with_those_that_are_known() -> None:
     assert errors(params={"ration": "16:9"}) == {
         "ration": [
-            "This model has no such parameter. Known: ratio, resolution, image, lastFrameImage, "
+            "Unknown parameter. This model accepts: ratio, resolution, image, lastFrameImage, "
             "referenceImages, referenceVideos, referenceAudios."
         ]
     }
@@ -233,7 +238,7 @@ def test_no_error_of_a_field_hides_another_one_of_it() -> None:
     found = errors(params={"image": 5, "lastFrameImage": URL, "referenceImages": [URL]})
     assert found == {
         "image": [
-            "A pair of frames can't be combined with reference images or videos.",
+            "Frames can't be combined with reference images or reference videos.",
             "This must be the URL of an image.",
         ]
     }

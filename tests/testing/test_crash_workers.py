@@ -1,4 +1,4 @@
-"""The supervisor starts again what ends, tells how it ended, and leaves nothing running."""
+"""The supervisor restarts processes that exit, records their exits, and leaves none running."""
 
 import importlib
 import os
@@ -40,7 +40,7 @@ def test_a_worker_that_is_killed_is_started_again(supervisor: Supervisor) -> Non
     assert supervisor.pid(name) != pid
 
 
-def test_a_worker_that_is_told_to_end_is_started_again(supervisor: Supervisor) -> None:
+def test_a_worker_that_is_terminated_is_started_again(supervisor: Supervisor) -> None:
     name = supervisor.start_worker()
     log = supervisor.directory / f"{name}.log"
     supervisor.wait_until(lambda: "ready." in log.read_text())
@@ -81,7 +81,7 @@ with Supervisor("project", environment=environment, directory=path) as superviso
     wait_for_end_of([int(killed.stdout)])
 
 
-def test_what_does_not_come_true_is_told_with_the_logs(tmp_path: Path) -> None:
+def test_a_condition_that_stays_false_raises_an_error_with_the_logs(tmp_path: Path) -> None:
     with Supervisor("no_such_site", environment={}, directory=tmp_path) as supervisor:
         supervisor.start_worker()
         supervisor.wait_until(lambda: supervisor.restarts)

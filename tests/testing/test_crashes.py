@@ -1,4 +1,4 @@
-"""The matrix still fits the app: each point is at a function that is there, and kills there."""
+"""The crash matrix matches the app: the function of each point exists, and crashes there."""
 
 import os
 import signal
@@ -13,12 +13,12 @@ from videojobs.testing.crashes import POINTS, USE_CASES, Point
 
 
 class Killed(BaseException):
-    """Stands for the end of the process."""
+    """Raised instead of killing this process."""
 
 
 @pytest.fixture
 def killed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """What was killed, and with which signal, instead of this process."""
+    """The calls of `os.kill` with process ID and signal."""
     calls = []
 
     def kill(pid: int, signum: int) -> None:
@@ -72,7 +72,7 @@ def test_a_name_can_be_the_key_of_a_job_and_the_name_of_a_file() -> None:
 
 
 def test_a_worker_dies_by_no_other_signal(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="KILL or TERM, not by 'HUP'"):
+    with pytest.raises(ValueError, match="KILL or TERM, not 'HUP'"):
         crashes.variables(tmp_path, "HUP")
 
 
@@ -84,7 +84,7 @@ def test_a_job_kills_at_the_point_that_its_key_names_and_once(
     job = VideoJob.objects.submit("A kitten", duration=5, key=point)
     with crashes.arm(tmp_path, "KILL"), pytest.raises(Killed):
         services.submit(job.pk, job.turn)
-    with crashes.arm(tmp_path, "KILL"):  # another process, which sees the mark
+    with crashes.arm(tmp_path, "KILL"):  # like another process, which sees the marker
         services.submit(job.pk, job.turn)
 
     assert killed == [(os.getpid(), signal.SIGKILL)]
@@ -93,7 +93,7 @@ def test_a_job_kills_at_the_point_that_its_key_names_and_once(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_job_with_another_key_kills_nobody(
+def test_a_job_with_another_key_kills_no_worker(
     tmp_path: Path, killed: list[tuple[int, int]], simulated_provider: SimulatedProvider
 ) -> None:
     job = VideoJob.objects.submit("A kitten", duration=5, key="order-42")

@@ -203,7 +203,7 @@ def test_flaky_and_expired_spoil_the_first_download_only() -> None:
 
 
 @pytest.mark.parametrize("directive", DIRECTIVES)
-def test_each_directive_that_people_are_told_of_does_something(directive: str) -> None:
+def test_each_documented_directive_has_an_effect(directive: str) -> None:
     assert Script.from_prompt(f"A kitten {directive}") != Script.from_prompt("A kitten")
 
 

@@ -1,1 +1,1 @@
-"""The paid API: its calls, and what may be asked of it."""
+"""The provider's API: its client, and the validation of requests."""

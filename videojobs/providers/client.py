@@ -1,8 +1,8 @@
-"""The provider's API: `submit` a request, `fetch` what became of it. Wire shapes end here.
+"""Client of the provider's API: `submit` creates a task, `fetch` gets its status and result.
 
-The facts are the provider's public documentation; where its pages contradict each other, both
-sides are accepted. HTTP codes of errors are documented nowhere, so the code decides first, then
-an envelope's `code`, and nothing but a well-formed answer is a verdict.
+It follows the provider's public documentation; where its pages contradict each other, it accepts
+both forms. The HTTP status codes of errors are undocumented, so the HTTP status is checked first,
+then the `code` in the body. Only a well-formed response gives a task's status.
 """
 
 import json
@@ -31,7 +31,7 @@ from ..states import Status, from_provider
 _MAX_ANSWER = 1024 * 1024
 _MAX_ID = 255
 _MAX_URL = 4096
-# Client errors that say nothing about the request itself.
+# Client errors that don't mean that the request itself is invalid.
 _NO_REFUSAL = frozenset({401, 402, 403, 407, 408, 409, 423, 425, 429})
 _KINDS: dict[int, type[ProviderError]] = {
     **dict.fromkeys((401, 402, 403), KeyRejected),
@@ -43,21 +43,21 @@ _URL_FIELDS = ("video_url", "videoUrl", "image_url")
 
 @dataclass(frozen=True)
 class Answer:
-    """What the provider says of a task."""
+    """The status of a task, as the provider reports it."""
 
     status: Status
-    #: Temporary and signed; "" until there is one.
+    #: Temporary and signed; "" if there is none yet.
     video_url: str = ""
-    #: Seconds, as the provider measured them.
+    #: In seconds, as reported by the provider.
     actual_duration: float | None = None
     error: str = ""
 
 
 def submit(endpoint: str, body: Mapping[str, Any]) -> str:
-    """Send one create call, which is billed, and return the task's id.
+    """Send one create request, which is billed, and return the task's ID.
 
-    Raises `NotSent` if it surely never left, and `Refused` if the provider understood it and said
-    no. After any other error nobody knows whether a task was created.
+    Raises `NotSent` if the request was not sent, and `Refused` if the provider rejected it as
+    invalid. After any other error, it is unknown whether a task was created.
     """
     reply = _call("POST", endpoint, json=dict(body))
     answer = _json_object(reply)
@@ -67,46 +67,48 @@ def submit(endpoint: str, body: Mapping[str, Any]) -> str:
             raise Refused(refusal)
         raise _http_error(reply)
     if answer is None:
-        raise Unavailable("the answer to the create call is not a JSON object")
+        raise Unavailable("the response to the create request is not a JSON object")
     task_id = _created_id(answer)
     if refusal and not task_id:
         raise Refused(refusal)
     if refusal or not task_id:
-        raise InvalidAnswer("the answer to the create call names no task, or contradicts itself")
+        raise InvalidAnswer(
+            "the response to the create request has no task ID, or has both an ID and an error"
+        )
     return task_id
 
 
 def fetch(endpoint: str, task_id: str) -> Answer:
-    """Ask once how a task is; `endpoint` is the one that the task was created at.
+    """Poll a task once; `endpoint` is the one that the task was created at.
 
-    Raises a `TransportError` or a `ProviderError`, and nothing else, whatever comes back.
+    Raises only `TransportError` and `ProviderError`, for any response.
     """
     if _id(task_id) != task_id or not task_id:
-        raise TaskNotFound("the job has no id that the provider could be asked for")
+        raise TaskNotFound("the job has no valid provider ID")
     reply = _call("GET", f"{_base(endpoint)}/v1/result/{quote(task_id, safe='')}")
     if not 200 <= reply.status < 300:
         raise _http_error(reply)
     answer = _json_object(reply)
     if answer is None:
-        raise Unavailable("the answer is not a JSON object")
+        raise Unavailable("the response is not a JSON object")
     if refusal := _refusal(answer):
-        raise ProviderError(f"the provider answers: {refusal}")
+        raise ProviderError(f"the provider reported an error: {refusal}")
     return _answer(answer, task_id)
 
 
 def is_current_endpoint(url: str) -> bool:
-    """Whether a URL or an endpoint is at the origin of `BASE_URL`: nothing else gets the key."""
+    """Whether a URL has the origin of `BASE_URL`; the key is sent to no other origin."""
     return transport.origin(url) == transport.origin(conf.BASE_URL)
 
 
 def _call(method: str, url: str, **kwargs: Any) -> transport.Reply:
-    """The one place where the key is used; it goes to the origin of `BASE_URL` only."""
+    """Send a request with the API key; only this function uses the key."""
     if not is_current_endpoint(url):
         raise ForeignEndpoint(
-            f"the job belongs to {transport.origin(url)[1]}, which is not where BASE_URL leads now"
+            f"the job belongs to {transport.origin(url)[1]}, but BASE_URL has another origin"
         )
     if not conf.API_KEY:
-        raise NotSent("nothing is sent without a key: the setting API_KEY is empty")
+        raise NotSent("the request was not sent: the setting API_KEY is empty")
     return transport.request(
         method,
         url,
@@ -120,7 +122,7 @@ def _call(method: str, url: str, **kwargs: Any) -> transport.Reply:
 
 
 def _base(endpoint: str) -> str:
-    """The base URL in an endpoint: all that stands before the path of the create call."""
+    """The base URL of an endpoint: the part before the path of the create request."""
     return endpoint.rsplit("/v1/", 1)[0].rstrip("/")
 
 
@@ -134,23 +136,23 @@ def _json_object(reply: transport.Reply) -> dict[str, Any] | None:
 
 def _http_error(reply: transport.Reply) -> ProviderError:
     message = f"HTTP {reply.status}"
-    if said := _refusal(_json_object(reply), status=reply.status):
-        message += f": {said}"
+    if refusal := _refusal(_json_object(reply), status=reply.status):
+        message += f": {refusal}"
     other = ProviderError if 400 <= reply.status < 500 else Unavailable
     kind = _KINDS.get(reply.status, other)
     return kind(message, retry_after=reply.retry_after)
 
 
 def _refusal(answer: dict[str, Any] | None, *, status: int = 0) -> str:
-    """The reason in an envelope whose `code` is not zero ("0" on some pages, 0 on others).
+    """The error message in a body whose `code` is not zero ("0" on some pages, 0 on others).
 
-    The code is named, unless it is the HTTP `status`, which is said already.
+    It includes the code, unless that is the HTTP `status`, which the caller has included.
     """
     code = _text((answer or {}).get("code")).strip()
     if answer is None or answer.get("code") is None or code == "0":
         return ""
-    said = _text(answer.get("msg")) or "no reason given"
-    return clean(said if code == str(status) else f"{said} (code {code[:60]})")
+    message = _text(answer.get("msg")) or "no reason given"
+    return clean(message if code == str(status) else f"{message} (code {code[:60]})")
 
 
 def _created_id(answer: dict[str, Any]) -> str:
@@ -161,19 +163,19 @@ def _created_id(answer: dict[str, Any]) -> str:
 
 
 def _id(value: object) -> str:
-    """A task's id, or "" for what can't be one. Ids are opaque, but are text of a sane size."""
+    """A task's ID as text, or "" if the value is not a valid ID. IDs are opaque."""
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         return ""
     text = str(value).strip()
-    # Dots alone would be a step in a path, however they are quoted.
+    # Dots alone are a relative path segment, even if they are quoted.
     fits = len(text) <= _MAX_ID and text.isprintable() and text not in {".", ".."}
     return text if fits else ""
 
 
 def _answer(answer: dict[str, Any], task_id: str) -> Answer:
-    said_id = _id(answer.get("id"))
-    if said_id and said_id != task_id:
-        raise InvalidAnswer("the answer is about another task")
+    answered_id = _id(answer.get("id"))
+    if answered_id and answered_id != task_id:
+        raise InvalidAnswer("the response is about another task")
     status = from_provider(answer.get("status"))
     if status is None:
         raise InvalidAnswer(f"unknown status {clean(_text(answer.get('status')), 60)!r}")
@@ -186,7 +188,7 @@ def _answer(answer: dict[str, Any], task_id: str) -> Answer:
 
 
 def _url(value: object) -> str:
-    """A URL that can be kept; whether it may be fetched is judged when it is."""
+    """A URL that can be stored, or ""; its target is checked when it is fetched."""
     url = value.strip() if isinstance(value, str) else ""
     return url if len(url) <= _MAX_URL and url.isprintable() else ""
 
@@ -202,7 +204,7 @@ def _seconds(value: object) -> float | None:
 
 
 def _text(value: object) -> str:
-    """Readable text of a field that may be absent, null, text or an object."""
+    """The text of a field that may be absent, null, text or an object."""
     if value is None or isinstance(value, str):
         return value or ""
     try:

@@ -1,4 +1,4 @@
-"""A stand-in for the provider, to test and try a site without paying, and workers that die."""
+"""Tools for tests: a simulated provider, supervised workers, and workers that crash."""
 
 from . import crashes
 from .provider import Call, SimulatedProvider

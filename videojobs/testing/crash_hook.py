@@ -1,6 +1,6 @@
-"""Makes a worker die at a point: `celery -A mysite worker -I videojobs.testing.crash_hook`.
+"""Make a worker crash at a point: `celery -A mysite worker -I videojobs.testing.crash_hook`.
 
-What is to be set in its environment comes from `crashes.variables`.
+The worker needs the environment variables that `crashes.variables` returns.
 """
 
 import os

@@ -1,8 +1,8 @@
-"""Points between two steps at which a worker can die, and what must come of a job that it has.
+"""Points at which a worker can crash, and the expected result for its job.
 
-A job whose `key` is the name of a point kills the worker that brings it there, once. The app knows
-nothing of it: `arm` wraps its functions in the process that is to die. `crash_hook` calls it for
-`celery -A mysite worker -I videojobs.testing.crash_hook`.
+If the `key` of a job is the name of a point, the first worker that reaches the point with this job
+is killed. The app contains no code for it: `arm` wraps the app's functions in the process that
+shall crash. `crash_hook` calls it for `celery -A mysite worker -I videojobs.testing.crash_hook`.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from types import MappingProxyType
 from typing import Any, Literal
 from unittest import mock
 
-#: The environment variables that `crash_hook` reads: the directory of the marks, and the signal.
+#: The environment variables that `crash_hook` reads: the directory of the markers, and the signal.
 MARKS = "VIDEOJOBS_TEST_MARKS"
 SIGNAL = "VIDEOJOBS_TEST_SIGNAL"
-#: By SIGKILL at once, or by SIGTERM: then the step goes on while its worker shuts down.
+#: SIGKILL ends the worker immediately. After SIGTERM, the step continues during the shutdown.
 SIGNALS = ("KILL", "TERM")
 
 #: The longest that a step waits for its worker to notice a SIGTERM, in seconds.
 _PATIENCE = 30.0
 
-#: Use case → the function that does it, for one job or (the sweep) for many.
+#: Use case → the function that performs it, for one job or (the sweep) for many.
 USE_CASES: Mapping[str, str] = MappingProxyType(
     {
         "submit": "videojobs.services:submit",
@@ -43,26 +43,26 @@ USE_CASES: Mapping[str, str] = MappingProxyType(
 
 
 class PlaceNotFound(LookupError):
-    """A point names a function that isn't there: the app and this module don't fit together."""
+    """The function of a point does not exist: this module doesn't match the app."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """A place in the app, and what SIGKILL there means for a job. SIGTERM lets its step end.
+    """A place in the app, and the effect of SIGKILL there on a job. SIGTERM lets the step finish.
 
-    The worker dies `when` (before or after) the function at `place` is called for the job, within
-    `use_case`. `about` narrows it to a call that has this status, or is for this step.
+    The worker crashes before or after (`when`) the call of the function at `place` for the job,
+    within `use_case`. `about` restricts it to calls with this status or for this step.
     """
 
     use_case: str
     when: Literal["before", "after"]
     place: str
     about: str = ""
-    #: Nobody can know whether the create call arrived: the job ends as `unconfirmed`.
+    #: It is unknown whether the create request arrived: the job becomes `unconfirmed`.
     unconfirmed: bool = False
-    #: Receivers have run, and nobody knows: they run again.
+    #: Receivers have run, but this is not recorded: they run again.
     repeats: bool = False
-    #: How many create calls reach the provider.
+    #: The number of create requests that reach the provider.
     creates: int = 1
 
 
@@ -71,8 +71,8 @@ _REARM = "videojobs.fencing:FencedQuerySet.rearm"
 _CREATE = "videojobs.providers.client:submit"
 _FETCH = "videojobs.providers.client:fetch"
 _SEND = "videojobs.queue:_send"
-_TELL = "videojobs.outbox:send"
-_TICK = "videojobs.outbox:mark_sent"
+_ANNOUNCE = "videojobs.outbox:send"
+_MARK_SENT = "videojobs.outbox:mark_sent"
 _STORE = "videojobs.mirror.pipeline:store"
 _PROGRESS = "videojobs.services.heartbeat:Heartbeat.progress"
 _DOWNLOAD = "videojobs.mirror.pipeline:download"
@@ -83,7 +83,7 @@ POINTS: Mapping[str, Point] = MappingProxyType(
     {
         "submit: before the claim": Point("submit", "before", _CLAIM),
         "submit: claimed, signals not sent": Point(
-            "submit", "before", _TELL, "submitting", unconfirmed=True, creates=0
+            "submit", "before", _ANNOUNCE, "submitting", unconfirmed=True, creates=0
         ),
         "submit: claimed, call not sent": Point(
             "submit", "before", _CREATE, unconfirmed=True, creates=0
@@ -92,26 +92,26 @@ POINTS: Mapping[str, Point] = MappingProxyType(
         "submit: recorded, wake-up not sent": Point("submit", "before", _SEND, "poll"),
         "submit: wake-up sent": Point("submit", "after", _SEND, "poll"),
         "poll: before the claim": Point("poll", "before", _CLAIM),
-        "poll: claimed, not asked": Point("poll", "before", _FETCH),
-        "poll: answered, not recorded": Point("poll", "after", _FETCH),
+        "poll: claimed, request not sent": Point("poll", "before", _FETCH),
+        "poll: response not recorded": Point("poll", "after", _FETCH),
         "poll: recorded, wake-up not sent": Point("poll", "before", _SEND, "poll"),
         "poll: wake-up sent": Point("poll", "after", _SEND, "poll"),
-        "poll: verdict not recorded": Point("poll", "after", _FETCH, "completed"),
-        "poll: verdict recorded, signals not sent": Point("poll", "before", _TELL, "completed"),
-        "poll: verdict recorded, wake-up not sent": Point("poll", "before", _SEND, "mirror"),
+        "poll: result not recorded": Point("poll", "after", _FETCH, "completed"),
+        "poll: result recorded, signals not sent": Point("poll", "before", _ANNOUNCE, "completed"),
+        "poll: result recorded, wake-up not sent": Point("poll", "before", _SEND, "mirror"),
         "mirror: before the claim": Point("mirror", "before", _CLAIM),
         "mirror: claimed, nothing fetched": Point("mirror", "before", _DOWNLOAD),
         "mirror: in the middle of the download": Point("mirror", "after", _PROGRESS),
-        "mirror: downloaded, not looked at": Point("mirror", "before", _VERIFY),
+        "mirror: downloaded, not verified": Point("mirror", "before", _VERIFY),
         # A poster is stored by the same function, after the video; a point kills once.
-        "mirror: looked at, not stored": Point("mirror", "before", _STORE),
+        "mirror: verified, not stored": Point("mirror", "before", _STORE),
         "mirror: video stored, poster not": Point("mirror", "after", _STORE),
-        # Not at the poster's own function: without PyAV there is none.
+        # Not at the function that stores the poster: without PyAV it is not called.
         "mirror: all stored, not recorded": Point("mirror", "before", _STORED),
-        "mirror: recorded, signals not sent": Point("mirror", "before", _TELL),
-        "mirror: signals sent, not ticked off": Point("mirror", "before", _TICK, repeats=True),
+        "mirror: recorded, signals not sent": Point("mirror", "before", _ANNOUNCE),
+        "mirror: signals sent, not marked": Point("mirror", "before", _MARK_SENT, repeats=True),
         "mirror: recorded": Point("mirror", "after", _STORED),
-        # The first wake-up of these jobs is lost, or there were nothing to sweep.
+        # The first wake-up of these jobs is dropped; otherwise the sweep would find no jobs.
         "sweep: found, not woken up": Point("sweep", "before", _REARM),
         "sweep: recorded, wake-up not sent": Point("sweep", "before", _SEND),
         "sweep: in the middle": Point("sweep", "after", _REARM),
@@ -120,25 +120,25 @@ POINTS: Mapping[str, Point] = MappingProxyType(
 
 
 def variables(marks: Path, how: str) -> dict[str, str]:
-    """The environment of a worker that `crash_hook` arms; `marks` is a directory, `how` a signal.
+    """The environment for `crash_hook`; `marks` is a directory, `how` is one of `SIGNALS`.
 
-    A SIGTERM then is the start of Celery's soft shutdown.
+    With it, SIGTERM starts Celery's soft shutdown.
     """
     if how not in SIGNALS:
-        raise ValueError(f"a worker dies by {' or '.join(SIGNALS)}, not by {how!r}")
+        raise ValueError(f"the signal must be {' or '.join(SIGNALS)}, not {how!r}")
     environment = {MARKS: str(marks), SIGNAL: how}
     return environment | ({"REMAP_SIGTERM": "SIGQUIT"} if how == "TERM" else {})
 
 
 def deaths(marks: Path) -> dict[str, int]:
-    """The points that were reached, each with the id of the process that died there."""
+    """The points that were reached, each with the ID of the process that crashed there."""
     read = {mark.name: mark.read_text() for mark in marks.glob("*")}
-    # A mark without an id is about to be written.
+    # An empty marker is still being written.
     return {point: int(read[_file(point)]) for point in POINTS if read.get(_file(point))}
 
 
 def is_over(marks: Path, *, using: str = "default") -> bool:
-    """Whether each point has killed a worker, and the database `using` has nothing left to do."""
+    """Whether each point has killed a worker, and no job in the database `using` is unfinished."""
     from django.apps import apps
 
     jobs = apps.get_model("videojobs", "VideoJob")._default_manager.using(using)
@@ -150,11 +150,11 @@ def is_over(marks: Path, *, using: str = "default") -> bool:
 
 
 def arm(marks: Path, how: str, points: Iterable[str] = POINTS) -> ExitStack:
-    """Wrap the app's functions, so that this process dies at `points`; closing it undoes that.
+    """Wrap the app's functions, so that this process crashes at `points`, until it is closed.
 
-    `marks` is a directory that all workers share: each point kills once. `how` is one of
-    `SIGNALS`. Raises `PlaceNotFound` where the app has changed, and KeyError for a point that
-    there isn't. Django must be set up.
+    `marks` is a directory that all workers share, so that each point kills once. `how` is one of
+    `SIGNALS`. Raises `PlaceNotFound` if a function does not exist, and KeyError for an unknown
+    point. Django must be set up.
     """
     executioner = _Executioner(marks, variables(marks, how)[SIGNAL])
     marks.mkdir(parents=True, exist_ok=True)
@@ -168,7 +168,7 @@ def arm(marks: Path, how: str, points: Iterable[str] = POINTS) -> ExitStack:
 
 
 def resolve(place: str) -> tuple[Any, str]:
-    """The module or class that a place is in, and its name there; `PlaceNotFound` if it is not."""
+    """The module or class of a function, and its name there; raises `PlaceNotFound`."""
     module, _, path = place.partition(":")
     owner, _, name = path.rpartition(".")
     try:
@@ -176,8 +176,8 @@ def resolve(place: str) -> tuple[Any, str]:
         if callable(getattr(holder, name)):
             return holder, name
     except (ImportError, AttributeError) as error:
-        raise PlaceNotFound(f"{place} does not exist (any more): {error}") from error
-    raise PlaceNotFound(f"{place} is nothing that can be called")
+        raise PlaceNotFound(f"{place} does not exist: {error}") from error
+    raise PlaceNotFound(f"{place} is not callable")
 
 
 def _wrap(patches: ExitStack, place: str, wrapper: Callable[[Any], Any]) -> None:
@@ -189,7 +189,7 @@ def _file(point: str) -> str:
     return point.replace(" ", "_")
 
 
-#: The use case that runs in this thread, and the key of the job that it is for.
+#: The use case that runs in this thread, and the key of its job.
 _current: ContextVar[tuple[str, str | None]] = ContextVar("current", default=("", None))
 
 
@@ -200,7 +200,7 @@ class _Executioner:
         self._dying = threading.Event()
 
     def wrap_at(self, name: str, point: Point) -> Callable[[Any], Any]:
-        """Die before or after a function, where it is called for the job of this point."""
+        """Wrap a function: crash before or after its call for the job of this point."""
 
         def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
             def look(*values: Any) -> None:
@@ -226,7 +226,7 @@ class _Executioner:
         return decorate
 
     def announced(self, use_case: str) -> Callable[[Any], Any]:
-        """Note which use case runs, and for which job."""
+        """Wrap the function of a use case: record that it runs, and for which job."""
 
         def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
             @wraps(function)
@@ -245,10 +245,10 @@ class _Executioner:
         return decorate
 
     def _is_lost(self, use_case: str, key: str | None) -> bool:
-        """Whether a wake-up comes to nothing; a sweep brings it again.
+        """Whether to drop a wake-up, so that a sweep sends it again.
 
-        A worker that was told to end goes on with what is in its pool. What would bring a job to
-        its point there is left to a worker that can still die of it.
+        A worker that shuts down still runs the tasks in its pool. A step that would reach its
+        point there is left to another worker, which can still crash.
         """
         if use_case == "sweep":
             return self._dying.is_set()
@@ -258,7 +258,7 @@ class _Executioner:
         return point.use_case == "sweep" or (self._dying.is_set() and point.use_case == use_case)
 
     def _die_once(self, name: str) -> None:
-        if self._dying.is_set():  # a sweep that goes on comes by other jobs' points
+        if self._dying.is_set():  # a sweep that continues reaches other jobs' points
             return
         try:
             with self._mark(name).open("x") as mark:
@@ -268,7 +268,7 @@ class _Executioner:
         self._dying.set()
         shutdown = signal.getsignal(self._signal)
         os.kill(os.getpid(), self._signal)
-        # Celery answers its first signal by putting another handler in its place.
+        # Celery handles the first signal by installing another handler.
         until = time.monotonic() + _PATIENCE
         while signal.getsignal(self._signal) is shutdown and time.monotonic() < until:
             time.sleep(0.01)
@@ -285,7 +285,7 @@ def _key_of(job_id: Any) -> str | None:
 
 
 def _key_in(values: Iterable[Any]) -> str | None:
-    """The key of the job that is among a call's arguments."""
+    """The key of the job in the arguments of a call."""
     for value in values:
         if hasattr(value, "key"):
             return str(value.key)

@@ -1,4 +1,4 @@
-"""The provider's API on a local port, following scripts and remembering every call."""
+"""A simulated provider on a local port, which follows scripts and records every request."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Scripts: TypeAlias = Script | Callable[[str], Script]
 
 @dataclass(frozen=True)
 class Call:
-    """One request as it came in. `status` is None until, or unless, it is answered."""
+    """One received request. `status` is None until a response is sent."""
 
     kind: Literal["create", "check", "download", "other"]
     method: str
@@ -40,9 +40,9 @@ class Call:
 
 
 class SimulatedProvider:
-    """A provider that does what its scripts say; safe to use from any thread.
+    """A provider whose behavior is defined by scripts; thread-safe.
 
-    It can be stopped and started again: port and tasks stay, as after an outage.
+    It can be stopped and started again to simulate an outage: the port and the tasks are kept.
     """
 
     def __init__(
@@ -64,15 +64,15 @@ class SimulatedProvider:
         self._server: Server | None = None
 
     def start(self) -> None:
-        """Listen and return at once. Raises OSError if the address can't be had."""
+        """Start listening and return. Raises OSError if the address is not available."""
         if self._server is not None:
-            raise RuntimeError("The simulated provider is running already.")
+            raise RuntimeError("The simulated provider is already running.")
         self._server = Server((self.host, self.port), self)
         self.port = self._server.server_address[1]
         self._server.start()
 
     def stop(self) -> None:
-        """Close the port and every connection, whatever is under way on it."""
+        """Close the port and all connections, including active ones."""
         server, self._server = self._server, None
         if server is not None:
             server.stop()
@@ -87,30 +87,30 @@ class SimulatedProvider:
     @property
     def base_url(self) -> str:
         if not self.port:
-            raise RuntimeError("The simulated provider has no address before it is started.")
+            raise RuntimeError("The simulated provider has no address until it is started.")
         return f"http://{self.host}:{self.port}{PREFIX}"
 
     def expect(self, text: str, script: Script) -> None:
-        """Give this script to tasks whose prompt contains the text; the first match wins."""
+        """Use this script for tasks whose prompt contains the text; the first match wins."""
         with self._changed:
             self._expected.append((text, script))
 
     def add_task(self, task_id: str, script: Script | None = None) -> None:
-        """Add a task that exists without a create call."""
+        """Add a task without a create request."""
         with self._changed:
             if task_id in self._tasks:
-                raise ValueError(f"There is a task {task_id!r} already.")
+                raise ValueError(f"A task {task_id!r} already exists.")
             self._tasks[task_id] = Task(task_id, script or self._script_for(""))
             self._changed.notify_all()
 
     def set_script(self, task_id: str, script: Script) -> None:
-        """Change what a task does from here on: the new script begins at its first step."""
+        """Replace the script of a task; the new one begins at its first step."""
         with self._changed:
             self._tasks[task_id].follow(script)
 
     @property
     def tasks(self) -> dict[str, Task]:
-        """A snapshot, by the task's id."""
+        """A snapshot of all tasks by ID."""
         with self._changed:
             return {task_id: replace(task) for task_id, task in self._tasks.items()}
 
@@ -121,45 +121,45 @@ class SimulatedProvider:
 
     @property
     def creates(self) -> list[Call]:
-        """The create calls with the right key, those that were refused included."""
+        """The create requests with the right key, including refused ones."""
         return [call for call in self.calls if call.kind == "create" and call.authorized]
 
     @property
     def leaks(self) -> list[Call]:
-        """The calls to file URLs that showed the API key or any credentials."""
+        """The requests to file URLs that contained the API key or any credentials."""
         return [call for call in self.calls if call.kind == "download" and call.carries_key]
 
     def checks(self, task_id: str) -> int:
-        """How many checks with the right key the task has had; 0 for an unknown one."""
+        """The number of status requests with the right key; 0 for an unknown task."""
         with self._changed:
             return self._tasks[task_id].checks if task_id in self._tasks else 0
 
     def downloads(self, task_id: str) -> int:
-        """How many GETs with a live URL the task's file has had; 0 for an unknown one."""
+        """The number of GET requests with a valid URL for the file; 0 for an unknown task."""
         with self._changed:
             return self._tasks[task_id].downloads if task_id in self._tasks else 0
 
     def sha256(self, task_id: str) -> str:
-        """The hex digest of the whole output that the task serves."""
+        """The hex digest of the task's complete output."""
         with self._changed:
             return hashlib.sha256(self._tasks[task_id].script.output).hexdigest()
 
     def wait_for(
         self, predicate: Callable[[SimulatedProvider], object], timeout: float | None = 10.0
     ) -> None:
-        """Return as soon as the predicate holds; TimeoutError with the last calls otherwise."""
+        """Wait until the predicate is true; raises TimeoutError with the last requests."""
         with self._changed:
             if not self._changed.wait_for(lambda: predicate(self), timeout):
                 seen = [f"{c.method} {c.path} -> {c.status}" for c in self._calls[-10:]]
                 raise TimeoutError(
-                    f"Not so within {timeout} s. Seen {len(self._calls)} calls: "
+                    f"The predicate was not true within {timeout} s. {len(self._calls)} calls: "
                     + ("; ".join(seen) or "none")
                 )
 
-    # What follows is the server's side of it.
+    # The methods below are called by the server.
 
     def receive(self, request: Request) -> tuple[int, Reply]:
-        """Record a request; return its number and what it gets."""
+        """Record a request; return its number and the reply."""
         kind, task_id = wire.route(request)
         authorized = request.header("authorization") == f"Bearer {self.api_key}"
         reply: Reply
@@ -173,7 +173,7 @@ class SimulatedProvider:
             elif kind == "check" and task_id in self._tasks:
                 reply = self._check(self._tasks[task_id], request)
             else:
-                reply = wire.refusal(404, "There is nothing here.")
+                reply = wire.refusal(404, "Not found.")
             self._calls.append(
                 Call(
                     kind=kind,
@@ -228,14 +228,14 @@ class SimulatedProvider:
         if request.method == "HEAD":
             return wire.content(task.script, request, resumable=False)
         if request.method != "GET":
-            return wire.refusal(405, "Files can only be read.")
+            return wire.refusal(405, "Only GET and HEAD are allowed.")
         step = task.next_download()
         if isinstance(step, Answer | Drop | Hang | Reset):
             return step
         return Paced(wire.content(task.script, request), step)
 
     def _url(self, task: Task, request: Request) -> str:
-        """A fresh URL, at the address under which the caller knows this server."""
+        """A new URL with the host of the request."""
         host = request.header("host")
         if not re.fullmatch(r"[A-Za-z0-9._:\[\]-]+", host):
             host = f"{self.host}:{self.port}"
@@ -264,7 +264,7 @@ class SimulatedProvider:
         return self._script if isinstance(self._script, Script) else self._script(prompt)
 
     def _new_id(self) -> str:
-        """A new id, in one documented form after the other."""
+        """A new ID; cycles through the documented formats."""
         unique = uuid.uuid4()
         forms = (
             f"proj_{unique.int % 10**10:010}",

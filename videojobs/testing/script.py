@@ -1,4 +1,4 @@
-"""What a simulated task does: how its create call, its checks and its downloads are answered."""
+"""The behavior of a simulated task: responses to its create request, checks and downloads."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ DEFAULT_ERROR = "The video could not be generated."
 
 
 def sample(mark: str) -> bytes:
-    """The sample video with a hash of its own: `mark` goes into a box that players skip."""
+    """The sample video with a unique hash: `mark` is added in a box that players skip."""
     text = mark.encode()
     return SAMPLE + struct.pack(">I4s", 8 + len(text), b"free") + text
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Send exactly this. A dict goes out as JSON, text as UTF-8."""
+    """Send this response. A dict is sent as JSON, text as UTF-8."""
 
     status: int = 200
     body: bytes | str | Mapping[str, Any] = b""
@@ -45,12 +45,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class Drop:
-    """Close the connection without an answer."""
+    """Close the connection without a response."""
 
 
 @dataclass(frozen=True)
 class Hang:
-    """Say nothing for so many seconds, then close the connection."""
+    """Close the connection without a response after this many seconds."""
 
     seconds: float
 
@@ -62,14 +62,14 @@ class Reset:
 
 @dataclass(frozen=True)
 class Truncate:
-    """Announce the whole length, send so many bytes of it, and close the connection."""
+    """Announce the full length, but close the connection after this many bytes."""
 
     after_bytes: int
 
 
 @dataclass(frozen=True)
 class Slow:
-    """Send everything, at this pace."""
+    """Send the complete response at this rate."""
 
     bytes_per_second: float
 
@@ -83,15 +83,15 @@ UrlField: TypeAlias = Literal["video_url", "videoUrl", "image_url"] | None
 
 @dataclass(frozen=True)
 class Script:
-    """The whole life of one task, told in advance.
+    """The behavior of one task.
 
-    `steps`: what the n-th check answers; a word is the status, the last step sticks.
-    `until`: the steps go by the clock instead; see `timed()`.
-    `interruptions`: what the first checks answer before the steps begin.
-    `create`: the shape of the create call's answer. An `Answer` creates nothing; with `Drop`,
-    `Hang` and `Reset` the task exists, and only its answer is lost.
-    `downloads`: what the first downloads get instead of the file.
-    `url_ttl`: seconds that a file URL lives; the first `dead_urls` of them are born expired.
+    `steps`: the responses to checks; a string is a status, the last step is repeated.
+    `until`: the ages in seconds at which the steps end, if they depend on time; see `timed()`.
+    `interruptions`: the responses to the first checks, before `steps`.
+    `create`: the format of the response to the create request. An `Answer` creates no task; with
+    `Drop`, `Hang` and `Reset`, the task is created, but the response is lost.
+    `downloads`: the responses to the first downloads, instead of the file.
+    `url_ttl`: the validity of file URLs in seconds; the first `dead_urls` URLs are expired.
     """
 
     steps: Sequence[Step] = ("queued", "processing", "completed")
@@ -112,36 +112,38 @@ class Script:
         for name in ("steps", "downloads", "until", "interruptions"):
             value = getattr(self, name)
             if isinstance(value, str):
-                raise TypeError(f"{name} is a sequence, not one text: {value!r}")
+                raise TypeError(f"{name} must be a sequence, not a string: {value!r}")
             object.__setattr__(self, name, tuple(value))
         if not self.steps:
             raise ValueError("A script needs at least one step.")
         if isinstance(self.create, str) and self.create not in ("envelope", "envelope_int", "flat"):
-            raise ValueError(f"No such shape of a create answer: {self.create!r}")
+            raise ValueError(f"Unknown format of the create response: {self.create!r}")
         if self.url_field not in ("video_url", "videoUrl", "image_url", None):
-            raise ValueError(f"No such field for a URL: {self.url_field!r}")
+            raise ValueError(f"Unknown URL field: {self.url_field!r}")
         if self.until and len(self.until) != len(self.steps) - 1:
-            raise ValueError("Each step but the last one needs its end.")
+            raise ValueError("Each step but the last one needs an end time.")
         if any(later <= earlier for earlier, later in pairwise(self.until)):
-            raise ValueError(f"The times are seconds since creation and have to rise: {self.until}")
+            raise ValueError(f"The end times must be in ascending order: {self.until}")
 
     @classmethod
     def timed(cls, *steps: Step | tuple[Step, float], **kwargs: Any) -> Script:
-        """Steps by the clock: `timed(("queued", 2.0), ("processing", 5.0), "completed")`.
+        """Steps that depend on time: `timed(("queued", 2.0), ("processing", 5.0), "completed")`.
 
         The number is the age in seconds at which the step ends; the last step has none.
         """
         *pairs, last = steps
         if isinstance(last, tuple) or not all(isinstance(pair, tuple) for pair in pairs):
-            raise ValueError("Each step but the last one is a pair (step, seconds since creation).")
+            raise ValueError(
+                "Each step but the last one must be a pair (step, seconds since creation)."
+            )
         timed = [pair for pair in pairs if isinstance(pair, tuple)]
         return cls((*(step for step, _ in timed), last), until=[end for _, end in timed], **kwargs)
 
     @classmethod
     def from_prompt(cls, prompt: str, *, seconds: float = 8.0) -> Script:
-        """The script that the prompt asks for by words such as `#fail`; see `DIRECTIVES`.
+        """The script for the directives in a prompt, such as `#fail`; see `DIRECTIVES`.
 
-        Without one: queued, processing, and completed after `seconds`.
+        Without directives: queued, processing, and completed after `seconds`.
         """
         asked = {word.rstrip(".,;:!?") for word in prompt.lower().split() if word[0] == "#"}
         total = seconds * 4 if "#slow" in asked else seconds
@@ -155,7 +157,7 @@ class Script:
         return cls.timed(queued, ("processing", total), last, **options)
 
     def step(self, check: int, age: float) -> Step:
-        """What check number `check` (from 0) answers when the task is `age` seconds old."""
+        """The response to check number `check` (from 0) at an age of `age` seconds."""
         if check < len(self.interruptions):
             return self.interruptions[check]
         position = check - len(self.interruptions)
@@ -166,19 +168,19 @@ class Script:
 
 @dataclass
 class Task:
-    """A task as the provider keeps it. `body` is the create call's, parsed."""
+    """A task of the simulated provider. `body` is the parsed body of the create request."""
 
     id: str
     script: Script
     prompt: str = ""
     model: str = "videos"
     body: dict[str, Any] = field(default_factory=dict)
-    # The wall clock, so that a test that travels in time takes the provider along.
+    # The wall clock, so that tests that change the time also change the provider's.
     created_at: float = field(default_factory=time.time)
     checks: int = 0
     downloads: int = 0
     url_count: int = 0
-    # Where the script began; a changed script counts its checks, downloads and seconds anew.
+    # The start of the current script, which counts checks, downloads and seconds from there.
     first_check: int = 0
     first_download: int = 0
     script_at: float = field(default_factory=time.time)
@@ -188,19 +190,19 @@ class Task:
         self.first_check, self.first_download = self.checks, self.downloads
 
     def next_check(self) -> Step:
-        """Count a check and give the step that it meets."""
+        """Count a check and return its response."""
         self.checks += 1
         return self.script.step(self.checks - self.first_check - 1, time.time() - self.script_at)
 
     def next_download(self) -> DownloadStep | None:
-        """Count a download and give what it meets instead of the plain file."""
+        """Count a download and return the response that replaces the file, or None."""
         self.downloads += 1
         position = self.downloads - self.first_download - 1
         downloads = self.script.downloads
         return downloads[position] if position < len(downloads) else None
 
     def result(self, status: str, url: str | None = None) -> dict[str, Any]:
-        """The documented flat object."""
+        """The status response in its documented, flat form."""
         script = self.script
         error: Any = script.error
         if error is None and status == "failed":
@@ -222,15 +224,15 @@ class Task:
 _POLICY_ERROR = "The prompt was refused by the content policy."
 
 DIRECTIVES = {
-    "#fail": "fails like a refusal by the content policy",
-    "#cancel": "is cancelled by the provider",
-    "#refuse": "the create call is refused",
-    "#lost": "the answer to the create call is lost: unconfirmed",
-    "#flaky": "the first download breaks off, and goes on from there",
-    "#expired": "the first video URL is dead already",
-    "#slow": "takes four times as long",
-    "#forever": "never ends",
-    "#errors": "two HTTP 500 before it goes on",
+    "#fail": "the task fails because of the content policy",
+    "#cancel": "the provider cancels the task",
+    "#refuse": "the provider refuses the create request",
+    "#lost": "the response to the create request is lost: unconfirmed",
+    "#flaky": "the first download is interrupted, and resumed",
+    "#expired": "the first video URL has expired",
+    "#slow": "the task takes four times as long",
+    "#forever": "the task never finishes",
+    "#errors": "the first two checks return HTTP 500",
 }
 
 _OPTIONS: dict[str, dict[str, Any]] = {

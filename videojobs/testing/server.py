@@ -1,4 +1,4 @@
-"""The HTTP side of the simulated provider: sockets, and answers that misbehave on purpose."""
+"""The HTTP server of the simulated provider, with deliberately broken responses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BODY_TIMEOUT = 10.0
 
 class Server(ThreadingHTTPServer):
     daemon_threads = True
-    # With the default of 5, a burst of workers waits a second for its second SYN.
+    # With the default of 5, a burst of workers waits a second until SYN packets are resent.
     request_queue_size = 128
 
     def __init__(self, address: tuple[str, int], provider: Provider) -> None:
@@ -32,7 +32,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(address, _Handler)
 
     def server_bind(self) -> None:
-        # HTTPServer's own asks the DNS for the name of this machine.
+        # HTTPServer.server_bind looks up the name of this machine in the DNS.
         TCPServer.server_bind(self)
 
     def start(self) -> None:
@@ -60,7 +60,7 @@ class Server(ThreadingHTTPServer):
             self._all_closed.notify_all()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        # A client that goes away is no error of ours.
+        # A client that disconnects is not a server error.
         if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)
 
@@ -69,7 +69,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version = "SimulatedProvider"
     sys_version = ""
-    # Without these two, each request on a kept connection takes 46 ms.
+    # Without these two, each request on a kept-alive connection takes 46 ms.
     wbufsize = -1
     disable_nagle_algorithm = True
     server: Server
@@ -106,16 +106,16 @@ class _Handler(BaseHTTPRequestHandler):
     def _read_body(self) -> bytes | Answer:
         length = self.headers.get("Content-Length", "0")
         if "Transfer-Encoding" in self.headers:
-            return refusal(411, "Say how long the body is.")
+            return refusal(411, "A Content-Length is required.")
         if not re.fullmatch(r"[0-9]+", length):
-            return refusal(400, "Content-Length has to be a number.")
+            return refusal(400, "Content-Length must be a number.")
         if len(length) > 9 or int(length) > MAX_BODY_BYTES:
             return refusal(413, "The body is too long.")
         self.connection.settimeout(BODY_TIMEOUT)
         body = self.rfile.read(int(length))
         self.connection.settimeout(None)
         if len(body) < int(length):
-            raise ConnectionError("The client left in the middle of its request.")
+            raise ConnectionError("The client disconnected before the end of its request.")
         return body
 
     def _send(self, answer: Answer, disturbance: Truncate | Slow | None = None) -> None:
@@ -124,7 +124,7 @@ class _Handler(BaseHTTPRequestHandler):
         given = {name.lower() for name in answer.headers}
         self.send_response(answer.status)
         if given & {"content-length", "transfer-encoding"}:
-            # Whatever a script claims there, it must not disturb the next request.
+            # A wrong length from a script must not affect the next request.
             self.close_connection = True
         elif answer.status not in (204, 304):
             headers["Content-Length"] = str(len(payload))
@@ -147,16 +147,16 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
             part = payload[start : start + size]
             if self.server.stopping.wait(len(part) / bytes_per_second):
-                raise ConnectionError("The server is being stopped.")
+                raise ConnectionError("The server is shutting down.")
             self.wfile.write(part)
 
     def finish(self) -> None:
-        """Close both files, even if what is left in them can't be sent any more."""
+        """Close both files, even if their buffers can't be flushed."""
         for stream in (self.wfile, self.rfile):
             with suppress(OSError):
                 stream.close()
         if self._aborting:
-            # Before the server's own goodbye: after a FIN, the client would not see the reset.
+            # Before the server shuts down the socket: after a FIN, the client sees no reset.
             linger = struct.pack("ii", 1, 0)
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             self.connection.close()

@@ -1,4 +1,4 @@
-"""What a request asks of the simulated provider, and the answers it can get."""
+"""Requests to the simulated provider, and the responses to them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Paced:
-    """A file on its way, whole unless the script disturbs it."""
+    """A response with a file, complete unless the script disturbs it."""
 
     answer: Answer
     disturbance: Truncate | Slow | None
@@ -45,13 +45,13 @@ Reply: TypeAlias = Fault | Paced
 
 
 class Provider(Protocol):
-    """What the HTTP server needs of a provider."""
+    """The interface between the HTTP server and the provider."""
 
     def receive(self, request: Request) -> tuple[int, Reply]:
-        """Note a request; return its number and what happens to it."""
+        """Record a request; return its number and the reply."""
 
     def answered(self, number: int, status: int) -> None:
-        """Note with which status a request was answered."""
+        """Record the HTTP status of the response to a request."""
 
 
 def route(request: Request) -> tuple[Literal["create", "check", "download", "other"], str | None]:
@@ -78,15 +78,15 @@ def parsed(body: bytes) -> dict[str, Any] | None:
 
 
 def problem(body: dict[str, Any] | None, *, strict: bool) -> str:
-    """Why the provider would refuse this create call; empty if it would not."""
+    """The reason to refuse this create request; empty if it is valid."""
     if body is None:
-        return "The body has to be a JSON object."
+        return "The body must be a JSON object."
     if strict and not text(body.get("model")):
-        return "model has to be a text."
+        return "model must be a string."
     if strict and not text(body.get("prompt")):
-        return "prompt has to be a text."
+        return "prompt must be a string."
     if strict and type(body.get("duration")) is not int:
-        return "duration has to be an integer."
+        return "duration must be an integer."
     return ""
 
 
@@ -103,7 +103,7 @@ def access_denied(code: str) -> Answer:
 
 
 def content(script: Script, request: Request, *, resumable: bool = True) -> Answer:
-    """The output, or the part of it that Range and If-Range ask for."""
+    """The output, or the part of it requested by Range and If-Range."""
     output, size = script.output, len(script.output)
     etag = f'"{hashlib.sha256(output).hexdigest()[:32]}"'
     headers = {"Content-Type": script.content_type, "ETag": etag, "Accept-Ranges": "bytes"}
@@ -117,7 +117,7 @@ def content(script: Script, request: Request, *, resumable: bool = True) -> Answ
 
 
 def _byte_range(header: str, size: int) -> range | None:
-    """The bytes asked for: none if there are none such, None if the header says nothing useful."""
+    """The requested bytes: empty if not satisfiable, None if the header has no valid range."""
     match = re.fullmatch(r"bytes=([0-9]{0,18})-([0-9]{0,18})", header)
     if match is None or match[0] == "bytes=-":
         return None

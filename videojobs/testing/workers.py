@@ -1,4 +1,4 @@
-"""Celery's processes for tests: real ones, started again whenever they end, as systemd would."""
+"""Celery processes for tests, restarted when they exit, as systemd would do."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-#: Seconds between two looks at whether all processes are still there.
+#: Seconds between two checks of the processes.
 _INTERVAL = 0.05
 
-# Waits for the end of the test process, which even SIGKILL announces by closing the pipe, and ends
-# what was last named in it.
+# Waits for the test process to end, which closes the pipe even after SIGKILL, and kills the
+# processes in the last line that it received.
 _WATCHDOG = """
 trap '' HUP INT TERM
 while read -r pids; do running=$pids; done
@@ -28,7 +28,7 @@ for pid in $running; do kill -s KILL -- "-$pid"; done 2>/dev/null
 
 @dataclass(frozen=True)
 class Ending:
-    """How a process ended: as in `subprocess`, a negative `returncode` is the signal."""
+    """The exit of a process. As in `subprocess`, a negative `returncode` is a signal."""
 
     name: str
     pid: int
@@ -36,10 +36,10 @@ class Ending:
 
 
 class Supervisor:
-    """Starts workers and beat of a Celery app, and starts each again whenever it ends.
+    """Starts workers and beat of a Celery app, and restarts them when they exit.
 
-    `environment` is all that they get; their logs are `<name>.log` in `directory`. Leaving the
-    context kills them: nothing is left running, not even if this very process is killed.
+    They inherit no environment variables but get `environment`; their logs are `<name>.log` in
+    `directory`. They are killed when the context ends, or if this process is killed.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Supervisor:
         self.environment = dict(environment)
         self.directory = directory
         self.cwd = cwd
-        #: Each end of a process that nobody here asked for, in order.
+        #: The exits of processes that `stop` did not cause, in order.
         self.endings: list[Ending] = []
         self._processes: dict[str, tuple[list[str], subprocess.Popen[bytes]]] = {}
         self._lock = threading.Lock()
@@ -78,7 +78,7 @@ class Supervisor:
         self.stop()
 
     def stop(self) -> None:
-        """Kill all processes; none is started again."""
+        """Kill all processes without restarting them."""
         if self._stopped.is_set():
             return
         self._stopped.set()
@@ -92,34 +92,34 @@ class Supervisor:
         self._watchdog.communicate()
 
     def start_worker(self, *arguments: str) -> str:
-        """Start a worker with one thread, so that no other step dies with the one that is meant.
+        """Start a worker with one thread, so that a crash affects a single step.
 
-        `arguments` are further ones of `celery worker`. Returns its name.
+        `arguments` are additional arguments of `celery worker`. Returns the worker's name.
         """
         name = f"supervised-worker{len(self._processes)}"
         options = ["--pool", "threads", "--concurrency", "1", "--hostname", f"{name}@localhost"]
-        # It starts a second earlier without them, and takes fewer messages with it.
+        # It starts a second faster without these, and a crash affects fewer messages.
         options += ["--without-mingle", "--without-gossip", "--prefetch-multiplier", "1"]
         return self._add(name, ["worker", *options, *arguments])
 
     def start_beat(self, *arguments: str) -> str:
-        """Start a beat: a process of its own, since one inside a worker survives its SIGKILL."""
+        """Start beat as a separate process: one embedded in a worker survives its SIGKILL."""
         name = f"supervised-beat{len(self._processes)}"
         schedule = str(self.directory / f"{name}.schedule")
         return self._add(name, ["beat", "--schedule", schedule, *arguments])
 
     def pid(self, name: str) -> int:
-        """The process that has this name now."""
+        """The ID of the current process with this name."""
         with self._lock:
             return self._processes[name][1].pid
 
     @property
     def restarts(self) -> int:
-        """How often a process was started again."""
+        """The number of restarts of all processes."""
         return len(self.endings)
 
     def wait_until(self, is_true: Callable[[], object], *, seconds: float = 60.0) -> None:
-        """Wait for something to become true; AssertionError, with the logs' ends, if it doesn't."""
+        """Wait until `is_true` returns true; raises AssertionError with the ends of the logs."""
         ends_at = time.monotonic() + seconds
         while not is_true():
             if time.monotonic() > ends_at:
@@ -127,10 +127,10 @@ class Supervisor:
             time.sleep(_INTERVAL)
 
     def story(self) -> str:
-        """How processes ended, and the last lines of each log."""
+        """The exits of processes, and the last lines of each log."""
         logs = [self._log(name) for name in self._processes]
-        told = [f"--- {log.name}\n{log.read_text(errors='replace')[-3000:]}" for log in logs]
-        return "\n".join([*map(str, self.endings), *told])
+        ends = [f"--- {log.name}\n{log.read_text(errors='replace')[-3000:]}" for log in logs]
+        return "\n".join([*map(str, self.endings), *ends])
 
     def _add(self, name: str, arguments: list[str]) -> str:
         arguments = [*arguments[:1], "--loglevel", "INFO", *arguments[1:]]
@@ -142,15 +142,15 @@ class Supervisor:
     def _start(self, name: str, arguments: list[str]) -> subprocess.Popen[bytes]:
         with self._log(name).open("ab") as log:
             return subprocess.Popen(
-                # Unbuffered: what a signal's handler prints while a line is being written would
-                # else raise, and the worker would go on as if nobody had told it to end.
+                # Unbuffered: otherwise a signal handler that prints while a line is being written
+                # raises, and the worker ignores the signal.
                 [sys.executable, "-u", "-m", "celery", "-A", self.app, *arguments],
                 cwd=self.cwd,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # so that its children can be ended with it
+                start_new_session=True,  # so that its children are killed with it
             )
 
     def _watch(self) -> None:
