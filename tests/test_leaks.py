@@ -1,7 +1,7 @@
 """I9: no key and no signed query in any log, event, error, page or exception text.
 
-`tests.support.listening` hears what the app lets out in any test, and here it is asked what it has
-heard. The other tests let a secret out on purpose, over each channel, and see that it is noticed.
+`tests.support.listening` records the output of the app in all tests; the first test here checks
+the recorded texts. The other tests leak a secret over each channel, and check its detection.
 """
 
 import html
@@ -38,23 +38,23 @@ KEY = "sk-51c0ffee"
 URL = f"https://cdn.example.com/v.mp4?{jobs.SECRET}"
 
 
-@pytest.mark.django_db  # so that it is also the last one of a run of those alone
+@pytest.mark.django_db  # so that it is also the last test of a run with `-m django_db`
 def test_no_secret_got_out_anywhere_in_this_run(
     heard: Collector, pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     heard.look_through(tmp_path_factory.getbasetemp())
 
     assert heard.leaks == []
-    assert heard.weak_keys == set(), "give these keys values that no other text has"
-    assert too_quiet(pytestconfig, heard) == {}, "texts leave the app where nobody listens"
+    assert heard.weak_keys == set(), "give these keys values that occur in no other text"
+    assert too_quiet(pytestconfig, heard) == {}, "a channel of the app is not recorded"
 
 
-# Each channel, with a secret on it
+# A leak in each channel
 
 
 @pytest.fixture
 def leaks(heard: Collector) -> Iterator[Callable[[], set[str]]]:
-    """The channels of what has leaked in this test, which the run is not blamed for."""
+    """The channels of this test's leaks, which are removed from those of the run."""
     before = len(heard.leaks)
     yield lambda: {leak.channel for leak in heard.leaks[before:]}
     del heard.leaks[before:]
@@ -204,7 +204,7 @@ def test_a_secret_in_the_output_of_a_process_is_noticed(leaks: Any, text: bool) 
 
 def test_a_secret_in_a_log_file_is_noticed() -> None:
     collector = Collector()
-    with tempfile.TemporaryDirectory() as directory:  # not where the last test looks
+    with tempfile.TemporaryDirectory() as directory:  # not scanned by the last test
         Path(directory, "worker0.log").write_text(f"one\ntwo {URL}\n")
         collector.look_through(Path(directory))
 
@@ -218,7 +218,7 @@ def test_each_channel_is_expected_to_be_heard() -> None:
     }
 
 
-# What a secret is
+# Detection of secrets
 
 
 @pytest.mark.parametrize(
@@ -287,10 +287,12 @@ def test_what_looks_like_a_secret_and_is_none_is_clean(text: str) -> None:
     assert Collector().is_clean(text)
 
 
-# What is told of a leak
+# The report of a leak
 
 
-def test_a_leak_is_told_without_its_secret(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_leak_is_reported_without_its_secret(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings.VIDEOJOBS = {"API_KEY": KEY}
     monkeypatch.setenv("PYTEST_CURRENT_TEST", f"tests/test_x.py::test_y[{KEY}] (call)")
     collector = Collector()
@@ -315,11 +317,11 @@ def test_an_error_s_whole_story_is_looked_at() -> None:
         assert text in said
 
 
-# A run of its own
+# Separate runs of pytest
 
 
 def last_test_of(directory: Path, *arguments: str, code: str = "") -> str:
-    """The output of a run in which all other tests are `code`."""
+    """The output of a run whose other tests are `code`."""
     (directory / "test_all.py").write_text(
         "import logging\nfrom tests.support.leaks import MADE_UP\n"
         f"from tests.test_leaks import {LAST}\n{code}"
@@ -358,7 +360,7 @@ def test_one_leak_in_any_test_fails_the_last_one_which_does_not_repeat_it(tmp_pa
 def test_a_whole_run_in_which_little_is_heard_fails(tmp_path: Path, arguments: list[str]) -> None:
     output = last_test_of(tmp_path, *arguments)
 
-    assert "texts leave the app where nobody listens" in output, output
+    assert "a channel of the app is not recorded" in output, output
     assert ("'log file': 0" in output) == (arguments == [])
 
 

@@ -95,7 +95,7 @@ def test_a_text_of_just_the_limit_is_whole() -> None:
 def test_no_half_of_a_key_is_left_where_a_text_is_cut() -> None:
     for size in range(2000 - 2 * len(KEY), 2000 + len(KEY)):
         assert KEY[:4] not in clean("x" * size + KEY)
-    # Blanks are taken out after the cut, so that a far cut comes near.
+    # Blanks are removed after the truncation, so that its position moves to the front.
     for size in range(20_000 - len(KEY), 20_000 + 1):
         assert KEY[:4] not in clean(" " * size + KEY)
 

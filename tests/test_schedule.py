@@ -22,16 +22,16 @@ def seconds(now: datetime, at: datetime | None) -> float | None:
 @pytest.mark.parametrize(
     ("age", "errors", "retry_after", "at_least", "at_most"),
     [
-        # In time: every 30 to 60 seconds, as the provider asks.
+        # Before the deadline: every 30 to 60 seconds, as the provider recommends.
         (0, 0, None, 30, 36),
         (IN_TIME, 0, None, 30, 36),
         (OVERDUE - 1, 0, None, 30, 36),
-        # Errors in a row double the wait, up to the cap.
+        # Consecutive errors double the wait, up to the cap.
         (IN_TIME, 1, None, 50, 60),
         (IN_TIME, 2, None, 50, 60),
         (IN_TIME, 10, None, 50, 60),
         (IN_TIME, 10**9, None, 50, 60),
-        # Retry-After: shorter than the wait, longer, absurd.
+        # Retry-After: shorter than the wait, longer, unreasonable.
         (IN_TIME, 0, 0, 30, 36),
         (IN_TIME, 0, 5, 30, 36),
         (IN_TIME, 1, 5, 50, 60),
@@ -40,12 +40,12 @@ def seconds(now: datetime, at: datetime | None) -> float | None:
         (IN_TIME, 1, 1800, 1800, 2160),
         (IN_TIME, 1, 10**9, 1800, 2160),
         (IN_TIME, 1, float("inf"), 1800, 2160),
-        # Past the deadline: slowly, however many errors, unless it asks for even more.
+        # Past the deadline: OVERDUE_INTERVAL, also after errors, unless Retry-After is longer.
         (OVERDUE, 0, None, 600, 720),
         (OVERDUE, 7, None, 600, 720),
         (OVERDUE, 1, 900, 900, 1080),
         (TOO_LATE - 1, 0, None, 600, 720),
-        # Enough.
+        # Give up.
         (TOO_LATE, 0, None, None, None),
         (TOO_LATE, 3, 60, None, None),
         (TOO_LATE + 10**6, 0, None, None, None),
@@ -96,7 +96,7 @@ def test_when_a_create_call_that_never_left_is_tried_again(
         (1, True, False, None, 300, 360),
         (50, True, False, None, 300, 360),
         (1, True, False, 1000, 1000, 1200),
-        # A create call that is turned away leaves a job to a person.
+        # A costly trial: a create request, which can leave a job unconfirmed.
         (1, False, True, None, 30, 36),
         (4, False, True, None, 240, 288),
         (50, False, True, None, 1500, 1800),

@@ -65,7 +65,7 @@ def test_only_an_accepted_request_gets_a_verdict_and_only_a_refused_one_fails_at
     early = {(old, new) for old, new in product(BEFORE_THE_PROVIDER, VERDICTS)}
     assert {(o, n) for o, n in early if n in TRANSITIONS[o]} == {
         (Status.SUBMITTING, Status.FAILED),
-        # The same refusal, when it comes after the lease has ended.
+        # The same refusal, but received after the lease has expired.
         (Status.UNCONFIRMED, Status.FAILED),
     }
 

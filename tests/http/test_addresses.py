@@ -109,7 +109,7 @@ def test_a_wrong_network_is_named_in_the_error(name: str) -> None:
         ("https://cdn.example:8443/v", "cdn.example"),
         ("https://[2606:4700::1]/v", "2606:4700::1"),
         ("https://büche.example/ü", "büche.example"),
-        ("https://2130706433/", "2130706433"),  # judged as what it resolves to
+        ("https://2130706433/", "2130706433"),  # the resolved address is checked
     ],
 )
 def test_a_plain_https_url_may_be_asked(url: str, host: str) -> None:
@@ -193,7 +193,7 @@ def test_the_verdict_on_a_url_does_not_show_it() -> None:
 
 @pytest.fixture
 def answers(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
-    """The resolver's answers by name."""
+    """Fake DNS: hostname → addresses."""
     known: dict[str, list[str]] = {}
     real = socket.getaddrinfo
 

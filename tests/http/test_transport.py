@@ -67,14 +67,14 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def trusted(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The certificate, trusted by the client."""
+    """A certificate that the client trusts."""
     monkeypatch.setattr("requests.adapters.DEFAULT_CA_BUNDLE_PATH", str(certificate))
     return certificate
 
 
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[list[str]]]:
-    """Names of our own: each resolution takes the next list of addresses, and the last sticks."""
+    """Fake DNS: each lookup returns the next list of addresses; the last one is repeated."""
     known: dict[str, list[list[str]]] = {}
     real = socket.getaddrinfo
 
@@ -248,7 +248,7 @@ def test_a_slow_resolver_is_no_reason_to_send_after_the_deadline(
 def test_many_dead_addresses_share_one_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(addresses, "resolve", lambda *_: ["127.0.0.1"] * 4)
     with contextlib.ExitStack() as stack:
-        # A full backlog drops what comes, as a firewall does.
+        # A full backlog drops new connections, as a firewall does.
         full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
         for _ in range(4):
             waiting = stack.enter_context(socket.socket())
@@ -376,11 +376,11 @@ def test_no_call_leaves_a_socket_open(ask: Any, data: bytes) -> None:
         with RawServer(data) as server, contextlib.suppress(TransportError):
             ask(server.url)
     after = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
-    # One pooled connection to each server may wait for its turn to be closed.
+    # One pooled connection to each server may still be open.
     assert after - before <= (20 if ask is get else 2)
 
 
-# NotSent, and what is not
+# NotSent
 
 
 @ALL
@@ -447,7 +447,7 @@ def test_tls_works_where_the_certificate_is_trusted(trusted: Path) -> None:
         assert stream(server.url) == (200, b"ok")
 
 
-# What errors show
+# The content of error messages
 
 KEY = "k3y-k3y"
 PLACE = "/secret-path/v.mp4?Signature=s3cr3t&Expires=1"
@@ -487,7 +487,7 @@ def test_no_error_of_connecting_shows_more_of_a_url_than_its_host(
 def test_no_error_of_a_certificate_shows_more_of_a_url_than_its_host(
     ask: Any, certificate: Path
 ) -> None:
-    """Here urllib3's own error has the whole URL, and says so in a traceback."""
+    """The error of urllib3 contains the whole URL, also in its traceback."""
     with RawServer(tls=certificate) as server, pytest.raises(NotSent) as caught:
         ask(server.url + PLACE)
     shown = "".join(traceback.format_exception(caught.value))
@@ -515,14 +515,14 @@ def test_headers_that_can_t_be_parsed_bring_no_url_into_the_log(
     assert "s3cr3t" not in caplog.text
 
 
-# The address guard, at the connection
+# The address check when connecting
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_the_guard_stands_in_urllib3_s_own_way_to_a_connection(
     scheme: str, trusted: Path, names: Any
 ) -> None:
-    """Fails when urllib3 stops calling `_new_conn`: then nothing would be judged any more."""
+    """Fails if urllib3 stops calling `_new_conn`, since addresses would not be checked."""
     names["inside.example"] = [["127.0.0.1"]]
     with RawServer(tls=trusted if scheme == "https" else None) as server:
         url = f"{scheme}://inside.example:{server.port}/v.mp4"
@@ -713,7 +713,7 @@ def test_a_redirect_without_a_location_is_an_answer() -> None:
         assert stream(server.url) == (302, b"")
 
 
-# Nothing from the environment, nothing from the last answer
+# No influence of the environment, or of earlier responses
 
 
 @pytest.fixture
@@ -796,7 +796,7 @@ NOW = datetime(2030, 5, 6, 7, 8, 9, tzinfo=UTC)
     ],
 )
 def test_retry_after_is_understood_in_both_forms(value: str | None, seconds: float | None) -> None:
-    # Far from UTC, as a machine may be.
+    # In a local time zone other than UTC.
     with time_machine.travel(NOW.astimezone(ZoneInfo("America/Chicago")), tick=False):
         assert transport.parse_retry_after(value) == seconds
 

@@ -8,7 +8,7 @@ from videojobs.mirror.destination import Destination, output_storage
 
 
 class Remote(InMemoryStorage):
-    """Like a storage over a network: it has no paths."""
+    """A storage without local paths, like one over a network."""
 
     path = Storage.path
 

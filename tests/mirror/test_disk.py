@@ -16,7 +16,7 @@ EVERY = WriteBack.EVERY
 
 
 class Disk:
-    """Notes what it is given, and does what it is told."""
+    """A fake disk that counts syncs, blocks until allowed to continue, and raises `error`."""
 
     def __init__(self) -> None:
         self.syncs = 0
@@ -78,8 +78,8 @@ def test_a_slow_disk_is_not_waited_for(slow_disk: Disk, file: Any) -> None:
         slow_disk.may_go_on.set()
 
 
-def test_the_file_is_not_left_while_the_disk_is_at_it(slow_disk: Disk, file: Any) -> None:
-    # Its descriptor may be another file's a moment later.
+def test_the_file_stays_open_until_the_write_ends(slow_disk: Disk, file: Any) -> None:
+    # After the file is closed, its descriptor may be reused for another file.
     with WriteBack(file) as write_back:
         write_back.wrote(EVERY)
         assert slow_disk.begun.wait(5)
@@ -89,7 +89,7 @@ def test_the_file_is_not_left_while_the_disk_is_at_it(slow_disk: Disk, file: Any
 
 
 @pytest.mark.parametrize("ask", ["the next piece", "the end"])
-def test_an_error_of_the_disk_that_is_told_once_only_is_not_lost(
+def test_an_error_of_the_disk_that_is_reported_once_only_is_not_lost(
     quick_disk: Disk, file: Any, ask: str
 ) -> None:
     quick_disk.error = OSError(errno.EIO, "Input/output error")

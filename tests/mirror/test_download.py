@@ -1,4 +1,4 @@
-"""Resuming: what was fetched is not fetched again, and never glued to the bytes of another file."""
+"""Resumed downloads: no byte is fetched twice, and bytes of different files are not mixed."""
 
 import hashlib
 import io
@@ -37,7 +37,7 @@ SHA256 = hashlib.sha256(SAMPLE).hexdigest()
 OTHER = sample("another video")
 HALF = len(SAMPLE) // 2
 TOTAL = len(SAMPLE)
-# What a download reads at once, and more than that.
+# The size of one read, and a file that needs several reads.
 PIECE = download._PIECE
 LONG = sample("." * (PIECE // 2 * 3))
 
@@ -50,12 +50,12 @@ def configured(settings: Any) -> None:
 def cut(
     body: bytes = SAMPLE, at: int = HALF, *, headers: tuple[str, ...] = (f"ETag: {ETAG}",)
 ) -> bytes:
-    """An answer that breaks off after so many bytes of its body."""
+    """A response that ends after `at` bytes of its body."""
     return answer(body, *headers)[: at - len(body)]
 
 
 def chunks(body: bytes) -> bytes:
-    """An answer of unknown length that breaks off behind a chunk."""
+    """A response of unknown length that ends after one chunk."""
     head = CHUNKED.replace(b"\r\n\r\n", f"\r\nETag: {ETAG}\r\n\r\n".encode())
     return head + b"%x\r\n%b\r\n" % (len(body), body)
 
@@ -63,7 +63,7 @@ def chunks(body: bytes) -> bytes:
 def rest(
     start: int = HALF, body: bytes = SAMPLE, *, headers: tuple[str, ...] = (f"ETag: {ETAG}",)
 ) -> bytes:
-    """The answer to a request for the rest of a body."""
+    """The response to a request for the rest of a body."""
     span = f"Content-Range: bytes {start}-{len(body) - 1}/{len(body)}"
     return answer(body[start:], span, *headers, status="206 Partial Content")
 
@@ -91,7 +91,7 @@ def header(request: bytes, name: str) -> str | None:
 
 
 def asked_for(server: RawServer) -> list[tuple[str | None, str | None]]:
-    """What each request asked for: Range and If-Range."""
+    """The Range and If-Range headers of each request."""
     return [(header(r, "Range"), header(r, "If-Range")) for r in server.requests]
 
 
@@ -112,7 +112,7 @@ def test_after_a_reset_the_rest_is_fetched() -> None:
 
     def first(connection: socket.socket) -> None:
         connection.sendall(cut(LONG, at=PIECE))
-        assert arrived.wait(5)  # what was not read yet dies with the connection
+        assert arrived.wait(5)  # a reset discards bytes that were not read yet
         reset(connection)
 
     with RawServer(first, rest(PIECE, LONG)) as server:

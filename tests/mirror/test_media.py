@@ -1,4 +1,4 @@
-"""What counts as a video. The limits of the process that decodes it: `test_media_probe`."""
+"""Video detection. The limits of the decoding process are tested in `test_media_probe`."""
 
 import importlib.util
 import random
@@ -41,7 +41,7 @@ TYPES = {
 
 
 def seen(path: Path) -> Media:
-    """What the file is, where it must be a video."""
+    """The result of `inspect` for a video; skips the test if PyAV isn't installed."""
     pyav()
     found = inspect(path, TYPES[path.suffix])
     assert found is not None
@@ -50,7 +50,7 @@ def seen(path: Path) -> Media:
 
 @pytest.fixture
 def written(tmp_path: Path) -> Callable[[bytes], Path]:
-    """Writes bytes into an MP4 of its own."""
+    """Writes bytes to an MP4 file."""
 
     def write(data: bytes) -> Path:
         path = tmp_path / "written.mp4"
@@ -60,7 +60,7 @@ def written(tmp_path: Path) -> Callable[[bytes], Path]:
     return write
 
 
-# By the first bytes, and by the boxes
+# Detection by the first bytes, and by the boxes
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_boxes_that_end_with_the_file_are_whole(
 
 
 def element(kind: bytes, body: bytes, *, size: bytes = b"") -> bytes:
-    """An element of Matroska; its size is written in eight bytes unless it is given."""
+    """A Matroska element; its size is encoded in eight bytes unless `size` is given."""
     return kind + (size or (1 << 56 | len(body)).to_bytes(8)) + body
 
 
@@ -175,7 +175,7 @@ def test_boxes_that_do_not_end_with_the_file_are_not_whole(
     assert not is_whole(written(data), len(data))
 
 
-# What a video is
+# Properties of a video
 
 
 def test_the_sample_is_a_video(written: Callable[[bytes], Path]) -> None:
@@ -294,7 +294,7 @@ def test_the_poster_has_the_colours_of_the_video(tmp_path: Path) -> None:
     assert colours(seen(path).poster)[1] == pytest.approx((0, 255, 0), abs=8)
 
 
-# What is broken, and may be whole the next time
+# Broken files: another download may succeed
 
 
 def test_a_file_without_an_index_is_broken(written: Callable[[bytes], Path]) -> None:
@@ -365,7 +365,7 @@ def check_broken(path: Path, message: str) -> None:
     assert str(path.parent) not in str(caught.value)
 
 
-# What no second download can mend
+# Refused files: another download can't help
 
 
 @pytest.mark.parametrize("cover", [False, True], ids=["bare", "with a cover"])
@@ -398,7 +398,7 @@ def test_a_picture_that_is_too_large_is_refused_without_being_decoded(tmp_path: 
         tmp_path / "v.mov", codec="mjpeg", size=(64, 64), frames=1, pix_fmt="yuvj420p"
     )
     data, size, huge = path.read_bytes(), struct.pack(">HH", 64, 64), struct.pack(">HH", 8192, 8192)
-    # In the index, and in the picture's own header.
+    # In the index, and in the frame's header.
     assert data.count(size) >= 2
     path.write_bytes(data.replace(size, huge))
 
@@ -420,7 +420,7 @@ def check_refused(path: Path, kind: str, message: str) -> None:
     assert not caught.value.transient
 
 
-# Whether it is looked at
+# The setting MEDIA_CHECK
 
 
 def test_without_pyav_nothing_is_known(
@@ -485,7 +485,7 @@ def test_the_worker_itself_does_not_load_pyav(written: Callable[[bytes], Path]) 
     assert done.stdout == "[]\n"
 
 
-# Whatever comes
+# Arbitrary damage
 
 
 edits = st.lists(
@@ -497,7 +497,7 @@ edits = st.lists(
     max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(edits)
-def test_damaged_bytes_end_in_a_verdict(
+def test_damaged_bytes_give_a_result_or_a_printable_error(
     written: Callable[[bytes], Path], edits: list[tuple[int, int]]
 ) -> None:
     pyav()

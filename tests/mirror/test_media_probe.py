@@ -1,4 +1,4 @@
-"""The process that opens a video: whatever it is made to do, the worker only gets an error."""
+"""The media probe: if it crashes or is exploited, the worker only gets an error."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def video(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def instead(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
-    """Puts another program in the place of the probe."""
+    """Replaces the probe with another program."""
     monkeypatch.setattr(media, "is_installed", lambda: True)
     monkeypatch.setattr(media, "_PROBE", tmp_path / "instead.py")
 
@@ -49,7 +49,7 @@ def answering(answer: bytes) -> str:
     return f"import sys\nsys.stdout.buffer.write({answer!r})"
 
 
-# What ends it
+# Exits of the probe
 
 
 def test_a_probe_that_hangs_is_killed_at_the_time_out(
@@ -132,7 +132,7 @@ def test_a_probe_whose_worker_was_killed_ends_by_itself(video: Path, tmp_path: P
 
     with connection:
         connection.settimeout(10)
-        # The probe says nothing: what comes is the end of its connection, with its own.
+        # The probe sends nothing; its connection is closed when it exits.
         assert connection.recv(1) == b""
 
 
@@ -149,11 +149,11 @@ def test_a_poster_that_can_t_be_made_is_left_out(
     assert inspect(video, "video/mp4") == Media(320, 180, "h264", 3.0, b"")
 
 
-# What bounds it
+# Limits of the probe
 
 
 def asked_of(source: str, instead: Callable[[str], None], video: Path) -> Any:
-    """What a probe that limits itself says after `source` has set `said`."""
+    """The value of `said` after a probe has set its limits and executed `source`."""
     lines = [
         "import json, os, resource, signal, sys",
         "from videojobs.mirror import media_probe",
@@ -258,7 +258,7 @@ def test_it_gets_no_secret_of_the_worker(
             inspect(video, "video/mp4")
 
     environment, directory, arguments, descriptors = json.loads(note.read_text())
-    # Python itself sets the other one where there is no locale.
+    # Python itself sets LC_CTYPE if there is no locale.
     assert set(environment) - {"LC_CTYPE"} == {"PYTHONPATH"}
     assert directory == "/"
     assert arguments == ["mov", "31.0"]
@@ -268,7 +268,7 @@ def test_it_gets_no_secret_of_the_worker(
 def test_a_module_beside_it_is_not_taken_for_one_of_python(
     video: Path, tmp_path: Path, instead: Callable[[str], None]
 ) -> None:
-    # As videojobs/queue.py and signals.py would be.
+    # For example, videojobs/queue.py and videojobs/signals.py.
     (tmp_path / "queue.py").write_text("raise SystemExit(9)")
     instead("import queue\n" + answering(json.dumps(VIDEO).encode()))
 
@@ -314,7 +314,7 @@ def test_no_two_of_them_run_at_once(
         assert all(threads.map(look, range(4)))
 
 
-# What it may not open
+# Forbidden files and connections
 
 
 PLAYLISTS = {
@@ -359,7 +359,7 @@ def test_a_movie_whose_pictures_lie_in_another_file_is_broken(tmp_path: Path) ->
         inspect(path, "video/quicktime")
 
 
-# What it says
+# The output of the probe
 
 
 def test_an_answer_is_taken_as_it_is(video: Path, instead: Callable[[str], None]) -> None:

@@ -75,7 +75,7 @@ def refused_by(storage: Storage, reply: Any, kind: type[VideoJobsError]) -> Vide
     return caught.value
 
 
-# What is kept
+# Stored files
 
 
 def test_a_video_is_stored_with_size_and_hash_of_its_bytes(storage: FileSystemStorage) -> None:
@@ -154,7 +154,7 @@ def test_storage_gets_the_sniffed_type_whatever_the_server_said(tmp_path: Path) 
     assert storage.content_type == "video/mp4"
 
 
-# What the wire does
+# Network failures
 
 
 def test_chunks_without_a_length_are_a_whole_file(storage: FileSystemStorage) -> None:
@@ -201,7 +201,7 @@ DAMAGED = {
 def test_a_cut_or_damaged_file_is_not_kept_though_its_answer_looked_whole(
     body: bytes, storage: FileSystemStorage
 ) -> None:
-    # The end of the connection is all that says where this body ends.
+    # Without a Content-Length, the body ends with the connection.
     with (
         RawServer(b"HTTP/1.1 200 OK\r\n\r\n" + body) as server,
         pytest.raises(DownloadError, match="truncated or damaged"),
@@ -409,7 +409,7 @@ def test_a_large_file_takes_little_memory(tmp_path: Path) -> None:
     assert peak < 16 * 1024 * 1024
 
 
-# Looking at it
+# Verification
 
 
 @pytest.fixture
@@ -479,7 +479,7 @@ def test_other_content_under_the_name_is_replaced(
 
 
 class Remote(InMemoryStorage):
-    """A storage without files of its own on this machine, as an object store is."""
+    """A storage without local files, like an object store."""
 
     path = Storage.path
 
@@ -517,7 +517,7 @@ def test_two_workers_that_store_at_once_leave_one_whole_file(
         both_are_here.wait(5)
         try:
             return pipeline.store(mine, Destination.of(storage), NAME)
-        except (StorageError, OSError):  # the other one was quicker; there are more attempts
+        except (StorageError, OSError):  # the other worker was faster; a job has more attempts
             return "too late"
 
     with ThreadPoolExecutor(2) as pool:
@@ -529,21 +529,21 @@ def test_two_workers_that_store_at_once_leave_one_whole_file(
 
 
 class Renaming(Remote):
-    """A storage that finds a name of its own for each file."""
+    """A storage that changes the name of each file."""
 
     def get_available_name(self, name: str, max_length: int | None = None) -> str:
         return f"{name}.renamed"
 
 
 class Losing(Remote):
-    """A storage that loses the end of each file and says nothing."""
+    """A storage that silently loses the last byte of each file."""
 
     def _save(self, name: str, content: Any) -> str:
         return super()._save(name, ContentFile(content.read()[:-1]))  # type: ignore[misc]
 
 
 class Breaking(Remote):
-    """A storage that fails after half a file, and leaves that half where the whole should be."""
+    """A storage that fails in the middle of a file, and leaves a partial file with its name."""
 
     def _save(self, name: str, content: Any) -> str:
         super()._save(name, ContentFile(content.read(700)))  # type: ignore[misc]
@@ -636,7 +636,7 @@ def test_the_part_lies_beside_its_target_so_that_storing_is_a_rename(
 
 @pytest.fixture(params=["beside the target", "in the temporary directory"])
 def home(request: Any, storage: FileSystemStorage, tmp_path: Path, monkeypatch: Any) -> Any:
-    """A storage, and the directory in which its downloads are written."""
+    """A storage, and the directory of its partial files."""
     if request.param == "beside the target":
         return storage, Path(storage.path(NAME)).parent
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
@@ -679,7 +679,7 @@ def test_a_retry_after_a_kill_leaves_one_file_and_no_part(storage: FileSystemSto
 
 @contextlib.contextmanager
 def file_size_limit(size: int) -> Iterator[None]:
-    """A disk that is full after `size` bytes of each file."""
+    """Limit the size of files, like a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))

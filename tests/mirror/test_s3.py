@@ -21,7 +21,7 @@ from videojobs.testing import SAMPLE, sample
 
 STEM = "videojobs/2030/01/6f9619ff"
 NAME = STEM + ".mp4"
-# More than one part of an upload, which is 8 MiB by default.
+# Several parts of a multipart upload, which have 8 MiB by default.
 LONG = sample("." * 20_000_000)
 
 

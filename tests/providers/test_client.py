@@ -91,7 +91,7 @@ def test_a_create_call_goes_over_a_connection_of_its_own() -> None:
         with override_settings(VIDEOJOBS={"BASE_URL": f"{server.url}/api", "API_KEY": KEY}):
             fetch(server)
             submit(server)
-        # On the first one, it would stay open whether the call arrived before it was closed.
+        # On the reused one, it would be unknown whether the request arrived before the close.
         assert server.connections == 2
 
 
@@ -112,7 +112,7 @@ def test_a_create_call_is_the_documented_one(provider: RawServer) -> None:
         ({"code": " 0 ", "data": {"projectId": "proj_1"}}, "proj_1"),
         ({"id": "vgen_2", "object": "video", "status": "queued", "error": None}, "vgen_2"),
         ({"code": None, "id": "vgen_2"}, "vgen_2"),
-        # Of several ids, the first in this order.
+        # If there are several IDs, the first in this order is used.
         ({"data": {"projectId": "a", "id": "b"}, "projectId": "c", "id": "d"}, "a"),
         ({"data": {"id": "b"}, "projectId": "c", "id": "d"}, "b"),
         ({"data": None, "projectId": "c", "id": "d"}, "c"),
@@ -120,7 +120,7 @@ def test_a_create_call_is_the_documented_one(provider: RawServer) -> None:
         ({"data": {"projectId": ""}, "id": "d"}, "d"),
         ({"data": {"projectId": None, "id": "b"}}, "b"),
         ({"data": {"projectId": "a\x00", "id": "b"}}, "b"),
-        # Ids are opaque.
+        # IDs are opaque.
         ({"id": 12345}, "12345"),
         ({"id": " padded "}, "padded"),
         ({"id": "with/slash?and=more"}, "with/slash?and=more"),
@@ -216,7 +216,7 @@ def test_a_client_error_without_an_envelope_is_no_refusal(provider: RawServer, b
         {"id": "a\x00b"},
         {"id": "a\ud800b"},
         {"id": "a\nb"},
-        # It says no, and yet names a task.
+        # Both an error and a task ID.
         {"code": "500", "msg": "no", "data": {"projectId": "proj_1"}},
     ],
 )
@@ -228,7 +228,7 @@ def test_an_answer_that_leaves_open_whether_a_task_exists_is_neither_an_id_nor_a
         submit(provider)
 
 
-# A create call is sent once
+# A create request is sent once
 
 
 @pytest.mark.parametrize(
@@ -582,7 +582,7 @@ def test_the_body_of_a_redirect_may_be_without_end(provider: RawServer) -> None:
 
 @pytest.fixture
 def intruder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RawServer]:
-    """What the environment names as a proxy, beside a .netrc with an entry for every host."""
+    """The proxy in the environment, which also has a .netrc with an entry for all hosts."""
     (tmp_path / ".netrc").write_text("default login intruder password s3cr3t\n")
     (tmp_path / ".netrc").chmod(0o600)
     with RawServer() as server:
@@ -647,12 +647,12 @@ def test_a_call_takes_no_longer_than_both_timeouts_together(
         fetch(provider)
 
 
-# Whatever comes back
+# Arbitrary responses
 
 
 @contextlib.contextmanager
 def _at(server: RawServer) -> Iterator[None]:
-    # As a new thread has it: a reused connection might not bring the example's answer.
+    # Use a new connection: a reused one might return the response of an earlier example.
     vars(connection._local).clear()
     with override_settings(VIDEOJOBS={"BASE_URL": f"{server.url}/api", "API_KEY": KEY}):
         yield
@@ -736,7 +736,7 @@ status_lines = st.sampled_from([b"HTTP/1.1 200 OK"] * 5 + [b"HTTP/1.0 200"]) | s
 
 @pytest.fixture(scope="module")
 def anything() -> Iterator[RawServer]:
-    """A provider that answers whatever an example puts into it."""
+    """A provider that sends the response of the current example."""
     with RawServer() as server, _at(server):
         yield server
 
@@ -749,7 +749,7 @@ def wire(status: bytes, found: list[tuple[bytes, bytes]], body: bytes, honest: b
 
 
 def storable(text: str) -> bool:
-    """True for what every database takes; a lone surrogate can't be encoded."""
+    """Whether all databases can store the text; a lone surrogate can't be encoded."""
     return "\x00" not in text and bool(text.encode() or True)
 
 

@@ -59,7 +59,7 @@ def check(provider: SimulatedProvider, task_id: str) -> requests.Response:
 
 
 def completed(provider: SimulatedProvider, **options: Any) -> str:
-    """The URL of the file of a new task `proj_1` that is completed."""
+    """The file URL of a new, completed task `proj_1`."""
     provider.add_task("proj_1", Script(["completed"], **options))
     return str(check(provider, "proj_1").json()["video_url"])
 
@@ -69,7 +69,7 @@ def connect(provider: SimulatedProvider) -> socket.socket:
 
 
 def send(provider: SimulatedProvider, data: bytes) -> bytes:
-    """Everything that comes back for these bytes until the server closes the connection."""
+    """Send bytes and return all received bytes until the server closes the connection."""
     with connect(provider) as connection:
         connection.sendall(data)
         connection.shutdown(socket.SHUT_WR)
@@ -583,7 +583,7 @@ def test_a_key_that_reaches_the_files_is_a_leak(
 
 
 def test_a_key_in_disguise_is_a_leak_too(provider: SimulatedProvider) -> None:
-    # Sent by hand, since requests would undo the quoting.
+    # Sent over a socket, since requests would remove the quoting.
     send(provider, b"GET /files/x.mp4?k=%74est%2Dkey HTTP/1.1\r\nConnection: close\r\n\r\n")
 
     assert len(provider.leaks) == 1
@@ -659,7 +659,7 @@ def test_a_kept_connection_answers_without_delay(provider: SimulatedProvider) ->
         session.get(url, headers=KEY, timeout=10)
         took = [session.get(url, headers=KEY, timeout=10).elapsed for _ in range(20)]
 
-    # With a delay each of them takes 40 ms or more; a busy machine makes only some of them slow.
+    # With a delay, each request takes 40 ms or more; on a busy machine, only some are slow.
     assert min(took) < timedelta(milliseconds=20)
 
 
@@ -667,12 +667,12 @@ def test_a_kept_connection_answers_without_delay(provider: SimulatedProvider) ->
 
 
 def test_there_is_no_address_before_the_start() -> None:
-    with pytest.raises(RuntimeError, match="before it is started"):
+    with pytest.raises(RuntimeError, match="until it is started"):
         _ = SimulatedProvider().base_url
 
 
 def test_it_cannot_be_started_twice(provider: SimulatedProvider) -> None:
-    with pytest.raises(RuntimeError, match="running already"):
+    with pytest.raises(RuntimeError, match="already running"):
         provider.start()
 
 
@@ -860,7 +860,7 @@ Command().run_from_argv(["manage.py", "videojobs_simulator", *sys.argv[1:]])
 """
 
 
-# The kernel may give a process's signal to any thread, and that wakes no other.
+# The kernel may deliver a signal to any thread, and does not wake the other threads.
 INTERRUPTED_IN_ANOTHER_THREAD = """
 import signal, sys, threading
 def interrupt():
@@ -872,7 +872,7 @@ threading.Thread(target=interrupt, daemon=True).start()
 
 @contextmanager
 def run_command(*arguments: str, before: str = "") -> Iterator[subprocess.Popen[str]]:
-    """The command in a process of its own, which ends with the block at the latest."""
+    """Run the command in a separate process, which is killed when the context ends."""
     with subprocess.Popen(
         [sys.executable, "-c", before + COMMAND, *arguments],
         cwd=ROOT,
@@ -896,7 +896,7 @@ def test_the_command_tells_how_to_use_it_and_reports_creates_until_it_is_ended(
         introduction = "".join(iter(process.stdout.readline, "Press Ctrl-C to stop it.\n"))
         match = re.search(r"VIDEOJOBS_BASE_URL=(\S+)", introduction)
         assert match is not None
-        provider = SimulatedProvider(port=urlsplit(match[1]).port or 0)  # for its address only
+        provider = SimulatedProvider(port=urlsplit(match[1]).port or 0)  # only for its address
         create(provider, "A kitten \x1b[31m")
         line = process.stdout.readline()
         create(provider, "A kitten #refuse")
