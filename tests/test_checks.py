@@ -114,7 +114,7 @@ def test_a_count_must_be_a_whole_number_above_0(name: str, value: Any) -> None:
 @pytest.mark.parametrize("value", [-0.1, 1.1, "0.2", None, float("nan"), True])
 def test_the_jitter_is_a_part_of_the_interval(value: Any) -> None:
     assert found(POLL_JITTER=value) == [
-        ("videojobs.E003", "VIDEOJOBS['POLL_JITTER'] must be from 0 to 1.", None)
+        ("videojobs.E003", "VIDEOJOBS['POLL_JITTER'] must be a number from 0 to 1.", None)
     ]
 
 
@@ -265,7 +265,7 @@ def test_a_wrong_rule_of_a_model_is_named(rule: Any, value: Any) -> None:
 @pytest.mark.parametrize("pair", ["ab", ("a",), ("a", "b", "a"), ("a", "a"), (1, 2), None, 5])
 def test_the_frame_fields_must_be_a_pair_of_names(pair: Any) -> None:
     assert found(FRAME_FIELDS=pair) == [
-        ("videojobs.E008", "VIDEOJOBS['FRAME_FIELDS'] must be a pair of different names.", None)
+        ("videojobs.E008", "VIDEOJOBS['FRAME_FIELDS'] must be two different names.", None)
     ]
 
 

@@ -246,7 +246,7 @@ def test_a_key_is_still_found_when_another_one_is_in_effect(settings: Any) -> No
 
 
 @pytest.mark.parametrize("key", ["key", "another", "sk-1"])
-def test_a_key_that_could_be_a_word_is_not_looked_for_but_told(settings: Any, key: str) -> None:
+def test_a_key_that_could_be_a_word_is_reported_as_weak(settings: Any, key: str) -> None:
     settings.VIDEOJOBS = {"API_KEY": key}
     collector = Collector()
 
@@ -260,7 +260,7 @@ def test_a_simulated_provider_s_key_is_looked_for(heard: Collector) -> None:
     assert not heard.is_clean("Bearer sk-of-one-provider-77")
 
 
-def test_the_url_of_a_simulated_video_is_found_in_whatever_part(
+def test_each_part_of_the_url_of_a_simulated_video_is_found(
     simulated_provider: SimulatedProvider,
 ) -> None:
     simulated_provider.add_task("proj_1", Script(["completed"]))

@@ -84,7 +84,7 @@ def test_a_cleaned_text_is_one_printable_line(text: str, expected: str) -> None:
     assert clean(text) == expected
 
 
-def test_a_long_text_is_cut_and_says_so() -> None:
+def test_a_long_text_is_truncated_with_an_ellipsis() -> None:
     assert clean("x" * 11, limit=10) == "x" * 9 + "…"
 
 
@@ -161,5 +161,5 @@ def test_a_logged_traceback_holds_neither_key_nor_signed_query() -> None:
         ("https://[::1", ""),
     ],
 )
-def test_no_more_than_the_host_of_a_url_is_told(url: str, name: str) -> None:
+def test_only_the_host_of_a_url_is_shown(url: str, name: str) -> None:
     assert host(url) == name

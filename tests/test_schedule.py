@@ -275,7 +275,7 @@ def test_no_wait_is_longer_than_its_cap(policy: Policy, age: float, error_count:
 
 
 @given(policies, ages, st.floats(0, 1e5), errors, retry_afters)
-def test_who_asks_later_is_told_a_later_time(
+def test_a_later_call_gets_a_later_time(
     policy: Policy, age: float, later: float, error_count: int, retry_after: float | None
 ) -> None:
     now = STARTED + timedelta(seconds=age)

@@ -16,7 +16,7 @@ from videojobs.states import (
 )
 
 BEFORE_THE_PROVIDER = {Status.PENDING, Status.SUBMITTING, Status.UNCONFIRMED}
-VERDICTS = {Status.COMPLETED, Status.FAILED, Status.CANCELLED}
+RESULTS = {Status.COMPLETED, Status.FAILED, Status.CANCELLED}
 
 
 def reachable(start: Status) -> set[Status]:
@@ -39,7 +39,7 @@ def test_each_machine_names_every_status_and_no_status_follows_itself() -> None:
     assert all(status not in after for status, after in MIRROR_TRANSITIONS.items())
 
 
-def test_no_verdict_of_the_provider_is_ever_left() -> None:
+def test_no_result_of_the_provider_is_ever_left() -> None:
     assert [status for status in Status if not TRANSITIONS[status]] == [
         Status.COMPLETED,
         Status.FAILED,
@@ -61,8 +61,8 @@ def test_every_status_is_reachable_from_pending_and_each_unfinished_one_can_end(
     assert all(reachable(status) & TERMINAL for status in Status)
 
 
-def test_only_an_accepted_request_gets_a_verdict_and_only_a_refused_one_fails_at_once() -> None:
-    early = {(old, new) for old, new in product(BEFORE_THE_PROVIDER, VERDICTS)}
+def test_only_an_accepted_request_gets_a_result_and_only_a_refused_one_fails_at_once() -> None:
+    early = {(old, new) for old, new in product(BEFORE_THE_PROVIDER, RESULTS)}
     assert {(o, n) for o, n in early if n in TRANSITIONS[o]} == {
         (Status.SUBMITTING, Status.FAILED),
         # The same refusal, but received after the lease has expired.
@@ -71,7 +71,7 @@ def test_only_an_accepted_request_gets_a_verdict_and_only_a_refused_one_fails_at
 
 
 def test_nothing_that_is_processing_goes_back() -> None:
-    later = {Status.PROCESSING, *VERDICTS}
+    later = {Status.PROCESSING, *RESULTS}
     earlier = {Status.PENDING, Status.SUBMITTING, Status.UNCONFIRMED, Status.QUEUED}
     assert not any(TRANSITIONS[status] & earlier for status in later)
 
@@ -119,15 +119,15 @@ def test_a_word_that_was_never_documented_means_nothing(word: object) -> None:
 
 @given(st.text() | st.none() | st.integers() | st.floats() | st.lists(st.text()))
 def test_no_word_of_the_provider_raises(word: object) -> None:
-    assert from_provider(word) in {None, *POLLED, *VERDICTS}
+    assert from_provider(word) in {None, *POLLED, *RESULTS}
 
 
-@given(st.sampled_from(sorted(POLLED)), st.sampled_from(sorted(POLLED | VERDICTS)))
+@given(st.sampled_from(sorted(POLLED)), st.sampled_from(sorted(POLLED | RESULTS)))
 def test_only_the_step_from_processing_to_queued_is_ignored(old: Status, new: Status) -> None:
     back = (old, new) == (Status.PROCESSING, Status.QUEUED)
     assert progressed(old, new) == (old if back else new)
 
 
-@given(st.sampled_from(sorted(POLLED)), st.sampled_from(sorted(POLLED | VERDICTS)))
+@given(st.sampled_from(sorted(POLLED)), st.sampled_from(sorted(POLLED | RESULTS)))
 def test_what_the_provider_says_is_always_an_allowed_transition(old: Status, new: Status) -> None:
     assert progressed(old, new) in {old, *TRANSITIONS[old]}

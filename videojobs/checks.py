@@ -70,7 +70,6 @@ def check_settings(**_: Any) -> list[CheckMessage]:
     if not isinstance(value, dict):
         return [Error("VIDEOJOBS must be a dict.", id="videojobs.E001")]
     wrong_numbers = list(_check_numbers())
-    # Comparisons between numbers make sense once all of them are numbers.
     relations = [] if wrong_numbers else _check_relations()
     return [
         *_check_time_zones(),
@@ -122,7 +121,7 @@ def _check_numbers() -> Iterator[CheckMessage]:
                 id="videojobs.E003",
             )
     if not _is_number(conf.POLL_JITTER) or not 0 <= conf.POLL_JITTER <= 1:
-        yield Error("VIDEOJOBS['POLL_JITTER'] must be from 0 to 1.", id="videojobs.E003")
+        yield Error("VIDEOJOBS['POLL_JITTER'] must be a number from 0 to 1.", id="videojobs.E003")
     if conf.PURGE_AFTER is not None and not (_is_number(conf.PURGE_AFTER) and conf.PURGE_AFTER > 0):
         yield Error(
             "VIDEOJOBS['PURGE_AFTER'] must be None or a number of days above 0.",
@@ -239,9 +238,7 @@ def _check_output() -> Iterator[CheckMessage]:
         )
     pair: Any = conf.FRAME_FIELDS
     if not _is_list_of(str, pair) or len(pair) != 2 or pair[0] == pair[1]:
-        yield Error(
-            "VIDEOJOBS['FRAME_FIELDS'] must be a pair of different names.", id="videojobs.E008"
-        )
+        yield Error("VIDEOJOBS['FRAME_FIELDS'] must be two different names.", id="videojobs.E008")
     try:
         addresses.networks(conf.ALLOWED_PRIVATE_NETWORKS)
     except (ValueError, TypeError) as error:
@@ -253,7 +250,9 @@ def _check_output() -> Iterator[CheckMessage]:
     try:
         storages[str(conf.STORAGE)]
     except InvalidStorageError as error:
-        yield Error(f"VIDEOJOBS['STORAGE'] can't be used: {error}", id="videojobs.E010")
+        yield Error(
+            f"VIDEOJOBS['STORAGE'] must be a valid alias in STORAGES: {error}", id="videojobs.E010"
+        )
     directory: object = conf.UPLOAD_TO
     if (
         not isinstance(directory, str)

@@ -69,7 +69,7 @@ def test_no_address_in_a_special_network_may_be_connected_to(address: Any) -> No
 @given(
     v4 | special.filter(lambda ip: ip.version == 4), st.sampled_from(["::ffff:0:0", "64:ff9b::"])
 )
-def test_a_wrapped_address_gets_the_verdict_of_the_inner_one(ip: Any, wrapper: str) -> None:
+def test_a_wrapped_address_is_checked_as_the_inner_one(ip: Any, wrapper: str) -> None:
     wrapped = IPv6Address(int(IPv6Address(wrapper)) | int(ip))
     assert addresses.may_connect(str(wrapped)) == addresses.may_connect(str(ip))
 
@@ -179,12 +179,12 @@ def test_plain_http_is_for_the_insecure_only() -> None:
 
 
 @given(st.text() | st.text().map("https://".__add__) | st.text().map("https://a".__add__))
-def test_checking_a_url_raises_nothing_but_its_verdict(url: str) -> None:
+def test_checking_a_url_raises_nothing_but_forbidden_address(url: str) -> None:
     with contextlib.suppress(ForbiddenAddress):
         assert addresses.check_url(url, insecure=False)
 
 
-def test_the_verdict_on_a_url_does_not_show_it() -> None:
+def test_the_error_of_a_url_does_not_show_it() -> None:
     for url in ("https://s3cr3t@cdn.example", "ftp://s3cr3t", "https://[s3cr3t", "s3cr3t\n"):
         with pytest.raises(ForbiddenAddress) as caught:
             addresses.check_url(url, insecure=False)
@@ -222,7 +222,7 @@ def test_one_forbidden_address_forbids_the_name_wherever_it_stands(
         addresses.resolve("cdn.example", 443, ())
 
 
-def test_the_operator_s_own_host_is_not_judged(answers: Any) -> None:
+def test_the_operator_s_own_host_is_not_checked(answers: Any) -> None:
     answers["provider.example"] = ["10.0.0.1"]
     assert addresses.resolve("provider.example", 443, None) == ["10.0.0.1"]
 
@@ -236,7 +236,7 @@ def test_the_operator_s_own_host_is_not_judged(answers: Any) -> None:
         *("::ffff:7f00:1", "0:0:0:0:0:FFFF:127.0.0.1", "0::1", "localhost", "127.0.0.1"),
     ],
 )
-def test_odd_spellings_of_loopback_are_judged_as_loopback(spelling: str) -> None:
+def test_unusual_spellings_of_loopback_are_forbidden(spelling: str) -> None:
     with pytest.raises(ForbiddenAddress):
         addresses.resolve(spelling, 443, ())
 

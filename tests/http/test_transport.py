@@ -152,7 +152,7 @@ def test_half_an_answer_is_no_answer(ask: Any, cut: bytes) -> None:
 
 
 @ALL
-def test_a_reset_is_an_error_that_says_so(ask: Any) -> None:
+def test_a_reset_is_a_transport_error(ask: Any) -> None:
     with (
         RawServer(reset) as server,
         pytest.raises(TransportError, match=r"^127\.0\.0\.1: ") as caught,
@@ -397,7 +397,7 @@ def test_a_name_without_an_address_is_not_sent(ask: Any, host: str) -> None:
 
 
 @ALL
-def test_a_certificate_that_nobody_trusts_is_not_sent(ask: Any, certificate: Path) -> None:
+def test_an_untrusted_certificate_is_not_sent(ask: Any, certificate: Path) -> None:
     with (
         RawServer(tls=certificate) as server,
         pytest.raises(NotSent, match="certificate verify failed"),
@@ -568,7 +568,7 @@ def test_an_allowed_network_opens_exactly_itself() -> None:
     assert other.connections == 0
 
 
-def test_a_name_that_leads_elsewhere_a_moment_later_is_connected_to_where_it_was_judged(
+def test_a_name_that_resolves_to_another_address_later_uses_the_checked_one(
     names: Any,
 ) -> None:
     names["rebinding.example"] = [["127.0.0.1"], ["127.0.0.2"]]

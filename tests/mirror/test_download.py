@@ -167,7 +167,7 @@ def test_a_rest_that_brings_nothing_is_not_asked_for_again() -> None:
         ("Last-Modified: Sat, 28 Nov 2026 01:00:00 GMT", "Accept-Ranges: bytes"),
     ],
 )
-def test_without_a_strong_etag_nothing_says_that_the_rest_is_of_the_same_bytes(
+def test_without_a_strong_etag_a_download_is_not_resumed(
     headers: tuple[str, ...],
 ) -> None:
     with RawServer(cut(headers=headers), rest()) as server:
@@ -270,7 +270,7 @@ def test_a_host_that_is_gone_meanwhile_is_an_error_of_the_attempt() -> None:
     assert isinstance(error, (NotSent, TransportError))
 
 
-def test_a_rest_is_judged_by_the_address_that_it_comes_from() -> None:
+def test_the_address_of_a_rest_is_checked() -> None:
     with RawServer(cut(), redirect("http://10.0.0.1/v.mp4")) as server:
         assert type(failure(server)) is OutputRefused
 

@@ -83,7 +83,7 @@ def written(tmp_path: Path) -> Callable[[bytes], Path]:
         (b"ftyp", None),
     ],
 )
-def test_a_kind_is_told_by_the_first_bytes(head: bytes, expected: Any) -> None:
+def test_a_type_is_detected_by_the_first_bytes(head: bytes, expected: Any) -> None:
     assert sniff(head) == expected
 
 
@@ -341,7 +341,7 @@ def test_a_video_whose_pictures_are_gone_is_broken(tmp_path: Path) -> None:
     check_broken(path, "can't be decoded: no frame")
 
 
-def test_a_codec_that_nobody_knows_is_broken(tmp_path: Path) -> None:
+def test_an_unknown_codec_is_broken(tmp_path: Path) -> None:
     path = make_video(tmp_path / "v.mp4")
     path.write_bytes(path.read_bytes().replace(b"avc1", b"zzzz").replace(b"avcC", b"zzzC"))
 

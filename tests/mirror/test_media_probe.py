@@ -88,7 +88,7 @@ def test_a_probe_that_is_killed_is_transient(
     assert caught.value.transient
 
 
-def test_a_probe_that_fails_says_nothing_of_its_own(
+def test_the_output_of_a_failed_probe_is_ignored(
     video: Path, instead: Callable[[str], None]
 ) -> None:
     instead("import sys\nprint('<b>')\nsys.exit('<i>')")

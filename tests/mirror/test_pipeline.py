@@ -117,7 +117,7 @@ def test_a_directory_that_is_made_is_open_for_the_web_server(tmp_path: Path) -> 
     assert {stat.S_IMODE(path.stat().st_mode) for path in made} == {0o2755}
 
 
-def test_progress_is_told_the_bytes_so_far(storage: FileSystemStorage, settings: Any) -> None:
+def test_progress_gets_the_bytes_so_far(storage: FileSystemStorage, settings: Any) -> None:
     body = SAMPLE + bytes(600_000)
     seen: list[tuple[int, int | None]] = []
     with (
@@ -140,7 +140,7 @@ def test_an_output_s_host_must_lie_in_the_domains_that_are_allowed(
         assert server.requests == []
 
 
-def test_storage_gets_the_sniffed_type_whatever_the_server_said(tmp_path: Path) -> None:
+def test_storage_gets_the_sniffed_type_and_not_the_server_s(tmp_path: Path) -> None:
     class Noting(FileSystemStorage):
         content_type = ""
 

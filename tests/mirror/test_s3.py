@@ -215,7 +215,7 @@ def test_what_a_killed_worker_has_uploaded_is_removed_though_the_object_is_there
     assert (bucket.keys(), bucket.pending()) == ([NAME], [])
 
 
-def test_uploads_that_nobody_may_see_keep_no_video_from_being_stored(
+def test_without_permission_to_list_uploads_videos_are_stored(
     bucket: Bucket, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     bucket.store.fails = lambda method, path: method == "GET" and "uploads" in path

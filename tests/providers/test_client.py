@@ -166,9 +166,7 @@ def test_a_refusal_says_why(provider: RawServer, body: object, reason: str, stat
 @pytest.mark.parametrize(
     "code", [401, 402, 403, 407, 408, 409, 423, 425, 429, 500, 502, 503, 504, 302]
 )
-def test_an_error_that_says_nothing_of_the_request_is_no_refusal(
-    provider: RawServer, code: int
-) -> None:
+def test_an_error_not_caused_by_the_request_is_no_refusal(provider: RawServer, code: int) -> None:
     says(provider, {"code": str(code), "msg": "no"}, status=f"{code} X")
     with pytest.raises(ProviderError) as caught:
         submit(provider)
@@ -438,7 +436,7 @@ def test_an_answer_that_is_no_json_object_is_invalid(provider: RawServer, body: 
         fetch(provider)
 
 
-def test_an_envelope_that_says_no_is_an_error_and_no_verdict(provider: RawServer) -> None:
+def test_an_envelope_with_an_error_is_an_error_and_no_result(provider: RawServer) -> None:
     says(provider, {"code": "500", "msg": "busy", "status": "failed"})
     with pytest.raises(ProviderError, match=r"busy \(code 500\)") as caught:
         fetch(provider)
@@ -755,7 +753,7 @@ def storable(text: str) -> bool:
 
 @examples(max_examples=400, deadline=None)
 @given(status=status_lines, found=headers, body=bodies, honest=st.booleans())
-def test_whatever_a_check_is_answered_it_is_an_answer_or_an_error_of_ours(
+def test_any_response_to_a_check_is_an_answer_or_an_error_of_the_app(
     anything: RawServer, status: bytes, found: Any, body: bytes, honest: bool
 ) -> None:
     anything.answers = (wire(status, found, body, honest),)
@@ -773,7 +771,7 @@ def test_whatever_a_check_is_answered_it_is_an_answer_or_an_error_of_ours(
 
 @examples(max_examples=400, deadline=None)
 @given(status=status_lines, found=headers, body=bodies, honest=st.booleans())
-def test_whatever_a_create_call_is_answered_it_is_an_id_or_an_error_of_ours(
+def test_any_response_to_a_create_request_is_an_id_or_an_error_of_the_app(
     anything: RawServer, status: bytes, found: Any, body: bytes, honest: bool
 ) -> None:
     anything.answers = (wire(status, found, body, honest),)

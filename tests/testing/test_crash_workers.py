@@ -90,7 +90,7 @@ def test_a_condition_that_stays_false_raises_an_error_with_the_logs(tmp_path: Pa
             supervisor.wait_until(lambda: False, seconds=0)
 
 
-def test_a_mortal_worker_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_crash_hook_names_a_missing_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(crashes.MARKS, raising=False)
     sys.modules.pop("videojobs.testing.crash_hook", None)
 

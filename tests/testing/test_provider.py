@@ -440,7 +440,7 @@ def test_a_head_request_shows_the_file_and_counts_no_download(provider: Simulate
         ("bytes=" + "9" * 5000 + "-", 200, None, b"0123456789"),
     ],
 )
-def test_a_range_is_served_as_the_standard_says(
+def test_a_range_is_served_as_in_rfc_9110(
     provider: SimulatedProvider, header: str, status: int, content_range: str | None, content: bytes
 ) -> None:
     url = completed(provider, output=b"0123456789")
@@ -618,7 +618,7 @@ def test_waiting_ends_as_soon_as_the_predicate_holds(provider: SimulatedProvider
         thread.join()
 
 
-def test_waiting_in_vain_says_what_was_seen(provider: SimulatedProvider) -> None:
+def test_a_timeout_of_wait_for_lists_the_calls(provider: SimulatedProvider) -> None:
     check(provider, "proj_0")
 
     with pytest.raises(TimeoutError, match=r"1 calls: GET \S+/v1/result/proj_0 -> 404"):
@@ -677,7 +677,7 @@ def test_it_cannot_be_started_twice(provider: SimulatedProvider) -> None:
 
 
 @pytest.mark.parametrize("options", [{"downloads": [Hang(60)]}, {"downloads": [Slow(1)]}])
-def test_stopping_is_prompt_whatever_is_under_way(options: dict[str, Any]) -> None:
+def test_stopping_is_prompt_during_any_request(options: dict[str, Any]) -> None:
     provider = SimulatedProvider()
     provider.start()
     url = completed(provider, **options)
@@ -786,7 +786,7 @@ def test_a_client_that_never_sends_its_body_is_left(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_client_that_asks_before_it_sends_its_body_is_told_to_go_on(
+def test_a_client_that_expects_100_continue_gets_it(
     provider: SimulatedProvider,
 ) -> None:
     body = json.dumps(BODY).encode()
@@ -921,7 +921,7 @@ def test_the_command_ends_by_a_signal_that_comes_while_nothing_else_happens() ->
     assert (process.returncode, rest, errors) == (0, "Stopped.\n", "")
 
 
-def test_the_command_says_what_to_do_when_the_port_is_in_use(provider: SimulatedProvider) -> None:
+def test_the_command_explains_a_port_in_use(provider: SimulatedProvider) -> None:
     with run_command("--port", str(provider.port)) as process:
         _, errors = process.communicate(timeout=20)
 

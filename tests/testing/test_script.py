@@ -127,7 +127,7 @@ def test_only_a_result_without_success_has_the_error(error: str | dict[str, obje
     assert task.result("completed")["error"] is None
 
 
-def test_a_failed_result_says_something_even_if_the_script_does_not() -> None:
+def test_a_failed_result_has_a_default_error() -> None:
     assert Task("proj_1", Script()).result("failed")["error"]
 
 
