@@ -311,10 +311,10 @@ def test_an_error_s_whole_story_is_looked_at() -> None:
     group.__cause__ = OSError("the cause")
     group.__cause__.__context__ = KeyError("the context")
 
-    said = said_by(group)
+    text = said_by(group)
 
-    for text in ("a group", "a member", "a note", "the cause", "the context"):
-        assert text in said
+    for part in ("a group", "a member", "a note", "the cause", "the context"):
+        assert part in text
 
 
 # Separate runs of pytest

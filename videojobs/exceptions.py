@@ -53,7 +53,7 @@ class ForbiddenAddress(VideoJobsError):
 
 
 class ProviderError(VideoJobsError):
-    """The provider responded with an error. It says nothing about the result of the task."""
+    """An error response of the provider. Except for `Refused`, the task is not affected."""
 
     transient = True
 

@@ -153,13 +153,13 @@ def test_a_poster_that_can_t_be_made_is_left_out(
 
 
 def asked_of(source: str, instead: Callable[[str], None], video: Path) -> Any:
-    """The value of `said` after a probe has set its limits and executed `source`."""
+    """The variable `value` after a probe has set its limits and executed `source`."""
     lines = [
         "import json, os, resource, signal, sys",
         "from videojobs.mirror import media_probe",
         "media_probe.limit(float(sys.argv[2]))",
         source,
-        "print(json.dumps({'error': 'broken', 'detail': json.dumps(said)}))",
+        "print(json.dumps({'error': 'broken', 'detail': json.dumps(value)}))",
     ]
     instead("\n".join(lines))
     with pytest.raises(DownloadError) as caught:
@@ -174,7 +174,7 @@ def asked_of(source: str, instead: Callable[[str], None], video: Path) -> Any:
 def test_all_that_it_can_use_up_is_bounded(
     name: str, most: int, video: Path, instead: Callable[[str], None]
 ) -> None:
-    source = f"said = resource.getrlimit(resource.RLIMIT_{name})"
+    source = f"value = resource.getrlimit(resource.RLIMIT_{name})"
 
     assert asked_of(source, instead, video) == [most, most]
 
@@ -182,7 +182,7 @@ def test_all_that_it_can_use_up_is_bounded(
 def test_it_lives_little_longer_than_it_is_waited_for(
     video: Path, instead: Callable[[str], None]
 ) -> None:
-    left = asked_of("said = signal.getitimer(signal.ITIMER_REAL)[0]", instead, video)
+    left = asked_of("value = signal.getitimer(signal.ITIMER_REAL)[0]", instead, video)
 
     assert 30 < left <= 31
 
@@ -191,13 +191,13 @@ def test_it_lives_little_longer_than_it_is_waited_for(
 def test_it_is_what_goes_first_when_memory_runs_out(
     video: Path, instead: Callable[[str], None]
 ) -> None:
-    assert asked_of("said = int(open('/proc/self/oom_score_adj').read())", instead, video) == 1000
+    assert asked_of("value = int(open('/proc/self/oom_score_adj').read())", instead, video) == 1000
 
 
 def test_limits_that_are_narrower_already_stay(video: Path, instead: Callable[[str], None]) -> None:
     source = (
         "resource.setrlimit(resource.RLIMIT_NOFILE, (9, 9)); media_probe.limit(5)\n"
-        "said = resource.getrlimit(resource.RLIMIT_NOFILE)"
+        "value = resource.getrlimit(resource.RLIMIT_NOFILE)"
     )
 
     assert asked_of(source, instead, video) == [9, 9]
@@ -249,9 +249,9 @@ def test_it_gets_no_secret_of_the_worker(
         database.set_inheritable(True)
         instead(
             "import json, os, sys\n"
-            "said = [dict(os.environ), os.getcwd(), sys.argv[1:], [\n"
+            "value = [dict(os.environ), os.getcwd(), sys.argv[1:], [\n"
             "    fd for fd in range(64) if os.path.exists(f'/dev/fd/{fd}')]]\n"
-            f"open({str(note)!r}, 'w').write(json.dumps(said))\n"
+            f"open({str(note)!r}, 'w').write(json.dumps(value))\n"
             "print(json.dumps({'error': 'no video'}))"
         )
         with pytest.raises(OutputRefused):

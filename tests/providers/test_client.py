@@ -69,7 +69,7 @@ def configured(provider: RawServer, settings: Any) -> None:
     }
 
 
-def says(provider: RawServer, body: object, *headers: str, status: str = "200 OK") -> None:
+def respond(provider: RawServer, body: object, *headers: str, status: str = "200 OK") -> None:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     provider.answers = (answer(data, *headers, status=status),)
 
@@ -130,7 +130,7 @@ def test_a_create_call_is_the_documented_one(provider: RawServer) -> None:
 def test_the_id_is_read_from_each_documented_answer(
     provider: RawServer, body: object, task_id: str
 ) -> None:
-    says(provider, body)
+    respond(provider, body)
     assert submit(provider) == task_id
 
 
@@ -157,7 +157,7 @@ def test_the_simulated_provider_s_answers_are_understood(
     ],
 )
 def test_a_refusal_says_why(provider: RawServer, body: object, reason: str, status: str) -> None:
-    says(provider, body, status=status)
+    respond(provider, body, status=status)
     with pytest.raises(Refused) as caught:
         submit(provider)
     assert (str(caught.value), caught.value.transient) == (reason, False)
@@ -167,7 +167,7 @@ def test_a_refusal_says_why(provider: RawServer, body: object, reason: str, stat
     "code", [401, 402, 403, 407, 408, 409, 423, 425, 429, 500, 502, 503, 504, 302]
 )
 def test_an_error_not_caused_by_the_request_is_no_refusal(provider: RawServer, code: int) -> None:
-    says(provider, {"code": str(code), "msg": "no"}, status=f"{code} X")
+    respond(provider, {"code": str(code), "msg": "no"}, status=f"{code} X")
     with pytest.raises(ProviderError) as caught:
         submit(provider)
     assert not isinstance(caught.value, Refused)
@@ -175,14 +175,14 @@ def test_an_error_not_caused_by_the_request_is_no_refusal(provider: RawServer, c
 
 
 def test_a_code_that_is_not_the_one_of_http_is_said_beside_it(provider: RawServer) -> None:
-    says(provider, {"code": 1001, "msg": "no"}, status="503 X")
+    respond(provider, {"code": 1001, "msg": "no"}, status="503 X")
     with pytest.raises(ProviderError, match=r"^HTTP 503: no \(code 1001\)$"):
         submit(provider)
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b'{"error": "x"}', b"[]"])
 def test_a_client_error_without_an_envelope_is_no_refusal(provider: RawServer, body: bytes) -> None:
-    says(provider, body, status="400 Bad Request")
+    respond(provider, body, status="400 Bad Request")
     with pytest.raises(ProviderError, match=r"^HTTP 400$") as caught:
         submit(provider)
     assert not isinstance(caught.value, Refused)
@@ -221,7 +221,7 @@ def test_a_client_error_without_an_envelope_is_no_refusal(provider: RawServer, b
 def test_an_answer_that_leaves_open_whether_a_task_exists_is_neither_an_id_nor_a_refusal(
     provider: RawServer, body: object
 ) -> None:
-    says(provider, body)
+    respond(provider, body)
     with pytest.raises(InvalidAnswer):
         submit(provider)
 
@@ -261,7 +261,7 @@ def test_a_task_whose_answer_was_lost_exists_once(
 def test_an_error_of_the_server_is_not_answered_by_another_create_call(
     provider: RawServer, code: int
 ) -> None:
-    says(provider, b"", "Retry-After: 0", status=f"{code} X")
+    respond(provider, b"", "Retry-After: 0", status=f"{code} X")
     with pytest.raises(ProviderError):
         submit(provider)
     assert len(provider.requests) == 1
@@ -269,7 +269,7 @@ def test_an_error_of_the_server_is_not_answered_by_another_create_call(
 
 def test_a_create_call_never_takes_a_connection_that_was_used_before(provider: RawServer) -> None:
     provider.keep = True
-    says(provider, DONE)
+    respond(provider, DONE)
     fetch(provider)
     provider.answers = (CREATED,)
     submit(provider)
@@ -313,7 +313,7 @@ def test_a_failed_tls_handshake_is_not_sent(tmp_path: Path, settings: Any) -> No
 
 
 def test_a_check_is_the_documented_one(provider: RawServer) -> None:
-    says(provider, DONE)
+    respond(provider, DONE)
     fetch(provider)
     head = provider.requests[0]
     assert head.startswith(b"GET /api/v1/result/t1 HTTP/1.1\r\n")
@@ -321,7 +321,7 @@ def test_a_check_is_the_documented_one(provider: RawServer) -> None:
 
 
 def test_a_job_that_was_adopted_is_checked_at_the_base_url(provider: RawServer) -> None:
-    says(provider, DONE)
+    respond(provider, DONE)
     client.fetch(f"{provider.url}/api/v1/", "t1")
     assert provider.requests[0].startswith(b"GET /api/v1/result/t1 ")
 
@@ -378,13 +378,13 @@ def test_a_job_that_was_adopted_is_checked_at_the_base_url(provider: RawServer) 
 def test_each_documented_result_is_understood(
     provider: RawServer, body: object, expected: Answer
 ) -> None:
-    says(provider, body)
+    respond(provider, body)
     assert fetch(provider) == expected
 
 
 def test_an_error_that_is_nested_almost_too_deeply_is_still_an_answer(provider: RawServer) -> None:
     for depth in range(800, 1000):
-        says(provider, b'{"status":"failed","error":' + b"[" * depth + b"]" * depth + b"}")
+        respond(provider, b'{"status":"failed","error":' + b"[" * depth + b"]" * depth + b"}")
         with contextlib.suppress(InvalidAnswer):
             assert fetch(provider).status == Status.FAILED
 
@@ -393,7 +393,7 @@ def test_an_error_that_is_nested_almost_too_deeply_is_still_an_answer(provider: 
     "value", [None, "5", True, -1, 1e9, math.nan, math.inf, 10**400, [5], {"seconds": 5}]
 )
 def test_a_duration_that_is_none_is_left_out(provider: RawServer, value: object) -> None:
-    says(provider, {**DONE, "actualDuration": value})
+    respond(provider, {**DONE, "actualDuration": value})
     assert fetch(provider).actual_duration is None
 
 
@@ -401,19 +401,19 @@ def test_a_duration_that_is_none_is_left_out(provider: RawServer, value: object)
     "value", [5, True, ["https://a"], {"url": "https://a"}, "a\x00b", "a\ud800", "h" * 4097, " "]
 )
 def test_a_url_that_can_t_be_kept_is_none(provider: RawServer, value: object) -> None:
-    says(provider, {**DONE, "video_url": value})
+    respond(provider, {**DONE, "video_url": value})
     assert fetch(provider).video_url == ""
 
 
-@pytest.mark.parametrize("said", ["t2", "T1", 5, "t1/x"])
-def test_an_answer_about_another_task_is_invalid(provider: RawServer, said: object) -> None:
-    says(provider, {**DONE, "id": said})
+@pytest.mark.parametrize("answered_id", ["t2", "T1", 5, "t1/x"])
+def test_an_answer_about_another_task_is_invalid(provider: RawServer, answered_id: object) -> None:
+    respond(provider, {**DONE, "id": answered_id})
     with pytest.raises(InvalidAnswer, match="another task"):
         fetch(provider)
 
 
 def test_an_id_that_is_a_number_is_the_same_id(provider: RawServer) -> None:
-    says(provider, {**DONE, "id": 5})
+    respond(provider, {**DONE, "id": 5})
     assert fetch(provider, "5").status == Status.COMPLETED
 
 
@@ -421,7 +421,7 @@ def test_an_id_that_is_a_number_is_the_same_id(provider: RawServer) -> None:
     "word", ["done", "", None, 5, {"a": 1}, "pending", "x" * 5000, "\x00\ud800"]
 )
 def test_an_unknown_status_is_invalid_and_is_quoted_shortly(provider: RawServer, word: Any) -> None:
-    says(provider, {**DONE, "status": word})
+    respond(provider, {**DONE, "status": word})
     with pytest.raises(InvalidAnswer, match=r"^unknown status '.*'$") as caught:
         fetch(provider)
     assert len(str(caught.value)) < 100
@@ -431,13 +431,13 @@ def test_an_unknown_status_is_invalid_and_is_quoted_shortly(provider: RawServer,
     "body", [b"", b"<html>", b"null", b"[]", b"5", b"{", b"\xff\xfe", b"[" * 100_000]
 )
 def test_an_answer_that_is_no_json_object_is_invalid(provider: RawServer, body: bytes) -> None:
-    says(provider, body)
+    respond(provider, body)
     with pytest.raises(InvalidAnswer, match="not a JSON object"):
         fetch(provider)
 
 
 def test_an_envelope_with_an_error_is_an_error_and_no_result(provider: RawServer) -> None:
-    says(provider, {"code": "500", "msg": "busy", "status": "failed"})
+    respond(provider, {"code": "500", "msg": "busy", "status": "failed"})
     with pytest.raises(ProviderError, match=r"busy \(code 500\)") as caught:
         fetch(provider)
     assert caught.value.transient
@@ -463,7 +463,7 @@ def test_an_envelope_with_an_error_is_an_error_and_no_result(provider: RawServer
 def test_an_http_code_has_its_error_and_all_of_them_are_transient(
     provider: RawServer, code: int, kind: type[ProviderError]
 ) -> None:
-    says(provider, b"", status=f"{code} X")
+    respond(provider, b"", status=f"{code} X")
     with pytest.raises(ProviderError) as caught:
         fetch(provider)
     assert (type(caught.value), caught.value.transient) == (kind, True)
@@ -473,7 +473,7 @@ def test_an_http_code_has_its_error_and_all_of_them_are_transient(
 def test_an_error_carries_the_seconds_that_the_provider_asks_for(
     provider: RawServer, code: int
 ) -> None:
-    says(provider, b"", "Retry-After: 120", status=f"{code} X")
+    respond(provider, b"", "Retry-After: 120", status=f"{code} X")
     with pytest.raises(ProviderError) as caught:
         fetch(provider)
     assert caught.value.retry_after == 120
@@ -481,14 +481,14 @@ def test_an_error_carries_the_seconds_that_the_provider_asks_for(
 
 def test_an_error_carries_the_date_that_the_provider_asks_for(provider: RawServer) -> None:
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=120), usegmt=True)
-    says(provider, b"", f"Retry-After: {date}", status="429 X")
+    respond(provider, b"", f"Retry-After: {date}", status="429 X")
     with pytest.raises(RateLimited) as caught:
         fetch(provider)
     assert caught.value.retry_after == pytest.approx(120, abs=3)
 
 
 def test_an_error_without_a_wait_carries_none(provider: RawServer) -> None:
-    says(provider, b"", "Retry-After: soon", status="429 X")
+    respond(provider, b"", "Retry-After: soon", status="429 X")
     with pytest.raises(RateLimited) as caught:
         fetch(provider)
     assert caught.value.retry_after is None
@@ -560,7 +560,7 @@ def test_another_path_at_the_provider_is_no_other_provider(
 def test_no_redirect_is_followed(provider: RawServer, code: int, location: str) -> None:
     with RawServer() as other:
         target = location.format(other=other.url, port=other.port)
-        says(provider, b"", f"Location: {target}", status=f"{code} X")
+        respond(provider, b"", f"Location: {target}", status=f"{code} X")
         for call in (submit, fetch):
             with pytest.raises(ProviderError, match=f"^HTTP {code}$"):
                 call(provider)
@@ -598,14 +598,14 @@ def test_the_environment_replaces_no_key_and_sees_no_call(
     provider: RawServer, intruder: RawServer
 ) -> None:
     submit(provider)
-    says(provider, DONE)
+    respond(provider, DONE)
     fetch(provider)
     assert all(f"\r\nAuthorization: Bearer {KEY}".encode() in r for r in provider.requests)
     assert (len(provider.requests), intruder.connections) == (2, 0)
 
 
 def test_no_cookie_is_kept(provider: RawServer) -> None:
-    says(provider, DONE, "Set-Cookie: session=1; Path=/")
+    respond(provider, DONE, "Set-Cookie: session=1; Path=/")
     fetch(provider)
     fetch(provider)
     assert b"cookie" not in provider.requests[1].lower()

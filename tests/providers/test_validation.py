@@ -251,9 +251,9 @@ def other_family(settings: Any) -> None:
 
 @pytest.mark.usefixtures("other_family")
 def test_another_family_takes_any_parameter_and_needs_neither_prompt_nor_duration() -> None:
-    wish = {"videoUrl": URL, "level": 3, "options": {"a": [1.5, None]}}
-    request = checked(model="upscale", prompt="", duration=None, params=wish)
-    assert (request.params, request.duration) == (wish, None)
+    values = {"videoUrl": URL, "level": 3, "options": {"a": [1.5, None]}}
+    request = checked(model="upscale", prompt="", duration=None, params=values)
+    assert (request.params, request.duration) == (values, None)
     assert request.endpoint.endswith("/v1/super-resolution/videos")
 
 
@@ -316,13 +316,13 @@ known = st.sampled_from(
     model=anything | st.sampled_from(["videos", "videos_fast"]),
     prompt=anything,
     duration=anything | st.integers(1, 20),
-    wish=st.dictionaries(known | st.text(), anything, max_size=3),
+    values=st.dictionaries(known | st.text(), anything, max_size=3),
 )
 def test_any_values_are_either_checked_or_refused_and_what_passes_can_be_stored(
-    model: Any, prompt: Any, duration: Any, wish: dict[str, Any]
+    model: Any, prompt: Any, duration: Any, values: dict[str, Any]
 ) -> None:
     try:
-        request = check_request(model=model, prompt=prompt, duration=duration, params=wish)
+        request = check_request(model=model, prompt=prompt, duration=duration, params=values)
     except ValidationError:
         return
     assert "\x00" not in request.prompt

@@ -88,7 +88,7 @@ class Supervisor:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         self._processes.clear()
-        self._tell_watchdog()
+        self._update_watchdog()
         self._watchdog.communicate()
 
     def start_worker(self, *arguments: str) -> str:
@@ -136,7 +136,7 @@ class Supervisor:
         arguments = [*arguments[:1], "--loglevel", "INFO", *arguments[1:]]
         with self._lock:
             self._processes[name] = (arguments, self._start(name, arguments))
-            self._tell_watchdog()
+            self._update_watchdog()
         return name
 
     def _start(self, name: str, arguments: list[str]) -> subprocess.Popen[bytes]:
@@ -161,9 +161,9 @@ class Supervisor:
                         continue
                     self.endings.append(Ending(name, process.pid, process.returncode))
                     self._processes[name] = (arguments, self._start(name, arguments))
-                    self._tell_watchdog()
+                    self._update_watchdog()
 
-    def _tell_watchdog(self) -> None:
+    def _update_watchdog(self) -> None:
         assert self._watchdog.stdin is not None
         pids = " ".join(str(process.pid) for _arguments, process in self._processes.values())
         self._watchdog.stdin.write(f"{pids}\n".encode())
