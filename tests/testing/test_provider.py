@@ -905,6 +905,13 @@ def test_the_command_tells_how_to_use_it_and_reports_creates_until_it_is_ended(
         rest, errors = process.communicate(timeout=10)
 
     assert "VIDEOJOBS_API_KEY=test-key\n" in introduction
+    pasted: dict[str, Any] = {}
+    exec(next(line for line in introduction.splitlines() if "VIDEOJOBS = " in line).strip(), pasted)
+    assert pasted["VIDEOJOBS"] == {
+        "BASE_URL": match[1],
+        "API_KEY": "test-key",
+        "ALLOWED_PRIVATE_NETWORKS": ["127.0.0.0/8"],
+    }
     assert "VIDEOJOBS_ALLOWED_PRIVATE_NETWORKS=127.0.0.0/8\n" in introduction
     assert "#flaky" in introduction
     assert re.fullmatch(r"proj_\d+  'videos'  'A kitten \\x1b\[31m'\n", line)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import signal
 import threading
 from contextlib import suppress
@@ -51,7 +52,16 @@ class Command(BaseCommand):
             provider.stop()
 
     def _introduce(self, provider: SimulatedProvider) -> None:
-        self.stdout.write("The simulated provider is running. To use it, run a site with\n\n")
+        settings = {
+            "BASE_URL": provider.base_url,
+            "API_KEY": provider.api_key,
+            "ALLOWED_PRIVATE_NETWORKS": ["127.0.0.0/8"],
+        }
+        self.stdout.write(
+            "The simulated provider is running. To use it, put into your settings\n\n"
+        )
+        self.stdout.write(f"  VIDEOJOBS = {json.dumps(settings)}\n\n")
+        self.stdout.write("or run the site of this repository with\n\n")
         self.stdout.write(f"  VIDEOJOBS_BASE_URL={provider.base_url}")
         self.stdout.write(f"  VIDEOJOBS_API_KEY={provider.api_key}")
         self.stdout.write("  VIDEOJOBS_ALLOWED_PRIVATE_NETWORKS=127.0.0.0/8\n\n")
