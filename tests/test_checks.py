@@ -212,6 +212,22 @@ def test_a_key_that_no_header_can_carry_is_an_error(key: Any) -> None:
     ]
 
 
+def test_the_simulator_s_key_at_a_real_address_is_a_warning() -> None:
+    assert found(API_KEY="sim-5d1f08c7") == [
+        (
+            "videojobs.W005",
+            "VIDEOJOBS['API_KEY'] is a key of the simulator, but BASE_URL is a real address.",
+            "Set the provider's key, or the address that videojobs_simulator prints.",
+        )
+    ]
+
+
+def test_the_simulator_s_key_at_the_simulator_is_no_warning() -> None:
+    base_url = "http://127.0.0.1:8900/kyyReactApiServer"
+
+    assert found(API_KEY="sim-5d1f08c7", BASE_URL=base_url) == []
+
+
 @pytest.mark.parametrize("models", [{}, [], None, "videos"])
 def test_a_site_without_models_is_an_error(models: Any) -> None:
     assert found(MODELS=models) == [

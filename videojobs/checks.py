@@ -21,22 +21,13 @@ from .mirror import media
 from .schedule import Policy
 
 _SECONDS = [
-    "POLL_INTERVAL",
-    "MAX_POLL_INTERVAL",
-    "OVERDUE_AFTER",
-    "OVERDUE_INTERVAL",
-    "GIVE_UP_AFTER",
-    "KEY_RETRY_INTERVAL",
-    "CONNECT_TIMEOUT",
-    "READ_TIMEOUT",
-    "LEASE_MARGIN",
-    "DOWNLOAD_TIMEOUT",
-    "MEDIA_TIMEOUT",
-    "SWEEP_GRACE",
-    "RECEIVER_TIMEOUT",
+    *("POLL_INTERVAL", "MAX_POLL_INTERVAL", "OVERDUE_AFTER", "OVERDUE_INTERVAL", "GIVE_UP_AFTER"),
+    *("KEY_RETRY_INTERVAL", "CONNECT_TIMEOUT", "READ_TIMEOUT", "LEASE_MARGIN"),
+    *("DOWNLOAD_TIMEOUT", "MEDIA_TIMEOUT", "SWEEP_GRACE", "RECEIVER_TIMEOUT"),
 ]
 _COUNTS = ["MAX_OUTPUT_BYTES", "MIRROR_ATTEMPTS", "SWEEP_BATCH"]
 _LIMITS = ["MAX_ACTIVE_JOBS", "MAX_SUBMISSIONS_PER_DAY"]
+_LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 _DOMAIN = re.compile(r"\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 # Larger values overflow datetime arithmetic (seconds) or an integer column (counts).
 _LONGEST = {False: 10 * 365 * 86400.0, True: 2**63}
@@ -182,7 +173,7 @@ def _check_base_url() -> Iterator[CheckMessage]:
             "VIDEOJOBS['BASE_URL'] must be an http(s) URL without user, password and query.",
             id="videojobs.E005",
         )
-    elif scheme == "http" and host not in {"localhost", "127.0.0.1", "::1"}:
+    elif scheme == "http" and host not in _LOCAL_HOSTS:
         yield Warning(
             "VIDEOJOBS['BASE_URL'] does not use https: the API key is sent unencrypted.",
             id="videojobs.W002",
@@ -202,6 +193,12 @@ def _check_api_key() -> Iterator[CheckMessage]:
             "VIDEOJOBS['API_KEY'] contains characters that are invalid in an HTTP header.",
             hint="Check for a newline or a space at the end of the key.",
             id="videojobs.E006",
+        )
+    elif key.startswith("sim-") and _scheme_and_host(conf.BASE_URL)[1] not in _LOCAL_HOSTS:
+        yield Warning(
+            "VIDEOJOBS['API_KEY'] is a key of the simulator, but BASE_URL is a real address.",
+            hint="Set the provider's key, or the address that videojobs_simulator prints.",
+            id="videojobs.W005",
         )
 
 
