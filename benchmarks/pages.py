@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from videojobs.admin import VideoJobAdmin
 from videojobs.admin.changelist.columns import COLUMNS
-from videojobs.admin.changelist.paginator import MOST
+from videojobs.admin.changelist.paginator import MOST_COUNTED
 
 from .dataset import ABSENT, COMMON, RARE, RARE_MODEL, Known
 
@@ -36,7 +36,7 @@ def pages(known: Known, *, jobs: int) -> list[Page]:
     return [
         Page("list", _list(), has_target=True, keeps_plan=True),
         *_filtered(),
-        *_far(-(-min(jobs, MOST) // VideoJobAdmin.list_per_page)),
+        *_far(-(-min(jobs, MOST_COUNTED) // VideoJobAdmin.list_per_page)),
         *_sorted(),
         Page("search by id", _list(q=known.id), has_target=True, keeps_plan=True),
         Page("search by an id's beginning", _list(q=str(known.id)[:8]), has_target=True),

@@ -23,7 +23,7 @@ from videojobs import operations
 from videojobs.admin import VideoJobAdmin
 from videojobs.admin.actions import feedback, views
 from videojobs.admin.actions.definitions import ACTIONS
-from videojobs.admin.actions.feedback import MOST
+from videojobs.admin.actions.feedback import MOST_AT_ONCE
 from videojobs.admin.changelist.paginator import counted
 from videojobs.admin.detail.context import MAX_GENERATIONS
 from videojobs.models import JobEvent, VideoJob
@@ -474,20 +474,20 @@ def test_a_click_takes_so_many_at_most_and_the_next_one_goes_on(steerer: Client)
             output_sha256="ab" * 32,
             mirrored_at=lately - timedelta(minutes=n),
         )
-        for n in range(MOST + 1)
+        for n in range(MOST_AT_ONCE + 1)
     )
     every = selected("remirror", first, across=True)
 
     [message] = messages_of(steerer, LIST, every)
 
     assert message == (
-        f"{MOST} downloads are queued. "
-        f"At most {MOST} jobs per run. Repeat the action for the remaining 2."
+        f"{MOST_AT_ONCE} downloads are queued. "
+        f"At most {MOST_AT_ONCE} jobs per run. Repeat the action for the remaining 2."
     )
     waiting = VideoJob.objects.exclude(mirror_status="due").values_list("mirrored_at", flat=True)
     assert set(waiting) == {lately - timedelta(minutes=1), lately}
     assert messages_of(steerer, LIST, every)[0].startswith(
-        f"2 downloads are queued, {MOST} jobs skipped"
+        f"2 downloads are queued, {MOST_AT_ONCE} jobs skipped"
     )
 
 
@@ -626,16 +626,16 @@ def test_a_page_that_asks_about_many_shows_some_and_asks_for_as_many_as_one_clic
     job = jobs.make("queued")
     VideoJob.objects.bulk_create(
         VideoJob(status="queued", due_at=timezone.now(), provider_task_id=f"t{n}", prompt="x")
-        for n in range(MOST + 1)
+        for n in range(MOST_AT_ONCE + 1)
     )
 
     text = steerer.post(LIST, selected("stop", job, across=True)).content.decode()
 
-    assert f"Stop {MOST} jobs" in text
-    assert f"At most {MOST} jobs per run. Repeat the action for the remaining 2." in text
-    assert text.count('name="job"') == MOST
+    assert f"Stop {MOST_AT_ONCE} jobs" in text
+    assert f"At most {MOST_AT_ONCE} jobs per run. Repeat the action for the remaining 2." in text
+    assert text.count('name="job"') == MOST_AT_ONCE
     assert text.count("/change/") == 20
-    assert f"and {MOST - 20} more" in text
+    assert f"and {MOST_AT_ONCE - 20} more" in text
 
 
 @pytest.mark.parametrize("name", ASKS_ON_LIST)
@@ -814,8 +814,8 @@ def test_a_vast_selection_is_counted_up_to_a_bound(
     steerer: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(views, "counted", partial(counted, most=3))
-    monkeypatch.setattr(views, "MOST", 2)
-    monkeypatch.setattr(feedback, "MOST", 2)
+    monkeypatch.setattr(views, "MOST_AT_ONCE", 2)
+    monkeypatch.setattr(feedback, "MOST_AT_ONCE", 2)
     first, *_rest = [jobs.make("queued") for _ in range(5)]
 
     text = steerer.post(LIST, selected("stop", first, across=True)).content.decode()

@@ -20,7 +20,7 @@ LIST = "/admin/videojobs/videojob/"
 
 @pytest.fixture
 def ten_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paginator, "MOST", 10)
+    monkeypatch.setattr(paginator, "MOST_COUNTED", 10)
     monkeypatch.setattr(counted, "__kwdefaults__", {"most": 10})
 
 

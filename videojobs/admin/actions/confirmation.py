@@ -18,7 +18,7 @@ from .. import html, links
 from ..changelist.columns import EXCERPT
 from . import definitions, feedback
 from .definitions import Action
-from .feedback import MOST
+from .feedback import MOST_AT_ONCE
 
 #: The number of jobs that the page lists.
 _SHOWN = 20
@@ -79,7 +79,7 @@ def answer(model_admin: Any, request: HttpRequest, action: Action) -> HttpRespon
         raise PermissionDenied
     if not action.label:  # The action is only on the job page.
         raise Http404
-    seen = request.POST.getlist("job")[:MOST]
+    seen = request.POST.getlist("job")[:MOST_AT_ONCE]
     done: list[Any] = []
     refused: list[str] = []
     for job, repeat in _as_shown(model_admin, request, seen):

@@ -9,7 +9,7 @@ from django.utils.translation import gettext
 from .definitions import Action
 
 #: The most jobs per run of an action: each job is a transition, and the browser waits.
-MOST = 500
+MOST_AT_ONCE = 500
 
 
 def tell(
@@ -21,7 +21,7 @@ def tell(
     left: str = "",
     new: SafeString | str = "",
 ) -> None:
-    """Add the result of an action as a message; `left` is about the jobs above `MOST`."""
+    """Add the result of an action as a message; `left` is about the jobs above `MOST_AT_ONCE`."""
     text = action.done % {"count": done}
     if skipped:
         text = f"{text}, {action.skipped % {'count': skipped}}"
@@ -32,7 +32,7 @@ def tell(
 
 
 def told_of_more(left: int, *, at_least: bool = False) -> str:
-    """The message about jobs above `MOST`; `at_least` if `left` is a lower bound."""
+    """The message about jobs above `MOST_AT_ONCE`; `at_least` if `left` is a lower bound."""
     more = (
         gettext(
             "At most %(most)d jobs per run. Repeat the action for the rest, more than %(count)d."
@@ -42,4 +42,4 @@ def told_of_more(left: int, *, at_least: bool = False) -> str:
             "At most %(most)d jobs per run. Repeat the action for the remaining %(count)d."
         )
     )
-    return more % {"most": MOST, "count": left}
+    return more % {"most": MOST_AT_ONCE, "count": left}

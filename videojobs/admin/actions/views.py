@@ -16,7 +16,7 @@ from .. import links
 from ..changelist.paginator import counted
 from . import confirmation, feedback
 from .definitions import ACTIONS, Action, actor, permitted
-from .feedback import MOST
+from .feedback import MOST_AT_ONCE
 
 #: The two answers to an unconfirmed submission, shown as one section above all others.
 _RESOLVING = ("attach", "not_created")
@@ -124,16 +124,16 @@ def _act(request: HttpRequest, action: Action, job: VideoJob) -> None:
 def _on_list(
     action: Action, model_admin: Any, request: HttpRequest, selected: QuerySet[VideoJob]
 ) -> HttpResponse | None:
-    """Run an action on at most `MOST` of the selected jobs, or show its confirmation page."""
+    """Run an action on the selected jobs, up to `MOST_AT_ONCE`, or show its confirmation page."""
     fitting = selected.filter(action.selects())
     number, has_more = counted(fitting)
     everything, too_many = counted(selected)
     jobs = [
         job
-        for job in fitting.order_by(*action.order)[:MOST]
+        for job in fitting.order_by(*action.order)[:MOST_AT_ONCE]
         if model_admin.has_view_permission(request, job)
     ]
-    later = max(0, number - MOST)
+    later = max(0, number - MOST_AT_ONCE)
     left = feedback.told_of_more(later, at_least=has_more) if later else ""
 
     def skipped(done: int) -> int:

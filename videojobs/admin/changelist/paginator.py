@@ -12,17 +12,17 @@ from django.utils.translation import gettext
 
 #: The most jobs that are counted and paginated: OFFSET reads all rows before a page. Older jobs
 #: are found by a date filter.
-MOST = 10_000
+MOST_COUNTED = 10_000
 
 
 class JobPaginator(Paginator):
-    """Pages of the first `MOST` jobs of a list, with its total number in words."""
+    """Pages of the first `MOST_COUNTED` jobs of a list, with its total number in words."""
 
     object_list: QuerySet[Any]
 
     @cached_property
     def count(self) -> int:
-        """The number of paginated jobs, at most `MOST`."""
+        """The number of paginated jobs, at most `MOST_COUNTED`."""
         return self._counted[0]
 
     @property
@@ -37,7 +37,7 @@ class JobPaginator(Paginator):
             return _written(self.count)
         known = None if self.object_list.query.where else table_size(self.object_list)
         if known is None:
-            return gettext("more than %(count)s") % {"count": _written(MOST)}
+            return gettext("more than %(count)s") % {"count": _written(MOST_COUNTED)}
         number, exact = known
         written = _written(number)
         return written if exact else gettext("about %(count)s") % {"count": written}
@@ -47,7 +47,7 @@ class JobPaginator(Paginator):
         return counted(self.object_list)
 
 
-def counted(jobs: QuerySet[Any], *, most: int = MOST) -> tuple[int, bool]:
+def counted(jobs: QuerySet[Any], *, most: int = MOST_COUNTED) -> tuple[int, bool]:
     """The number of jobs, at most `most`, and whether there are more."""
     number = jobs.order_by().values("pk")[: most + 1].count()
     return min(number, most), number > most
@@ -57,8 +57,8 @@ def table_size(jobs: QuerySet[Any]) -> tuple[int, bool] | None:
     """The number of rows of the table, and whether it is exact.
 
     PostgreSQL counts by a full scan, so this is the estimate of the last ANALYZE, rounded to three
-    digits. None if the estimate is at most `MOST`, and so outdated: the caller has counted more
-    rows. Before the first ANALYZE, it is -1.
+    digits. None if the estimate is at most `MOST_COUNTED`, and so outdated: the caller has counted
+    more rows. Before the first ANALYZE, it is -1.
     """
     connection = connections[jobs.db]
     if connection.vendor != "postgresql":
@@ -70,7 +70,7 @@ def table_size(jobs: QuerySet[Any]) -> tuple[int, bool] | None:
         )
         found = cursor.fetchone()
     estimate = found[0] if found else None
-    if estimate is None or estimate <= MOST:
+    if estimate is None or estimate <= MOST_COUNTED:
         return None
     return round(estimate, 2 - int(log10(estimate))), False
 
