@@ -1,4 +1,4 @@
-"""Settings of the example site, from environment variables; `README.md` lists them."""
+"""Settings of the example site, from environment variables; `docs/deploy.md` lists them."""
 
 from pathlib import Path
 from typing import Any

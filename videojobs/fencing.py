@@ -1,7 +1,7 @@
 """Fenced writes: each change of a job is one UPDATE that filters by `turn` and increments it.
 
-If no row changed, another worker has taken the job: discard the result. No lock is held:
-`select_for_update` does nothing on SQLite, and a lock dies with its connection.
+If no row changed, another process has changed the job: discard the result. No lock is held:
+`select_for_update` does nothing on SQLite, and a lock ends with its connection.
 """
 
 import logging
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("videojobs")
 
-#: How often the grace of a job doubles while its wake-ups are not answered: up to 64 times as long.
+#: How many times the grace of a job doubles while its wake-ups have no effect: up to 64-fold.
 MAX_DOUBLINGS = 6
 
 
@@ -40,7 +40,7 @@ class FencedQuerySet(models.QuerySet["VideoJob"]):
         """Claim a job for one step, with a lease; None if the wake-up is stale.
 
         The claim of a create request records the intent to send it, and the claim of a download
-        counts the attempt: both must survive a crash of the worker. So a claim inside of a
+        counts the attempt: both must survive a crash of the worker. So a claim inside a
         transaction, which could be rolled back, raises `RuntimeError`.
         """
         self._for_write = True
@@ -59,7 +59,7 @@ class FencedQuerySet(models.QuerySet["VideoJob"]):
     ) -> bool:
         """Extend the lease of a claimed job; False if the claim was lost.
 
-        `received` and `announced` are the downloaded and the expected bytes of its output.
+        `received` and `announced` are the numbers of downloaded and expected bytes of its output.
         """
         changes: dict[str, Any] = {"claimed_until": _lease()}
         if received is not None:
@@ -81,9 +81,9 @@ class FencedQuerySet(models.QuerySet["VideoJob"]):
         """Record a change, its event and its next step, atomically.
 
         False if the row has changed since `job` was read. Otherwise `job` is updated in place, and
-        the signals and the wake-up for `due_at` are sent once the transaction commits. A changed
-        status writes an event; so does `noteworthy`. Raises `InvalidTransition`, also for leaving
-        a terminal status without an `actor`.
+        the signals and the wake-up for `due_at` are sent once the transaction commits. An event is
+        written if a status changes, or if the change is `noteworthy`. Raises `InvalidTransition`
+        for a change of status that is not allowed, or leaves a terminal status without an `actor`.
         """
         self._for_write = True
         changes = {"claimed_until": None, **changes, "due_at": due_at, "turn": job.turn + 1}
@@ -95,7 +95,7 @@ class FencedQuerySet(models.QuerySet["VideoJob"]):
         with transaction.atomic(using=self.db, durable=durable):
             if not self.filter(pk=job.pk, turn=job.turn).update(**changes):
                 return False
-            # Signals first, so that "stored" never overtakes "completed".
+            # The signals are sent before the wake-up, so that "stored" can't overtake "completed".
             for kind in _kinds(was, now, actor, noteworthy, became_overdue):
                 self._write_event(now, kind, was, reason=reason, actor=actor)
             self._wake(now)
@@ -135,7 +135,7 @@ class FencedQuerySet(models.QuerySet["VideoJob"]):
     def _wake(self, job: "VideoJob") -> None:
         """Send the wake-up for a job's next step once the transaction commits."""
         if job.step and job.due_at and job.claimed_until is None:
-            # It may expire once the sweep would replace it.
+            # It expires about when the sweep would replace it.
             lifetime = conf.SWEEP_GRACE * (2**job.wake_count + 1)
             wake_up = queue.WakeUp(job.step, str(job.pk), job.turn, job.due_at, lifetime)
             queue.wake(wake_up, using=self.db)

@@ -1,8 +1,8 @@
 """Signals sent when a job changes.
 
 Each signal is sent after the commit of the change, to all receivers, even if one of them raises.
-The sender is `VideoJob`; each receiver gets `job`. Receivers run in the worker: hand slow work to
-a task.
+The sender is `VideoJob`; each receiver gets `job`. Receivers run in the process that changes the
+job, usually a worker: hand slow work to a task.
 """
 
 from django.dispatch import Signal
@@ -11,7 +11,7 @@ from django.dispatch import Signal
 status_changed = Signal()
 #: The provider finished the video. It is not stored yet; see `output_stored`.
 job_completed = Signal()
-#: The generation failed or was cancelled, or the provider refused the request; see `job.error`.
+#: The generation failed, or the provider refused the request; see `job.error`. Not for `cancelled`.
 job_failed = Signal()
 #: The job is past its deadline without a result. It is polled less often from now on.
 job_overdue = Signal()

@@ -1,6 +1,6 @@
 """Receivers that order a video for each new postcard, and record the result.
 
-The last two run in the worker, and may run twice for a job; see the README about signals.
+The last two run in the worker, and may run twice for a job; see "Signals" in `docs/install.md`.
 """
 
 from typing import Any

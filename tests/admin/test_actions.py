@@ -754,7 +754,7 @@ def test_who_is_asked_notices_of_orders_before(steerer: Client) -> None:
 
     asked = steerer.post(act_url("regenerate", job), of_page(job)).content.decode()
 
-    assert "1 request was regenerated before. Confirming orders it once more." in asked
+    assert "1 request was regenerated before. Confirming regenerates it once more." in asked
 
 
 @pytest.mark.parametrize("name", ["attach", "not_created"])

@@ -273,7 +273,7 @@ def test_a_page_says_of_a_file_that_is_gone_that_it_is_and_what_can_be_done(
     text = staff.get(page(job)).content.decode()
 
     assert "data-videojobs-unreadable>The file is no longer in storage." in text
-    assert "Fetching it again is free while the provider still has it." in text
+    assert "Downloading it again is free while the provider still has it." in text
     assert not re.search("<video|player.js|download=1|Nothing left to do", text)
 
 

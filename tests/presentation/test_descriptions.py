@@ -54,7 +54,7 @@ def test_the_next_step_is_said_in_a_few_words(
         ("queued", {}, "Poll the provider: in 24 s."),
         ("queued", {"error_count": 1}, "The last attempt failed."),
         ("queued", {"error_count": 3}, "The last 3 attempts failed."),
-        ("overdue", {}, "Overdue: polled less often, and given up in 23 h 28 min."),
+        ("overdue", {}, "Overdue: the job is polled less often, and expires in 23 h 28 min."),
         ("due", {"mirror_attempts": 1}, "Download the video, attempt 2 of 10: in 24 s."),
         ("stored", {}, "Finished. Nothing left to do."),
     ],
@@ -70,7 +70,7 @@ def test_the_outlook_says_what_comes_next(
 @pytest.mark.parametrize(
     ("state", "fields", "way_out"),
     [
-        ("unconfirmed", {}, "attach its ID or confirm that nothing was created"),
+        ("unconfirmed", {}, "attach the provider ID or confirm that nothing was created"),
         ("expired", {}, "Resume tracking"),
         ("expired", {}, "before you regenerate the video, which is billed"),
         ("stopped", {}, "may still finish the video and bill you. Resume tracking"),
@@ -78,7 +78,7 @@ def test_the_outlook_says_what_comes_next(
         ("failed", {}, "regenerate the video, which is billed"),
         ("cancelled", {}, "regenerate the video, which is billed"),
         ("cancelled", {"model": ""}, "Submit a new job"),
-        ("mirror-failed", {}, "Fetch it again"),
+        ("mirror-failed", {}, "Download it again"),
         ("expired", {"model": ""}, "Resume tracking"),
     ],
 )

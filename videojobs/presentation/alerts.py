@@ -1,4 +1,4 @@
-"""Alerts for operators: holds of the provider, and jobs that wait for a worker."""
+"""Alerts for operators: provider holds, and jobs that wait for a worker."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -17,7 +17,7 @@ _MOST = 10_000
 
 
 def hold_notice(now: datetime | None = None, *, held: Sequence[ProviderHold] | None = None) -> str:
-    """All holds of the provider as plain text; "" if there is none.
+    """All provider holds as plain text; "" if there are none.
 
     Pass `held`, the holds of create requests, to save a lookup.
     """
@@ -36,9 +36,9 @@ def holds_to_show(held: Sequence[ProviderHold] | None = None) -> list[ProviderHo
 
 
 def late_notice(now: datetime | None = None) -> str:
-    """An alert if jobs wait for a worker and none seems to run; "" otherwise.
+    """An alert if jobs wait for a worker and no worker seems to be running; "" otherwise.
 
-    It takes one query, which uses the index on `due_at`, and a second one if jobs are late.
+    It takes one query, which uses the index on `due_at`, and a second one if jobs are waiting.
     """
     now = now or timezone.now()
     rows = VideoJob.objects.filter(conditions.stalled(now)).order_by("due_at")

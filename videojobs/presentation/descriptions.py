@@ -35,7 +35,7 @@ def next_step(job: VideoJob, now: datetime | None = None) -> Moment | str | None
 
 
 def waiting(job: VideoJob, now: datetime | None = None) -> str:
-    """Until when a hold of the provider delays the job; "" if none does."""
+    """A sentence with the time until which a provider hold delays the job; "" if none does."""
     rests = not job.step or job.claimed_until is not None
     until = None if rests else holds.held_until(job.step)
     if until is None:
@@ -98,7 +98,7 @@ def _prospects(job: VideoJob, due_at: datetime, now: datetime) -> Iterator[str]:
     if job.status in POLLED and job.deadline_at:
         if job.deadline_at <= now:
             left = (Policy.current().gives_up_at(job.deadline_at) - now).total_seconds()
-            text = gettext("Overdue: polled less often, and given up in %(time)s.")
+            text = gettext("Overdue: the job is polled less often, and expires in %(time)s.")
         else:
             left = (job.deadline_at - now).total_seconds()
             text = gettext("Overdue in %(time)s.")
@@ -111,7 +111,8 @@ def _settled(job: VideoJob) -> Iterator[str]:
             "It is unknown whether the provider accepted the request, so it is not sent again."
         )
         yield gettext(
-            "Check with the provider, then attach its ID or confirm that nothing was created."
+            "Check with the provider, then attach the provider ID or confirm that nothing was "
+            "created."
         )
     elif job.status == Status.EXPIRED:
         yield gettext("No result in time; polling has stopped.")
@@ -129,7 +130,7 @@ def _settled(job: VideoJob) -> Iterator[str]:
             yield gettext("Submit a new job.")
     elif job.mirror_status == MirrorStatus.FAILED:
         yield gettext("The video was generated but not stored. No further attempt is planned.")
-        yield gettext("Fetch it again soon: the provider deletes it after a while.")
+        yield gettext("Download it again soon: the provider deletes videos after a while.")
     else:
         yield gettext("Finished. Nothing left to do.")
 
@@ -160,5 +161,5 @@ def without_file(missing: bool) -> str:
             "The player can't read the video: the file is no longer in storage, or this browser "
             "doesn't support its format. Download it to find out."
         )
-    remedy = gettext("Fetching it again is free while the provider still has it.")
+    remedy = gettext("Downloading it again is free while the provider still has it.")
     return f"{trouble} {remedy}"

@@ -50,7 +50,7 @@ def mirror(job_id: UUID | str, turn: int) -> None:
 def _keep(job: VideoJob, probed: list[ProviderHold], stored: dict[str, Any]) -> None:
     """Download, verify and store the output; fill `stored` with the columns to record.
 
-    If this raises after `stored` was filled, the files it names may or may not be in storage.
+    If this raises after `stored` is filled, the files named in it may or may not be in storage.
     """
     destination, stem = Destination.of(job.output.storage), job.output_stem
     with (
@@ -79,7 +79,7 @@ def _keep(job: VideoJob, probed: list[ProviderHold], stored: dict[str, Any]) -> 
 
 
 def _keep_poster(job: VideoJob, picture: bytes, destination: Destination) -> str:
-    """Store a poster; return its name, or "" on failure, since the video alone is enough."""
+    """Store a poster and return its name, or "" on failure, since a poster is optional."""
     try:
         return pipeline.store_poster(picture, destination, job.output_stem)
     except Exception as error:
@@ -147,9 +147,9 @@ def _delete_late_files(job: VideoJob, names: set[str]) -> None:
 def _remirror_if_replaced(job: VideoJob, stored: dict[str, Any]) -> None:
     """Mirror a job again if the file of this late worker may have replaced the recorded one.
 
-    Another worker may have stored the same name before us: while it is still running, it must not
-    record its hash. If it has already recorded another hash, or if the file is gone because we
-    deleted it, the output is downloaded again.
+    Another worker may have stored a file under the same name before. If that worker is still
+    running, it must not record its hash. If another hash is recorded already, or if this worker
+    has deleted the file, the output is downloaded again.
     """
 
     def why(other: VideoJob) -> str:
@@ -178,7 +178,7 @@ def _delete(job: VideoJob, names: set[str]) -> None:
     for name in names:
         try:
             job.output.storage.delete(name)
-        except Exception as error:  # the record is right; `orphans` finds the file
+        except Exception as error:  # the row is correct; `operations.orphans` removes the file
             logger.warning(
                 "job=%s could not delete %s from storage: %s", job.pk, name, clean(str(error))
             )
@@ -187,10 +187,10 @@ def _delete(job: VideoJob, names: set[str]) -> None:
 def _mirror_failed(job: VideoJob, error: Exception) -> bool:
     """Record a failed attempt and schedule the next one; False if the job was taken over."""
     retry_at, attempts = None, job.mirror_attempts
-    if held_until := getattr(error, "held_until", None):  # not the fault of the output
+    if held_until := getattr(error, "held_until", None):  # a hold costs no attempt
         retry_at, attempts = Policy.current().after(held_until), attempts - 1
     elif getattr(error, "transient", True):
-        # Unexpected errors, such as a full disk, are retried like those of the network.
+        # Unexpected errors, such as a full disk, are retried like network errors.
         retry_at = Policy.current().next_mirror(
             timezone.now(),
             attempts=job.mirror_attempts,

@@ -36,7 +36,7 @@ class Action:
     button: Any
     explanation: Callable[[VideoJob], Any]
     refused: Any
-    #: Why a job that the action applies to later has to wait.
+    #: Why the action can't run yet, for a job to which it will apply later.
     waits: Callable[[VideoJob], str] = lambda job: ""
     success: Any = ""
     #: Form fields passed to the operation.
@@ -45,16 +45,16 @@ class Action:
     folded: bool = False
     #: The error if the required acknowledgement box is not ticked.
     acknowledged: Any = ""
-    #: Whether one job needs a confirmation page, too, which supplies an idempotency key.
+    #: Whether a single job needs a confirmation page, too: it supplies an idempotency key.
     is_order: bool = False
 
     # On the list; actions without `label` are not on it.
     label: Any = ""
     done: Any = ""
     skipped: Any = ""
-    #: Which jobs come first. Where the action still applies afterwards, processed jobs come last.
+    #: The order of processing. If the action still applies to processed jobs, they must come last.
     order: tuple[Any, ...] = ("created_at", "pk")
-    #: Excludes jobs of a selection although the action applies to them.
+    #: A filter that skips some of the selected jobs to which the action applies.
     excludes: Callable[[], Any] | None = None
     #: The text and the button of the confirmation page; without `warns`, there is no such page.
     warns: Callable[[Iterable[VideoJob]], list[str]] | None = None
@@ -88,15 +88,16 @@ def _not_repeated() -> Any:
 
 
 def _warns_of_ordering(jobs: Iterable[VideoJob]) -> list[str]:
-    """Mentions earlier regenerations: an operator may not know of another one's order."""
+    """Mentions earlier regenerations, since an operator may not know of another operator's."""
     lines = [
         str(_("Each request is sent again. The provider generates and bills a new video.")),
         str(_("Existing jobs and their videos don't change.")),
     ]
     if count := len(manual.latest_repeats(jobs)):
         again = ngettext(
-            "%(count)d request was regenerated before. Confirming orders it once more.",
-            "%(count)d requests were regenerated before. Confirming orders each of them once more.",
+            "%(count)d request was regenerated before. Confirming regenerates it once more.",
+            "%(count)d requests were regenerated before. Confirming regenerates each of them once "
+            "more.",
             count,
         )
         lines.append(again % {"count": count})
