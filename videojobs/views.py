@@ -25,7 +25,7 @@ def status(request: HttpRequest, job_id: UUID) -> HttpResponseBase:
     if job is None or not _may_see(request, job):
         answer, etag = HttpResponse(status=404), None
     else:
-        answer = JsonResponse(visitors.told(job))
+        answer = JsonResponse(visitors.payload(job))
         # A hash of the content: most changes of a row don't change the public state.
         answer["ETag"] = etag = f'"{hashlib.sha256(answer.content).hexdigest()[:32]}"'
     answer["Cache-Control"] = "private, no-cache"

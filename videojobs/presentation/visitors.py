@@ -62,7 +62,7 @@ def phase(job: VideoJob) -> Phase:
     return _PHASES[Status(job.status)]
 
 
-def told(job: VideoJob, now: datetime | None = None) -> dict[str, Any]:
+def payload(job: VideoJob, now: datetime | None = None) -> dict[str, Any]:
     """The public state as a JSON-serializable dict. URLs come from the storage, maybe signed."""
     expected_at = estimates.expected_at(job, now)
     stored = job.mirror_status == MirrorStatus.STORED

@@ -23,7 +23,7 @@ def video_job(job: VideoJob | None, label: str = "", interval: float = 3) -> dic
     """
     if job is None:
         return {"phase": None}
-    state = visitors.told(job)
+    state = visitors.payload(job)
     return {
         **state,
         "text": state["phase"].label,

@@ -101,7 +101,7 @@ def answer(model_admin: Any, request: HttpRequest, action: Action) -> HttpRespon
     if done or not refused:
         skipped = 0 if refused else len(seen) - len(done)
         created = links.links(model_admin, new) if new else ""
-        feedback.tell(request, action, len(done), skipped=skipped, new=created)
+        feedback.report(request, action, len(done), skipped=skipped, new=created)
     if refused:
         messages.error(request, _in_short(refused))
     return HttpResponseRedirect(_after(model_admin, request, seen, new))

@@ -12,7 +12,7 @@ from .definitions import Action
 MOST_AT_ONCE = 500
 
 
-def tell(
+def report(
     request: HttpRequest,
     action: Action,
     done: int,
@@ -31,7 +31,7 @@ def tell(
     messages.add_message(request, messages.SUCCESS if done else messages.WARNING, text)
 
 
-def told_of_more(left: int, *, at_least: bool = False) -> str:
+def remaining(left: int, *, at_least: bool = False) -> str:
     """The message about jobs above `MOST_AT_ONCE`; `at_least` if `left` is a lower bound."""
     more = (
         gettext(

@@ -134,7 +134,7 @@ def _on_list(
         if model_admin.has_view_permission(request, job)
     ]
     later = max(0, number - MOST_AT_ONCE)
-    left = feedback.told_of_more(later, at_least=has_more) if later else ""
+    left = feedback.remaining(later, at_least=has_more) if later else ""
 
     def skipped(done: int) -> int:
         # Above the counting limit, the number of skipped jobs is unknown.
@@ -148,5 +148,5 @@ def _on_list(
     done = (
         sum(action.operation(job, actor=actor(request)) for job in jobs) if not action.warns else 0
     )
-    feedback.tell(request, action, done, skipped=skipped(done), left=left)
+    feedback.report(request, action, done, skipped=skipped(done), left=left)
     return None
