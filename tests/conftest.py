@@ -96,7 +96,13 @@ def broker_state_is_reset(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def woken() -> Iterator[list[tuple[str, str, int]]]:
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Senders wait for the broker for as long as a busy machine needs."""
+    monkeypatch.setattr(queue, "PATIENCE", 30.0)
+
+
+@pytest.fixture
+def woken(patient: None) -> Iterator[list[tuple[str, str, int]]]:
     """The wake-ups that are sent to the broker, as (task, job ID, turn)."""
     sent: list[tuple[str, str, int]] = []
 
@@ -149,7 +155,7 @@ def staff(client: Client, db: None) -> Client:
 
 
 @pytest.fixture
-def wakeups(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Wakeup]]:
+def wakeups(patient: None) -> Iterator[list[Wakeup]]:
     """The wake-ups that are sent to the broker. No worker consumes them."""
     sent: list[Wakeup] = []
 
@@ -158,7 +164,6 @@ def wakeups(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Wakeup]]:
         eta = headers["eta"] and datetime.fromisoformat(headers["eta"])
         sent.append(Wakeup(sender.removeprefix("videojobs."), UUID(job_id), turn, eta))
 
-    monkeypatch.setattr(queue, "_quiet_until", 0.0)
     before_task_publish.connect(note, weak=False)
     yield sent
     before_task_publish.disconnect(note)

@@ -35,7 +35,7 @@ def calm() -> Iterator[None]:
 
 
 @pytest.fixture
-def app(make_app: Callable[..., Celery]) -> Celery:
+def app(make_app: Callable[..., Celery], patient: None) -> Celery:
     """An app with an in-memory broker and no consumer."""
     app = make_app("memory://")
     with app.connection_for_write() as connection:

@@ -53,7 +53,7 @@ class HoldingProvider(SimulatedProvider):
     def receive(self, request: Any) -> Any:
         number, reply = super().receive(request)
         if self.calls[number].kind == self._kind:
-            self._released.wait(30)
+            self._released.wait(120)
         return number, reply
 
 
@@ -92,9 +92,10 @@ def away(directory: Path, redis_server: Redis) -> Iterator[Deployment]:
             broker_url=redis_server.url,
             provider=provider,
             POLL_INTERVAL=POLL_INTERVAL,
-            # The provider delays its responses, and claims must last as long.
-            READ_TIMEOUT=15,
-            DOWNLOAD_TIMEOUT=15,
+            # The provider delays its responses until all jobs have asked, and claims must last as
+            # long, also on a busy machine.
+            READ_TIMEOUT=60,
+            DOWNLOAD_TIMEOUT=60,
         ) as site,
         Supervisor(site, workers=2) as supervisor,
     ):
