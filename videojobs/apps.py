@@ -8,4 +8,5 @@ class VideoJobsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from . import checks  # noqa: F401  (registers them)
+        # Registers the system checks and, for senders in any process, the tasks.
+        from . import checks, tasks  # noqa: F401

@@ -58,6 +58,8 @@ class Settings:
     POLL_INTERVAL = Setting(30.0)
     # Up to this fraction of the interval is added at random, so that jobs aren't synchronized.
     POLL_JITTER = Setting(0.2)
+    # How many status checks a process sends at the same time.
+    POLL_CONCURRENCY = Setting(32)
     # The longest wait between two checks before the deadline, also after errors.
     MAX_POLL_INTERVAL = Setting(60.0)
     OVERDUE_AFTER = Setting(1800.0)
@@ -73,8 +75,11 @@ class Settings:
     CONNECT_TIMEOUT = Setting(5.0)
     # The longest time for a complete response from the provider, once connected.
     READ_TIMEOUT = Setting(30.0)
-    # Added to the longest duration of a request before another worker may take over the job.
+    # Added to the longest duration of a request before another worker may take over the job. A check
+    # that does not start within this time of its claim is left to another poll.
     LEASE_MARGIN = Setting(15.0)
+    # By how much the clocks of hosts may differ: a lost claim is taken over this long after its end.
+    CLOCK_SKEW = Setting(30.0)
 
     DOWNLOAD_TIMEOUT = Setting(600.0)
     MAX_OUTPUT_BYTES = Setting(2 * 1024**3)
@@ -100,6 +105,9 @@ class Settings:
     # has lost its wake-up.
     SWEEP_GRACE = Setting(60.0)
     SWEEP_BATCH = Setting(500)
+    # The import path of the Celery app that sends wake-ups outside of tasks, such as
+    # "mysite.celery.app"; None: Celery's default app.
+    CELERY_APP = Setting[str | None](None)
     # The longest time for the receivers of a signal; after it, their worker counts as lost.
     RECEIVER_TIMEOUT = Setting(300.0)
     # Days after which `videojobs.purge` deletes finished jobs and their files; None: never.

@@ -2,57 +2,174 @@
 
 If no row changed, another process has changed the job: discard the result. No lock is held:
 `select_for_update` does nothing on SQLite, and a lock ends with its connection.
+
+Checks are claimed in portions: one UPDATE gives many jobs the same `claim_token`, and one UPDATE
+that filters by it records those that have not changed. All other writes clear the token.
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from copy import copy
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Self
-from uuid import UUID
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from uuid import UUID, uuid4
 
-from django.db import models, transaction
+from django.db import OperationalError, connections, models, transaction
+from django.db.models import F, Q
 from django.utils import timezone
 
 from . import outbox, queue
 from .conf import conf
 from .exceptions import InvalidTransition
-from .states import MIRROR_TRANSITIONS, TERMINAL, TRANSITIONS, MirrorStatus, Status
+from .states import MIRROR_TRANSITIONS, POLLED, TERMINAL, TRANSITIONS, MirrorStatus, Status
 
 if TYPE_CHECKING:
     from .models import VideoJob
 
 logger = logging.getLogger("videojobs")
 
-#: How many times the grace of a job doubles while its wake-ups have no effect: up to 64-fold.
-MAX_DOUBLINGS = 6
+#: Step → the jobs that it is the next step of. Each has a partial index on `due_at`.
+STEPS = {
+    "submit": Q(status=Status.PENDING),
+    "poll": Q(status__in=sorted(POLLED)),
+    "mirror": Q(mirror_status=MirrorStatus.DUE),
+}
+#: How many jobs a hold puts off at a time; the others are found by the next poll or sweep.
+_PUT_OFF_AT_ONCE = 1000
+#: How often a claim is tried again after a deadlock or a serialization failure.
+_CLAIM_ATTEMPTS = 5
+
+
+class Portion(NamedTuple):
+    """Jobs that were claimed together, and whether more may be due."""
+
+    jobs: "list[VideoJob]"
+    more: bool
+
+
+Act = Callable[[], None]
+_deferred: ContextVar[list[Act] | None] = ContextVar("videojobs_deferred", default=None)
+
+
+@contextmanager
+def announcing_later() -> Iterator[None]:
+    """Send the signals of changes at the end of the context, and wake-ups of next steps after them.
+
+    Receivers may take minutes, and must not hold up the records of a portion.
+    """
+    acts: list[Act] = []
+    token = _deferred.set(acts)
+    try:
+        yield
+    finally:
+        _deferred.reset(token)
+        for act in acts:
+            try:
+                act()
+            except Exception as error:  # the sweep makes up for it
+                logger.error("a change could not be announced: %s", type(error).__name__)
 
 
 class FencedQuerySet(models.QuerySet["VideoJob"]):
-    """Claim a job, renew the claim, record the result."""
+    """Claim jobs, renew a claim, record results."""
 
     def on_primary(self) -> Self:
         """Rows on the primary database, since a replica may lag behind."""
         self._for_write = True
         return self.using(self.db)
 
-    def claim(self, step: str, job_id: UUID | str, turn: int) -> "VideoJob | None":
-        """Claim a job for one step, with a lease; None if the wake-up is stale.
+    def ready(self, step: str, job_id: UUID | str | None = None) -> Self:
+        """The jobs that can be claimed for a step, or only the job `job_id` if it can.
+
+        A claim is taken over when it ended `CLOCK_SKEW` ago, since the clocks of hosts differ.
+        """
+        now = timezone.now()
+        lost_at = now - timedelta(seconds=conf.CLOCK_SKEW)
+        free = Q(claimed_until=None) | Q(claimed_until__lt=lost_at)
+        rows = self.filter(STEPS[step], free, due_at__lte=now)
+        return rows if job_id is None else rows.filter(pk=job_id)
+
+    def next_ready(self, step: str, job_id: UUID | str | None = None) -> "VideoJob | None":
+        """The job that has been due for the longest; None if none is."""
+        return self.on_primary().ready(step, job_id).order_by("due_at").first()
+
+    def claim(self, job: "VideoJob") -> bool:
+        """Claim a job for its next step, with a lease; False if it has changed since it was read.
 
         The claim of a create request records the intent to send it, and the claim of a download
         counts the attempt: both must survive a crash of the worker. So a claim inside a
         transaction, which could be rolled back, raises `RuntimeError`.
         """
-        self._for_write = True
-        job = self.filter(pk=job_id, turn=turn).first()
-        if job is None or job.step != step or job.claimed_until is not None:
-            return None
-        changes: dict[str, Any] = {"due_at": job.due_at, "claimed_until": _lease(), "wake_count": 0}
-        if step == "mirror":
+        changes: dict[str, Any] = {"due_at": job.due_at, "claimed_until": _lease()}
+        if job.step == "mirror":
             changes |= {"mirror_attempts": job.mirror_attempts + 1, "received_bytes": None}
-        elif step == "submit":
+        elif job.step == "submit":
             changes["status"] = Status.SUBMITTING
-        return job if self.transition(job, durable=True, **changes) else None
+        return self.transition(job, durable=True, **changes)
+
+    def claim_portion(self, limit: int, job_id: UUID | str | None = None) -> "Portion":
+        """Claim up to `limit` jobs of one account that are due for a check, the oldest first.
+
+        One UPDATE that changes no indexed column. Raises `RuntimeError` inside a transaction.
+        """
+        self._for_write = True
+        for attempt in range(1, _CLAIM_ATTEMPTS + 1):
+            try:
+                while True:
+                    token, ids, more = self._choose(limit, job_id)
+                    rows = self.using(self.db).filter(pk__in=ids, claim_token=token)
+                    jobs = list(rows.order_by("due_at")) if ids else []
+                    if jobs or not ids:
+                        return Portion(jobs, more)
+            except OperationalError:
+                if attempt == _CLAIM_ATTEMPTS:
+                    raise
+                time.sleep(0.01 * attempt * random.random())
+        raise AssertionError
+
+    def _choose(self, limit: int, job_id: UUID | str | None) -> tuple[UUID, list[UUID], bool]:
+        """Claim jobs; return a token, those that may have it, and whether more are due."""
+        token, ready = uuid4(), self.using(self.db).ready("poll", job_id)
+        first = ready.order_by("due_at")
+        locks = connections[self.db].features.has_select_for_update_skip_locked
+        # Without locks, a transaction that reads before it writes fails on SQLite.
+        ids, more = ([], False) if locks else _of_one_account(first, limit)
+        with transaction.atomic(using=self.db, durable=True):
+            if locks:
+                ids, more = _of_one_account(first.select_for_update(skip_locked=True), limit)
+            if ids:
+                ready.filter(pk__in=ids).update(
+                    claimed_until=_lease(), claim_token=token, turn=F("turn") + 1
+                )
+        return token, ids, more
+
+    def record_portion(self, jobs: "Sequence[VideoJob]", **changes: Any) -> int:
+        """Record the same changes of jobs claimed together, and end their claims.
+
+        Returns the number of jobs that were still claimed. Events, signals and wake-ups are up to
+        the caller: no status may change.
+        """
+        self._for_write = True
+        ids, token = [job.pk for job in jobs], jobs[0].claim_token
+        return self.filter(pk__in=ids, claim_token=token).update(
+            claimed_until=None, claim_token=None, turn=F("turn") + 1, **changes
+        )
+
+    def put_off(self, step: str, times: Sequence[datetime]) -> int:
+        """Postpone the jobs that are due for a step, spread over `times`; return their number."""
+        self._for_write = True
+        ready = self.using(self.db).ready(step)
+        ids = list(ready.order_by("due_at").values_list("pk", flat=True)[:_PUT_OFF_AT_ONCE])
+        count = 0
+        for number, at in enumerate(times):
+            if group := ids[number :: len(times)]:
+                count += ready.filter(pk__in=group).update(due_at=at, turn=F("turn") + 1)
+                queue.wake(queue.WakeUp(step, at), using=self.db)
+        return count
 
     def renew(
         self, job: "VideoJob", received: int | None = None, announced: int | None = None
@@ -76,6 +193,7 @@ class FencedQuerySet(models.QuerySet["VideoJob"]):
         noteworthy: bool = False,
         became_overdue: bool = False,
         durable: bool = False,
+        named: bool = False,
         **changes: Any,
     ) -> bool:
         """Record a change, its event and its next step, atomically.
@@ -84,9 +202,11 @@ class FencedQuerySet(models.QuerySet["VideoJob"]):
         the signals and the wake-up for `due_at` are sent once the transaction commits. An event is
         written if a status changes, or if the change is `noteworthy`. Raises `InvalidTransition`
         for a change of status that is not allowed, or leaves a terminal status without an `actor`.
+        With `named`, a wake-up for a poll names the job.
         """
         self._for_write = True
         changes = {"claimed_until": None, **changes, "due_at": due_at, "turn": job.turn + 1}
+        changes["claim_token"] = None
         _check_transition(job, changes, actor)
         # Receivers get a copy that shows the job as of this change.
         was, now = (job.status, job.mirror_status), copy(job)
@@ -98,16 +218,10 @@ class FencedQuerySet(models.QuerySet["VideoJob"]):
             # The signals are sent before the wake-up, so that "stored" can't overtake "completed".
             for kind in _kinds(was, now, actor, noteworthy, became_overdue):
                 self._write_event(now, kind, was, reason=reason, actor=actor)
-            self._wake(now)
+            self._wake(now, named=named)
         for name, value in changes.items():
             setattr(job, name, value)
         return True
-
-    def rearm(self, job: "VideoJob", *, delay: float = 0.0) -> bool:
-        """Send a new wake-up in `delay` seconds; all earlier ones become stale."""
-        due_at = timezone.now() + timedelta(seconds=delay)
-        wakes = min(job.wake_count + 1, MAX_DOUBLINGS)
-        return self.transition(job, due_at=due_at, wake_count=wakes)
 
     def _write_event(
         self, job: "VideoJob", kind: str, was: tuple[str, str], *, reason: str, actor: str
@@ -117,7 +231,7 @@ class FencedQuerySet(models.QuerySet["VideoJob"]):
         event.old, event.new = was[0], job.status
         if kind == "mirror":
             event.old, event.new = was[1], job.mirror_status
-        event.signal_due_at = outbox.due_at(event)
+        event.signal_due_at = outbox.due_at(job, event)
         event.save(using=self.db, force_insert=True)
 
         def announce() -> None:  # not a partial: Django can't log its errors
@@ -130,15 +244,34 @@ class FencedQuerySet(models.QuerySet["VideoJob"]):
             logger.log(level, "job=%s %s", job.pk, message)
             outbox.deliver(job, event)
 
-        transaction.on_commit(announce, using=self.db, robust=True)
+        self._after_commit(announce)
 
-    def _wake(self, job: "VideoJob") -> None:
+    def _wake(self, job: "VideoJob", *, named: bool) -> None:
         """Send the wake-up for a job's next step once the transaction commits."""
-        if job.step and job.due_at and job.claimed_until is None:
-            # It expires about when the sweep would replace it.
-            lifetime = conf.SWEEP_GRACE * (2**job.wake_count + 1)
-            wake_up = queue.WakeUp(job.step, str(job.pk), job.turn, job.due_at, lifetime)
+        if not (job.step and job.due_at) or job.claimed_until is not None:
+            return
+        wake_up = queue.WakeUp(job.step, job.due_at, str(job.pk), named or job.step != "poll")
+        if job.step == "poll":
             queue.wake(wake_up, using=self.db)
+        else:
+            self._after_commit(lambda: queue.wake(wake_up, using=self.db))
+
+    def _after_commit(self, act: Act) -> None:
+        """Call `act` once the transaction commits, or at the end of `announcing_later`."""
+        acts = _deferred.get()
+        if acts is None:
+            transaction.on_commit(act, using=self.db, robust=True)
+        else:
+            transaction.on_commit(lambda: acts.append(act), using=self.db)
+
+
+def _of_one_account(
+    rows: "models.QuerySet[VideoJob]", limit: int
+) -> tuple[list[UUID], bool]:
+    """Up to `limit` IDs of rows of one account, and whether there are more rows."""
+    found = list(rows.values_list("pk", "account")[:limit])
+    ids = [pk for pk, account in found if account == found[0][1]]
+    return ids, len(found) == limit or len(ids) < len(found)
 
 
 def _lease() -> datetime:

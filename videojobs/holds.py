@@ -9,8 +9,9 @@ key without funds may still poll the jobs that are paid for.
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
 
@@ -30,6 +31,8 @@ from .schedule import Policy
 
 _EVERYTHING, _CREATES = ProviderHold.Scope.EVERYTHING, ProviderHold.Scope.CREATES
 _SUSPECT, _FAILING = ProviderHold.Kind.SUSPECT, ProviderHold.Kind.FAILING
+#: For how long after a hold portions are limited.
+_RECOVERY = timedelta(seconds=10)
 #: The kind of a hold by error class; the first match applies.
 KINDS: dict[type[VideoJobsError], ProviderHold.Kind] = {
     RateLimited: ProviderHold.Kind.LIMITED,
@@ -42,11 +45,33 @@ KINDS: dict[type[VideoJobsError], ProviderHold.Kind] = {
 
 def active(step: str) -> list[ProviderHold]:
     """The holds, expired or not, of the current key and provider that apply to a step."""
+    return list(_rows(step).filter(reset_at__isnull=True).order_by("until"))
+
+
+def _rows(step: str) -> QuerySet[ProviderHold]:
     scopes = [_EVERYTHING, _CREATES] if step == "submit" else [_EVERYTHING]
-    rows = ProviderHold.objects.filter(
-        key_digest=_key_digest(), scope__in=scopes, reset_at__isnull=True
-    )
-    return list(rows.order_by("until"))
+    return ProviderHold.objects.filter(key_digest=_key_digest(), scope__in=scopes)
+
+
+class Limits(NamedTuple):
+    """What holds allow a step of the current key to do."""
+
+    #: The holds, expired or not, that apply to it.
+    held: list[ProviderHold]
+    #: After a hold: how many jobs a portion may have; None: any number.
+    allowance: int | None
+
+
+def limits(step: str) -> Limits:
+    """The holds of a step. After the last one was reset, portions grow: 1, 2, 4 … every second."""
+    now = timezone.now()
+    is_recent = Q(reset_at__isnull=True) | Q(reset_at__gt=now - _RECOVERY)
+    rows = list(_rows(step).filter(is_recent).order_by("until"))
+    held = [hold for hold in rows if hold.reset_at is None]
+    ends = [hold.reset_at for hold in rows if hold.reset_at]
+    if held or not ends:
+        return Limits(held, None)
+    return Limits([], 2 ** max(0, int((now - max(ends)).total_seconds())))
 
 
 def held_until(step: str) -> datetime | None:
@@ -90,7 +115,8 @@ def trip(
         now,
         count=count,
         rejected=kind == ProviderHold.Kind.REJECTED,
-        costly=scope == _CREATES and not is_preflight,
+        # A create request that may have been billed leaves its job unconfirmed.
+        costly=scope == _CREATES and kind == _FAILING and not is_preflight,
         retry_after=error.retry_after,
     )
     if kind == _FAILING and not is_preflight and not mine and not error.retry_after:

@@ -1,6 +1,6 @@
 """The manager of jobs: submit a request, track a task, find jobs that are due."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
@@ -16,7 +16,7 @@ from django.utils.translation import gettext as _
 from . import quotas
 from .conf import conf
 from .exceptions import SpendLimitReached
-from .fencing import MAX_DOUBLINGS, FencedQuerySet
+from .fencing import FencedQuerySet, Portion
 from .providers import validation
 from .schedule import Policy
 from .states import MirrorStatus, Status
@@ -26,23 +26,6 @@ if TYPE_CHECKING:
 
 
 class VideoJobQuerySet(FencedQuerySet):
-    def due(self, now: datetime, *, grace: float) -> Self:
-        """Jobs whose step was due over `grace` seconds ago, so that their wake-up seems lost.
-
-        Each wake-up without an effect doubles the grace: most likely no worker is running, or the
-        queue has a backlog, which more messages would only make longer.
-        """
-        patience = Q()
-        for count in range(MAX_DOUBLINGS + 1):
-            late = now - timedelta(seconds=grace * 2**count)
-            patience |= Q(wake_count=count, due_at__lt=late)
-        late = now - timedelta(seconds=grace)  # implied by the others; lets the index be used
-        return self.filter(patience, due_at__lt=late, claimed_until__isnull=True)
-
-    def stuck(self, now: datetime) -> Self:
-        """Jobs whose lease has expired because their worker was lost."""
-        return self.filter(due_at__isnull=False, claimed_until__lt=now)
-
     def submit(
         self,
         prompt: str = "",
@@ -132,7 +115,7 @@ class VideoJobQuerySet(FencedQuerySet):
         rows, done = self.on_primary().filter(pk=pk), False
         while not done and (job := rows.first()) is not None:
             if job.mirror_status == MirrorStatus.DUE and job.claimed_until:
-                done = self.rearm(job)
+                done = self.transition(job, due_at=timezone.now())
             elif job.mirror_status == MirrorStatus.STORED and (reason := why(job)):
                 done = self.transition(
                     job,
@@ -180,7 +163,7 @@ class VideoJobQuerySet(FencedQuerySet):
                     was = (origin.status, origin.mirror_status)
                     reason = f"regenerated as {job.pk}"
                     self._write_event(origin, "regenerated", was, reason=reason, actor=actor)
-                self._wake(job)
+                self._wake(job, named=True)
         except (IntegrityError, SpendLimitReached):
             # Another caller may have inserted this job, and reached the spend limit with it.
             if known := find():
@@ -250,14 +233,23 @@ class VideoJobManager(models.Manager["VideoJob"]):
     def on_primary(self) -> VideoJobQuerySet:
         return self.get_queryset().on_primary()
 
-    def due(self, now: datetime, *, grace: float) -> VideoJobQuerySet:
-        return self.get_queryset().due(now, grace=grace)
+    def ready(self, step: str, job_id: UUID | str | None = None) -> VideoJobQuerySet:
+        return self.get_queryset().ready(step, job_id)
 
-    def stuck(self, now: datetime) -> VideoJobQuerySet:
-        return self.get_queryset().stuck(now)
+    def next_ready(self, step: str, job_id: UUID | str | None = None) -> "VideoJob | None":
+        return self.get_queryset().next_ready(step, job_id)
 
-    def claim(self, step: str, job_id: UUID | str, turn: int) -> "VideoJob | None":
-        return self.get_queryset().claim(step, job_id, turn)
+    def claim(self, job: "VideoJob") -> bool:
+        return self.get_queryset().claim(job)
+
+    def claim_portion(self, limit: int, job_id: UUID | str | None = None) -> Portion:
+        return self.get_queryset().claim_portion(limit, job_id)
+
+    def record_portion(self, jobs: "Sequence[VideoJob]", **changes: Any) -> int:
+        return self.get_queryset().record_portion(jobs, **changes)
+
+    def put_off(self, step: str, times: Sequence[datetime]) -> int:
+        return self.get_queryset().put_off(step, times)
 
     def renew(
         self, job: "VideoJob", received: int | None = None, announced: int | None = None
@@ -266,9 +258,6 @@ class VideoJobManager(models.Manager["VideoJob"]):
 
     def transition(self, job: "VideoJob", **changes: Any) -> bool:
         return self.get_queryset().transition(job, **changes)
-
-    def rearm(self, job: "VideoJob", *, delay: float = 0.0) -> bool:
-        return self.get_queryset().rearm(job, delay=delay)
 
     def remirror_if(self, pk: UUID, why: Callable[["VideoJob"], str]) -> None:
         self.get_queryset().remirror_if(pk, why)

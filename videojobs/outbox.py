@@ -1,15 +1,17 @@
 """An outbox for signals, so that they survive a crash of their worker.
 
-An event that has signals is committed together with `signal_due_at`. The signals are sent after
+An event whose signals have receivers is committed together with `signal_due_at`. The signals are sent after
 the commit, and the column is cleared. If the process dies in between, a sweep sends them. So
 signals are sent once, and again only if the sender dies while receivers run, or if receivers take
 longer than `RECEIVER_TIMEOUT`.
 """
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from django.db import router
+from django.dispatch import Signal
 from django.utils import timezone
 
 from . import signals
@@ -20,11 +22,10 @@ if TYPE_CHECKING:
     from .models import JobEvent, VideoJob
 
 
-def due_at(event: "JobEvent") -> datetime | None:
-    """When another process may send the signals of an event; None if it has none."""
-    mirrored = event.kind == "mirror" and event.new in (MirrorStatus.STORED, MirrorStatus.FAILED)
-    if mirrored or event.kind in ("status", "overdue"):
-        return timezone.now() + timedelta(seconds=conf.RECEIVER_TIMEOUT)
+def due_at(job: "VideoJob", event: "JobEvent") -> datetime | None:
+    """When another process may send the signals of an event; None if nobody receives any."""
+    if any(signal.has_listeners(type(job)) for signal, _ in _signals(event)):
+        return _timeout()
     return None
 
 
@@ -40,21 +41,26 @@ def deliver(job: "VideoJob", event: "JobEvent") -> None:
 
 def send(job: "VideoJob", event: "JobEvent") -> None:
     """Send the signals of a committed event; errors of receivers are logged, not raised."""
-    about = {"sender": type(job), "job": job}
+    for signal, values in _signals(event):
+        signal.send_robust(sender=type(job), job=job, **values)
+
+
+def _signals(event: "JobEvent") -> Iterator[tuple[Signal, dict[str, str]]]:
+    """The signals of an event, each with its arguments."""
     if event.kind == "overdue":
-        signals.job_overdue.send_robust(**about)
+        yield signals.job_overdue, {}
     elif event.kind == "mirror" and event.new == MirrorStatus.STORED:
-        signals.output_stored.send_robust(**about)
-    elif event.kind == "mirror":
-        signals.mirror_failed.send_robust(**about, reason=event.reason)
-    else:
-        signals.status_changed.send_robust(**about, old=event.old, new=event.new)
+        yield signals.output_stored, {}
+    elif event.kind == "mirror" and event.new == MirrorStatus.FAILED:
+        yield signals.mirror_failed, {"reason": event.reason}
+    elif event.kind == "status":
+        yield signals.status_changed, {"old": event.old, "new": event.new}
         if event.new == Status.COMPLETED:
-            signals.job_completed.send_robust(**about)
+            yield signals.job_completed, {}
         elif event.new == Status.FAILED:
-            signals.job_failed.send_robust(**about)
+            yield signals.job_failed, {}
         elif event.new == Status.UNCONFIRMED:
-            signals.submission_unconfirmed.send_robust(**about, reason=event.reason)
+            yield signals.submission_unconfirmed, {"reason": event.reason}
 
 
 def mark_sent(event: "JobEvent") -> None:
@@ -66,11 +72,15 @@ def mark_sent(event: "JobEvent") -> None:
 def _take(event: "JobEvent") -> bool:
     """Take over an event whose sender was lost; False if another process took it first."""
     mine = _rows(event).filter(pk=event.pk, signal_due_at=event.signal_due_at)
-    until = due_at(event)
+    until = _timeout()
     if not mine.update(signal_due_at=until):
         return False
     event.signal_due_at = until
     return True
+
+
+def _timeout() -> datetime:
+    return timezone.now() + timedelta(seconds=conf.RECEIVER_TIMEOUT)
 
 
 def _rows(event: "JobEvent") -> Any:

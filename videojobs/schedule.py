@@ -99,20 +99,20 @@ class Policy:
         `count` is the number of consecutive refusals. A key that the provider `rejected` is tried
         less often. A `costly` trial, which can leave a job unconfirmed, backs off further.
         """
+        if retry_after is not None:
+            return now + timedelta(seconds=min(retry_after, MAX_RETRY_AFTER))
         base = self.key_retry_interval if rejected else self.poll_interval
         cap = MAX_RETRY_AFTER if costly else self.max_poll_interval
-        return now + self._wait(base, count - 1, retry_after, cap)
+        return now + self._wait(base, count - 1, None, cap)
 
     def after(self, until: datetime) -> datetime:
         """When a job that waited for `until` continues; spread, so that not all start at once."""
         return until + timedelta(seconds=self.poll_interval * self.draw())
 
-    @property
-    def longest_countdown(self) -> float:
-        """The longest countdown of a wake-up, in seconds."""
-        waits = (self.poll_interval, self.max_poll_interval, self.overdue_interval)
-        longest = max(*waits, self.key_retry_interval, MAX_RETRY_AFTER)
-        return longest * (1 + self.poll_jitter) + self.poll_interval
+    def spread(self, until: datetime, parts: int = 8) -> list[datetime]:
+        """Times for the parts of a group that waited for `until`, within a poll interval."""
+        part = self.poll_interval / parts
+        return [until + timedelta(seconds=part * (n + self.draw())) for n in range(parts)]
 
     def next_mirror(
         self, now: datetime, *, attempts: int, retry_after: float | None = None

@@ -1,56 +1,106 @@
 """The Celery tasks.
 
-A message is a wake-up with the arguments `(job ID, turn)`. It is acknowledged early: the sweep
-finds jobs whose worker was lost, and a message that kills its worker must not be redelivered.
+A message is a wake-up: from the time `at` on, something is due. With `job`, the ID of a job, it
+concerns that job alone. Messages are acknowledged early: the sweep finds jobs whose worker was
+lost, and a message that kills its worker must not be redelivered.
 """
 
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from celery import shared_task
-from celery.signals import worker_ready
+from celery.signals import worker_ready, worker_shutting_down
+from django.db import DEFAULT_DB_ALIAS, router
+from django.utils import timezone
 
-from . import operations, services
+from . import operations, queue, services
 from .conf import conf
+from .models import VideoJob
 
-# Set explicitly, since a site may have `task_acks_late` as its default.
-_OPTIONS: dict[str, Any] = {"ignore_result": True, "acks_late": False}
-
-
-@shared_task(name="videojobs.submit", **_OPTIONS)
-def submit(job_id: str, turn: int) -> None:
-    """Send a job's create request."""
-    services.submit(job_id, turn)
+#: Seconds that a process waits after a sweep before it runs another one.
+_SWEEP_PAUSE = 5.0
 
 
-@shared_task(name="videojobs.poll", **_OPTIONS)
-def poll(job_id: str, turn: int) -> None:
-    """Check a job once; the step is rescheduled with a countdown until the status is terminal."""
-    services.poll(job_id, turn)
+def _options(seconds: float) -> dict[str, Any]:
+    """The options of a task that takes `seconds`, and of the receivers of its signals.
 
-
-@shared_task(name="videojobs.mirror", **_OPTIONS)
-def mirror(job_id: str, turn: int) -> None:
-    """Mirror a completed job's output into storage."""
-    services.mirror(job_id, turn)
-
-
-@shared_task(name="videojobs.sweep", **_OPTIONS)
-def sweep() -> None:
-    """Wake up jobs whose wake-up or worker was lost. Schedule it with beat, once a minute."""
-    operations.sweep()
-
-
-@worker_ready.connect
-def sweep_at_start(**_: Any) -> None:
-    """Recover the jobs of a worker that died, since workers are often restarted after a crash.
-
-    Runs at once, and again when leases of the dead worker have expired. Beat is not needed.
+    All are set explicitly, since a site may have other defaults: late acknowledgement, or limits
+    for all of its tasks that are too short for a download.
     """
-    for countdown in (0.0, conf.lease + 1.0):
-        sweep.apply_async(queue="videojobs", countdown=countdown, expires=countdown + conf.lease)
+    limit = seconds + conf.RECEIVER_TIMEOUT
+    return {
+        "ignore_result": True,
+        "acks_late": False,
+        "soft_time_limit": limit,
+        "time_limit": limit + 30.0,
+    }
 
 
-@shared_task(name="videojobs.purge", **_OPTIONS)
+def _run(step: str, act: Callable[[str | None], bool], job: str | None, at: str | None) -> None:
+    now = timezone.now()
+    moment = datetime.fromisoformat(at) if at else now
+    again = queue.WakeUp(step, moment, job, named=job is not None)
+    using = router.db_for_write(VideoJob)
+    if moment > now:  # the countdown of a message is limited
+        queue.wake(again, using=using)
+    elif act(job) and job is None:
+        queue.wake(queue.WakeUp(step, now), using=using)
+
+
+@shared_task(name="videojobs.submit", **_options(conf.lease))
+def submit(job: str | None = None, *old: Any, at: str | None = None) -> None:
+    """Send the create request of one job that is due."""
+    if not old:
+        _run("submit", services.submit, job, at)
+
+
+@shared_task(name="videojobs.poll", **_options(2 * conf.lease))
+def poll(job: str | None = None, *old: Any, at: str | None = None) -> None:
+    """Check what is due once, or one job; reschedules itself until each status is terminal."""
+    if not old:
+        _run("poll", services.poll, job, at)
+
+
+@shared_task(name="videojobs.mirror", **_options(conf.longest_mirror + conf.lease))
+def mirror(job: str | None = None, *old: Any, at: str | None = None) -> None:
+    """Mirror the output of one completed job that is due into storage."""
+    if not old:
+        _run("mirror", services.mirror, job, at)
+
+
+_swept_at = -_SWEEP_PAUSE
+
+
+@shared_task(name="videojobs.sweep", **_options(600.0))
+def sweep() -> None:
+    """Find what is due although no wake-up came for it. Schedule it with beat, once a minute."""
+    global _swept_at
+    if time.monotonic() - _swept_at >= _SWEEP_PAUSE:
+        _swept_at = time.monotonic()
+        operations.sweep()
+
+
+@shared_task(name="videojobs.purge", **_options(6 * 3600.0))
 def purge() -> None:
     """Delete jobs finished over `PURGE_AFTER` days ago, with their files. Schedule it daily."""
     operations.purge()
+
+
+@worker_ready.connect
+def start_sweeping(**_: Any) -> None:
+    """Send a sweep at once, and one every `SWEEP_INTERVAL`, in case that beat does not run."""
+    threading.Thread(target=_sweep_regularly, name="videojobs-sweeps", daemon=True).start()
+
+
+def _sweep_regularly() -> None:
+    while not services.stopping.is_set():
+        queue.sweep_soon()
+        services.stopping.wait(conf.SWEEP_INTERVAL)
+
+
+@worker_shutting_down.connect
+def stop_starting_requests(**_: Any) -> None:
+    services.stopping.set()

@@ -1,13 +1,12 @@
-"""Reschedule jobs whose wake-up or worker was lost."""
+"""Find what is due although no wake-up came for it, and what was lost with its worker."""
 
 import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import chain
 
 from django.utils import timezone
 
-from .. import outbox
+from .. import outbox, queue
 from ..conf import conf
 from ..models import JobEvent, VideoJob
 from ..states import Status
@@ -16,43 +15,41 @@ logger = logging.getLogger("videojobs")
 
 #: How long lost signals are retried.
 _SIGNALS_LIVE = timedelta(days=1)
+#: How many create requests and downloads a sweep starts; each one starts the next.
+_CHAINS = 8
 _LOST = "the worker was lost during the create request"
 
 
 @dataclass(frozen=True)
 class Swept:
-    """The numbers of jobs woken up and of submissions that need an operator."""
+    """The numbers of wake-ups that were sent, and of submissions that need an operator."""
 
     woken: int
     unconfirmed: int
 
 
-def sweep(*, grace: float | None = None, limit: int | None = None) -> Swept:
-    """Wake up jobs that are late by more than `grace` seconds, and jobs of lost workers.
+def sweep() -> Swept:
+    """Send wake-ups for what is due, and settle what was lost with its worker.
 
-    The sweep makes lost messages harmless. A create request that was lost with its worker is not
-    sent again, since it may have arrived: its job becomes unconfirmed. Signals whose sender was
-    lost are sent. A full batch is spread over half the grace period, to avoid a burst of calls to
-    the provider.
+    The sweep makes lost messages harmless. It calls no provider. A create request that was lost
+    with its worker is not sent again, since it may have arrived: its job becomes unconfirmed.
+    Signals whose sender was lost are sent.
     """
-    now, limit = timezone.now(), conf.SWEEP_BATCH if limit is None else limit
-    grace = conf.SWEEP_GRACE if grace is None else grace
-    late = VideoJob.objects.due(now, grace=grace).order_by("due_at")[:limit]
-    lost = VideoJob.objects.stuck(now).order_by("due_at")[:limit]
-    woken = unconfirmed = 0
-    for position, job in enumerate(chain(lost, late)):
-        if job.status == Status.SUBMITTING:
-            unconfirmed += VideoJob.objects.transition(
-                job,
-                status=Status.UNCONFIRMED,
-                due_at=None,
-                error=_LOST,
-                reason=_LOST,
-            )
-        else:
-            delay = max(0.0, grace) / 2 * position / limit
-            woken += VideoJob.objects.rearm(job, delay=min(delay, conf.SWEEP_GRACE))
-    _send_lost_signals(now, limit)
+    now, jobs = timezone.now(), VideoJob.objects.on_primary()
+    lost_at = now - timedelta(seconds=conf.CLOCK_SKEW)
+    lost = jobs.filter(status=Status.SUBMITTING, due_at__lte=now, claimed_until__lt=lost_at)
+    unconfirmed = 0
+    for job in lost.order_by("due_at")[: conf.SWEEP_BATCH]:
+        unconfirmed += VideoJob.objects.transition(
+            job, status=Status.UNCONFIRMED, due_at=None, error=_LOST, reason=_LOST
+        )
+    woken = 0
+    for step, most in {"poll": 1, "submit": _CHAINS, "mirror": _CHAINS}.items():
+        ready = jobs.ready(step).order_by("due_at").values_list("pk", flat=True)[:most]
+        for pk in ready:
+            queue.wake(queue.WakeUp(step, now, str(pk)), using=jobs.db)
+            woken += 1
+    _send_lost_signals(now, conf.SWEEP_BATCH)
     return Swept(woken, unconfirmed)
 
 

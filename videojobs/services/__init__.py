@@ -1,12 +1,13 @@
 """The three steps of a job: submit, poll, mirror.
 
-Each step claims the job, does its work outside of any transaction, and records the result. Every
+Each step claims what is due, does its work outside of any transaction, and records the result. A
+submit and a mirror step claim one job, a poll claims many. Every
 exception is caught by its step: it is recorded and the step is scheduled again, so that no error,
 not even a bug in this package, can lose a job.
 """
 
 from .mirroring import mirror
-from .polling import poll
+from .portions import poll, stopping
 from .submitting import submit
 
-__all__ = ["mirror", "poll", "submit"]
+__all__ = ["mirror", "poll", "stopping", "submit"]

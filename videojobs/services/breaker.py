@@ -34,11 +34,12 @@ from ..models import ProviderHold, VideoJob
 from ..providers import client
 from ..sanitize import clean
 from ..schedule import Policy
-from .recording import record
+from .recording import patiently, record
 
 logger = logging.getLogger("videojobs")
 
 _EVERYTHING, _CREATES = ProviderHold.Scope.EVERYTHING, ProviderHold.Scope.CREATES
+_DOUBTFUL = (ProviderHold.Kind.SUSPECT, ProviderHold.Kind.FAILING)
 #: Subclasses of the errors above that concern one job only and trip no hold.
 _NO_REASONS = (ForeignEndpoint, Refused)
 #: A task ID that does not exist, to check whether the provider answers this key.
@@ -52,36 +53,46 @@ def _always(job: VideoJob) -> bool:
     return True
 
 
-def probes(
-    step: str, job_id: UUID | str, turn: int, *, calls: Callable[[VideoJob], bool] = _always
-) -> list[ProviderHold] | None:
-    """The holds for which this step makes the trial call, usually none; None if it has to wait.
+def claim(
+    step: str, job_id: UUID | str | None = None, *, calls: Callable[[VideoJob], bool] = _always
+) -> tuple[VideoJob, list[ProviderHold]] | None:
+    """Claim the next job that is due for a step; None if none is due, or if holds forbid it.
 
-    A step that has to wait is rescheduled. A step that makes no call with the current key never
-    waits; `calls` says whether it makes one.
+    Also returns the holds for which this step makes the trial call, usually none. A step that has
+    to wait is put off. A step that makes no call with the current key never waits; `calls` says
+    whether it makes one.
     """
-    held = holds.active(step)
-    if not held:
-        return []
-    source = VideoJob.objects.on_primary()
-    job = source.filter(pk=job_id, turn=turn, claimed_until=None).first()
-    if (
-        job is None
-        or job.step != step
-        or not client.is_current_endpoint(job.endpoint)
-        or not calls(job)
-    ):
-        return []
-    with transaction.atomic(using=source.db, durable=True):
-        pass  # Raises if the step runs inside a transaction, before anything is sent.
-    if holds.take_trial(held) and (step != "submit" or preflight(job, held)):
-        return held
-    _put_off(job, holds.waits_until(held))
+    while (job := VideoJob.objects.next_ready(step, job_id)) is not None:
+        held = holds.active(step)
+        if held and not (client.is_current_endpoint(job.endpoint) and calls(job)):
+            held = []
+        if held and not _takes_trial(step, job, held):
+            _put_off(step, job, holds.waits_until(held))
+            return None
+        if VideoJob.objects.claim(job):
+            return job, held
     return None
 
 
-def _put_off(job: VideoJob, until: datetime) -> None:
-    record(job, due_at=Policy.current().after(until), wake_count=0)
+def _takes_trial(step: str, job: VideoJob, held: Sequence[ProviderHold]) -> bool:
+    with transaction.atomic(using=VideoJob.objects.on_primary().db, durable=True):
+        pass  # Raises if the step runs inside a transaction, before anything is sent.
+    if not holds.take_trial(held):
+        return False
+    return step != "submit" or not _needs_preflight(held) or preflight(job, held)
+
+
+def _needs_preflight(held: Sequence[ProviderHold]) -> bool:
+    """Whether the trial create request might be billed without a clear answer."""
+    return any(hold.kind in _DOUBTFUL for hold in held)
+
+
+def _put_off(step: str, job: VideoJob, until: datetime) -> None:
+    policy = Policy.current()
+    if step == "mirror":  # other downloads may need no call
+        record(job, due_at=policy.after(until))
+    else:
+        patiently(lambda: VideoJob.objects.put_off(step, policy.spread(until)))
 
 
 @contextmanager
@@ -95,11 +106,22 @@ def creating(probed: Sequence[ProviderHold]) -> Iterator[None]:
 
 
 @contextmanager
-def asking(job: VideoJob, probed: Sequence[ProviderHold]) -> Iterator[None]:
+def asking(
+    job: VideoJob, probed: Sequence[ProviderHold], tripped: VideoJobsError | None = None
+) -> Iterator[None]:
     """Wrap a status check: its errors propagate, and may trip a hold of all requests.
 
     After a rejection, a second request finds out whether it concerns the key or only this task.
+    `tripped` is the error of this portion that has tripped a hold: others that may concern the key
+    need no further request.
     """
+    if tripped is not None:
+        try:
+            yield
+        except (KeyRejected, RateLimited) as error:
+            error.held_until = tripped.held_until
+            raise
+        return
     try:
         with _judged(_EVERYTHING, probed, (RateLimited,)):
             yield

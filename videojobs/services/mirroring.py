@@ -25,14 +25,15 @@ logger = logging.getLogger("videojobs")
 _URL_AGE = 600.0
 
 
-def mirror(job_id: UUID | str, turn: int) -> None:
-    """Mirror a completed job's output into storage; a failure leaves the job completed."""
-    probed = breaker.probes("mirror", job_id, turn, calls=_calls)
-    if probed is None:
-        return
-    job = VideoJob.objects.claim("mirror", job_id, turn)
-    if job is None:
-        return
+def mirror(job_id: UUID | str | None = None) -> bool:
+    """Mirror the output of one completed job that is due; False if none was.
+
+    A failure leaves the job completed.
+    """
+    claimed = breaker.claim("mirror", job_id, calls=_calls)
+    if claimed is None:
+        return False
+    job, probed = claimed
     stored: dict[str, Any] = {}
     try:
         if job.mirror_attempts > conf.MIRROR_ATTEMPTS:
@@ -45,6 +46,7 @@ def mirror(job_id: UUID | str, turn: int) -> None:
             _clean_up_late(job, stored)
     else:
         _mirror_stored(job, stored)
+    return True
 
 
 def _keep(job: VideoJob, probed: list[ProviderHold], stored: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
-"""Check a job once, and schedule the next check."""
+"""Judge and record one check of a job, and schedule the next one."""
 
+from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 from django.utils import timezone
 
@@ -10,34 +10,44 @@ from ..models import VideoJob
 from ..providers import client
 from ..schedule import NOT_FOUND_GRACE, Policy
 from ..states import POLLED, MirrorStatus, Status, progressed
-from . import breaker
 from .recording import describe, is_noteworthy, record
 
 
-def poll(job_id: UUID | str, turn: int) -> None:
-    """Check a job once with the provider, record the answer, and schedule the next step."""
-    probed = breaker.probes("poll", job_id, turn)
-    if probed is None:
-        return
-    job = VideoJob.objects.claim("poll", job_id, turn)
-    if job is None:
-        return
-    try:
-        with breaker.asking(job, probed):
-            answer = client.fetch(job.endpoint, job.provider_task_id or "")
-        _poll_answered(job, answer)
-    except Exception as error:
-        _poll_failed(job, error)
+def next_check(job: VideoJob, answer: client.Answer) -> datetime | None:
+    """When to check again if an answer changes nothing; None if it has to be recorded."""
+    now = timezone.now()
+    news = (answer.error, answer.video_url, answer.actual_duration)
+    known = (job.error, job.video_url, job.actual_duration)
+    if job.error_count or progressed(Status(job.status), answer.status) != job.status:
+        return None
+    if job.status not in POLLED or any(new and new != old for new, old in zip(news, known)):
+        return None
+    if job.deadline_at is None or job.deadline_at <= now or job.error and not answer.error:
+        return None
+    return Policy.current().next_poll(now, job.deadline_at, last_checked_at=job.last_checked_at)
 
 
-def _poll_answered(job: VideoJob, answer: client.Answer) -> None:
+def record_outcome(
+    job: VideoJob, outcome: client.Answer | Exception, *, named: bool = False
+) -> None:
+    """Record the answer or the error of one check, and schedule the next step.
+
+    With `named`, the next check is that of this job alone.
+    """
+    if isinstance(outcome, Exception):
+        _poll_failed(job, outcome, named)
+    else:
+        _poll_answered(job, outcome, named)
+
+
+def _poll_answered(job: VideoJob, answer: client.Answer, named: bool) -> None:
     now = timezone.now()
     status = progressed(Status(job.status), answer.status)
     changes: dict[str, Any] = {"status": status, "error_count": 0, "error": answer.error}
     changes["video_url"] = answer.video_url or job.video_url
     changes["actual_duration"] = answer.actual_duration or job.actual_duration
     if status in POLLED:
-        _record_poll(job, changes, reason="")
+        _record_poll(job, changes, reason="", named=named)
         return
     changes |= {"finished_at": now, "due_at": None}
     if status == Status.COMPLETED and job.mirror_status == MirrorStatus.NONE:
@@ -47,10 +57,10 @@ def _poll_answered(job: VideoJob, answer: client.Answer) -> None:
         changes |= {"mirror_status": MirrorStatus.DUE, "due_at": due_at}
     elif status != Status.COMPLETED:
         changes["error"] = answer.error or f"the provider reports {status} without a reason"
-    _record_poll(job, changes, reason=changes["error"])
+    _record_poll(job, changes, reason=changes["error"], named=named)
 
 
-def _poll_failed(job: VideoJob, error: Exception) -> None:
+def _poll_failed(job: VideoJob, error: Exception, named: bool) -> None:
     errors = job.error_count + 1
     changes: dict[str, Any] = {"error_count": errors}
     unknown_for = 0.0
@@ -63,6 +73,7 @@ def _poll_failed(job: VideoJob, error: Exception) -> None:
         job,
         changes,
         reason=describe(job, error),
+        named=named,
         noteworthy=is_noteworthy(errors),
         retry_after=getattr(error, "retry_after", None),
         slowly=unknown_for > NOT_FOUND_GRACE,
@@ -74,6 +85,7 @@ def _record_poll(
     changes: dict[str, Any],
     *,
     reason: str,
+    named: bool,
     noteworthy: bool = False,
     retry_after: float | None = None,
     slowly: bool = False,
@@ -108,5 +120,6 @@ def _record_poll(
         reason=reason or ("past its deadline" if became_overdue else ""),
         noteworthy=noteworthy or became_overdue,
         became_overdue=became_overdue,
+        named=named,
         **changes,
     )

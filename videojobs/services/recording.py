@@ -22,20 +22,20 @@ _RETRY_DELAY = 0.25
 
 def record(job: VideoJob, **changes: Any) -> bool:
     """`transition` with retries: a restart of the database must not lose a paid result."""
-    return _patiently(job, lambda: VideoJob.objects.transition(job, **changes))
+    return patiently(lambda: VideoJob.objects.transition(job, **changes), job)
 
 
 def still_ours(job: VideoJob) -> bool:
     """`renew` with retries; False if the claim was lost."""
-    return _patiently(job, lambda: VideoJob.objects.renew(job))
+    return patiently(lambda: VideoJob.objects.renew(job), job)
 
 
 def remirror_if(job: VideoJob, why: Callable[[VideoJob], str]) -> None:
     """The manager's `remirror_if` with retries: no other check finds a corrupted video."""
-    _patiently(job, lambda: VideoJob.objects.remirror_if(job.pk, why))
+    patiently(lambda: VideoJob.objects.remirror_if(job.pk, why), job)
 
 
-def _patiently(job: VideoJob, write: Callable[[], _Done]) -> _Done:
+def patiently(write: Callable[[], _Done], job: VideoJob | None = None) -> _Done:
     """Retry a write for the length of a lease while the database is unavailable or in conflict."""
     until = time.monotonic() + conf.lease
     while True:
@@ -45,7 +45,8 @@ def _patiently(job: VideoJob, write: Callable[[], _Done]) -> _Done:
             connection = connections[router.db_for_write(VideoJob)]
             if time.monotonic() >= until or connection.in_atomic_block:
                 raise
-            logger.warning("job=%s not recorded yet: %s", job.pk, clean(str(error)))
+            what = f"job={job.pk}" if job else "a portion is"
+            logger.warning("%s not recorded yet: %s", what, clean(str(error)))
             connection.close()
             time.sleep(_RETRY_DELAY)
 

@@ -1,14 +1,15 @@
 """Send the create request, which is billed, at most once."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
 from django.db import IntegrityError
 from django.utils import timezone
 
-from ..exceptions import ForeignEndpoint, NotSent, Refused
-from ..models import VideoJob
+from ..exceptions import ForeignEndpoint, KeyRejected, NotSent, RateLimited, Refused, VideoJobsError
+from ..models import ProviderHold, VideoJob
 from ..providers import client
 from ..sanitize import clean
 from ..schedule import Policy
@@ -22,20 +23,25 @@ logger = logging.getLogger("videojobs")
 _TASK_COLUMNS = ("provider_task_id", "submitted_at")
 
 
-def submit(job_id: UUID | str, turn: int) -> None:
-    """Send a job's create request, at most once, since the claim has recorded the intent.
+def submit(job_id: UUID | str | None = None) -> bool:
+    """Send the create request of one job that is due; False if none was.
 
-    If the request was certainly not sent, the job becomes pending again. An accepted or refused
+    It is sent at most once, since the claim has recorded the intent. If the request was certainly
+    not sent, or if the provider clearly did not take it, the job becomes pending again. An accepted or refused
     request is recorded as such. After any other outcome the job is unconfirmed, and an operator
     has to resolve it.
     """
-    probed = breaker.probes("submit", job_id, turn)
-    if probed is None:
-        return
-    job = VideoJob.objects.claim("submit", job_id, turn)
+    claimed = breaker.claim("submit", job_id)
+    if claimed is None:
+        return False
+    job, probed = claimed
     # Signal receivers have run since the claim and may have taken longer than the lease.
-    if job is None or not still_ours(job):
-        return
+    if still_ours(job):
+        _send(job, probed)
+    return True
+
+
+def _send(job: VideoJob, probed: Sequence[ProviderHold]) -> None:
     body = {"model": job.model, "prompt": job.prompt, "duration": job.duration, **job.params}
     body = {name: value for name, value in body.items() if value not in (None, "")}
     try:
@@ -43,8 +49,8 @@ def submit(job_id: UUID | str, turn: int) -> None:
             task_id = client.submit(job.endpoint, body)
             # Logged before it is recorded: if that fails, the log has the ID.
             logger.info("job=%s was created as provider task %s", job.pk, clean(task_id))
-    except NotSent as error:
-        _not_sent(job, error)
+    except (NotSent, KeyRejected, RateLimited) as error:
+        _not_taken(job, error)
     except Refused as error:
         _refused(job, error)
     except Exception as error:
@@ -53,19 +59,21 @@ def submit(job_id: UUID | str, turn: int) -> None:
         _accepted(job, task_id)
 
 
-def _not_sent(job: VideoJob, error: NotSent) -> None:
-    errors = job.error_count + 1
+def _not_taken(job: VideoJob, error: VideoJobsError) -> None:
+    errors, policy, now = job.error_count + 1, Policy.current(), timezone.now()
+    # For a foreign endpoint only a change of the settings can help: each attempt writes two events.
+    due_at = policy.next_submit(
+        now, error_count=errors, slowly=isinstance(error, ForeignEndpoint)
+    )
+    if isinstance(error, (KeyRejected, RateLimited)) and error.held_until:
+        due_at = policy.after(error.held_until)
+    what = "not sent" if isinstance(error, NotSent) else "not taken"
     _record_submission(
         job,
         status=Status.PENDING,
         error_count=errors,
-        due_at=Policy.current().next_submit(
-            timezone.now(),
-            error_count=errors,
-            # Only a change of the settings can help, and each attempt writes two events.
-            slowly=isinstance(error, ForeignEndpoint),
-        ),
-        reason=f"not sent: {describe(job, error)}",
+        due_at=due_at,
+        reason=f"{what}: {describe(job, error)}",
     )
 
 
