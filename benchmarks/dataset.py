@@ -77,15 +77,15 @@ _TEXTS = """
 # determines the status of the others.
 _JOBS = """
     INSERT INTO videojobs_videojob (
-        id, status, mirror_status, provider_task_id, key, endpoint, model, prompt, duration,
-        params, metadata, due_at, turn, wake_count, claimed_until,
+        id, account, status, mirror_status, provider_task_id, key, endpoint, model, prompt,
+        duration, params, metadata, due_at, turn, wake_count, claimed_until,
         check_count, error_count, mirror_attempts,
         video_url, actual_duration, error, output, output_size, output_sha256, content_type,
         output_width, output_height, output_codec, output_duration, poster,
         created_at, submitted_at, last_checked_at, deadline_at, finished_at, mirrored_at
     )
     SELECT
-        id, status, mirror,
+        id, 'default', status, mirror,
         CASE WHEN status NOT IN ('pending', 'unconfirmed') THEN 'proj_' || number END,
         CASE WHEN number %% 3 > 0 THEN 'order-' || number END,
         'https://api.example.com/v1/videos/videos',

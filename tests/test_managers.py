@@ -106,7 +106,7 @@ def test_a_wrong_request_is_refused_before_anything_is_written(
     assert wakeups == []
 
 
-@pytest.mark.parametrize("task_id", ["", " padded ", "t" * 256, "a\nb", None, 7])
+@pytest.mark.parametrize("task_id", ["", " padded ", "t" * 513, "a\nb", None, 7])
 def test_an_id_that_can_be_none_is_not_tracked(task_id: Any) -> None:
     with pytest.raises(ValidationError) as refused:
         VideoJob.objects.track(task_id)
@@ -132,6 +132,28 @@ def test_a_known_task_returns_the_job_that_has_it(wakeups: list[Wakeup]) -> None
 
     assert again == first
     assert len(wakeups) == VideoJob.objects.count() == 1
+
+
+def test_a_task_of_another_account_is_another_task() -> None:
+    other = a_job(account="studio", provider_task_id="proj_1", status=Status.QUEUED)
+
+    job = VideoJob.objects.track("proj_1")
+
+    assert (job.account, job.pk == other.pk) == ("default", False)
+    assert VideoJob.objects.track("proj_1") == job
+
+
+def test_a_key_of_the_same_task_in_another_account_is_refused() -> None:
+    a_job(account="studio", provider_task_id="proj_1", key="order-42", status=Status.STOPPED)
+
+    with pytest.raises(ValidationError, match="which has another task"):
+        VideoJob.objects.track("proj_1", key="order-42")
+
+
+def test_a_provider_id_of_512_characters_is_kept_whole() -> None:
+    job = VideoJob.objects.track("t" * 512)
+
+    assert VideoJob.objects.get(provider_task_id="t" * 512) == job
 
 
 def test_the_same_task_with_the_same_key_returns_its_job() -> None:

@@ -10,6 +10,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from tests.support import jobs
+from videojobs.conf import DEFAULT_ACCOUNT
 from videojobs.models import JobEvent, VideoJob
 from videojobs.states import TERMINAL, MirrorStatus, Status
 
@@ -96,6 +97,20 @@ def test_a_key_and_a_providers_id_are_unique_only_where_they_are_set(column: str
 
     with pytest.raises(IntegrityError), transaction.atomic():
         a_job(status=Status.STOPPED, **{column: "same"})
+
+
+def test_a_providers_id_is_unique_for_each_account_and_a_key_for_all() -> None:
+    a_job(status=Status.STOPPED, provider_task_id="same", key="k")
+    a_job(status=Status.STOPPED, provider_task_id="same", account="studio")
+
+    with pytest.raises(IntegrityError), transaction.atomic():
+        a_job(status=Status.STOPPED, provider_task_id="same", account="studio")
+    with pytest.raises(IntegrityError), transaction.atomic():
+        a_job(status=Status.STOPPED, key="k", account="studio")
+
+
+def test_a_job_without_an_account_belongs_to_the_default_one() -> None:
+    assert a_job(status=Status.STOPPED).account == DEFAULT_ACCOUNT == "default"
 
 
 @pytest.mark.parametrize(

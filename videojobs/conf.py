@@ -10,6 +10,9 @@ from django.conf import settings as django_settings
 
 T = TypeVar("T")
 
+#: The account of the flat settings.
+DEFAULT_ACCOUNT = "default"
+
 _STANDARD = {"path": "/v1/videos/videos", "duration": (4, 15), "ratios": ("16:9", "9:16", "1:1")}
 
 #: Model → the path of its create request and, if documented, the limits of its parameters.

@@ -15,7 +15,7 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 from django.utils.crypto import salted_hmac
 
-from .conf import conf
+from .conf import DEFAULT_ACCOUNT, conf
 from .exceptions import (
     KeyRejected,
     NotSent,
@@ -50,7 +50,7 @@ def active(step: str) -> list[ProviderHold]:
 
 def _rows(step: str) -> QuerySet[ProviderHold]:
     scopes = [_EVERYTHING, _CREATES] if step == "submit" else [_EVERYTHING]
-    return ProviderHold.objects.filter(key_digest=_key_digest(), scope__in=scopes)
+    return ProviderHold.objects.filter(**_owner(), scope__in=scopes)
 
 
 class Limits(NamedTuple):
@@ -130,10 +130,10 @@ def trip(
         "count": count,
         "reset_at": None,
     }
-    rows = ProviderHold.objects.filter(key_digest=_key_digest(), scope=scope)
+    rows = ProviderHold.objects.filter(**_owner(), scope=scope)
     replaceable = Q(until=mine.until) if mine else Q(reset_at__isnull=False) | Q(until__lt=until)
     if not rows.filter(replaceable).update(**values):
-        hold = ProviderHold(key_digest=_key_digest(), scope=scope, **values)
+        hold = ProviderHold(**_owner(), scope=scope, **values)
         ProviderHold.objects.bulk_create([hold], ignore_conflicts=True)
         return max(until, *rows.values_list("until", flat=True))
     return until
@@ -144,6 +144,11 @@ def reset(mine: ProviderHold | None) -> None:
     if mine is not None:
         rows = ProviderHold.objects.filter(pk=mine.pk, until=mine.until)
         rows.update(reset_at=timezone.now())
+
+
+def _owner() -> dict[str, str]:
+    """The columns that identify whose holds these are."""
+    return {"account": DEFAULT_ACCOUNT, "key_digest": _key_digest()}
 
 
 def _key_digest() -> str:

@@ -14,7 +14,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from . import quotas
-from .conf import conf
+from .conf import DEFAULT_ACCOUNT, conf
 from .exceptions import SpendLimitReached
 from .fencing import FencedQuerySet, Portion
 from .providers import validation
@@ -133,14 +133,15 @@ class VideoJobQuerySet(FencedQuerySet):
 
     def _find_by_task(self, task_id: str, key: str | None) -> "VideoJob | None":
         holder = self._find_by_key(key)
-        if holder is not None and holder.provider_task_id != task_id:
+        named = {"account": DEFAULT_ACCOUNT, "provider_task_id": task_id}
+        if holder is not None and any(getattr(holder, name) != named[name] for name in named):
             message = (
                 _("The key already belongs to job %(job)s, which has another task.")
                 if holder.provider_task_id
                 else _("The key already belongs to job %(job)s, which has no task.")
             )
             raise ValidationError({"key": message % {"job": holder.pk}})
-        return holder or self.filter(provider_task_id=task_id).first()
+        return holder or self.filter(**named).first()
 
     def _add(
         self,

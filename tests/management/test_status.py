@@ -14,7 +14,7 @@ from tests.support import jobs
 pytestmark = pytest.mark.django_db
 
 KEYS = {
-    *("id", "provider_task_id", "key", "model", "status", "mirror_status"),
+    *("id", "account", "provider_task_id", "key", "model", "status", "mirror_status"),
     *("check_count", "error_count", "error", "due_at", "created_at", "finished_at"),
     *("output", "output_size", "output_sha256", "content_type"),
     *("output_width", "output_height", "output_codec", "output_duration", "poster"),
@@ -46,7 +46,7 @@ def test_json_is_a_list_of_objects() -> None:
 
     assert set(row) == KEYS
     assert row["id"] == str(job.pk)
-    assert row["key"] == "order-42"
+    assert (row["account"], row["key"]) == ("default", "order-42")
     assert (row["status"], row["mirror_status"]) == ("completed", "stored")
     assert row["output"] == "2026/sample.mp4"
     assert row["output_size"] == job.output_size

@@ -547,13 +547,23 @@ def test_of_two_people_who_resolve_at_once_one_does(act: Callable[[VideoJob], bo
 
 
 def test_an_id_that_another_job_has_is_refused(now: datetime) -> None:
-    a_job(status=Status.QUEUED, due_at=now, provider_task_id="proj_7")
+    owner = a_job(status=Status.QUEUED, due_at=now, provider_task_id="proj_7")
+    a_job(status=Status.QUEUED, due_at=now, provider_task_id="proj_7", account="studio")
     job = an_unconfirmed_job()
 
-    with pytest.raises(ValidationError, match="belongs to job"):
+    with pytest.raises(ValidationError, match=f"belongs to job {owner.pk}"):
         operations.attach(job, "proj_7", actor="ann")
 
     assert VideoJob.objects.get(pk=job.pk).status == Status.UNCONFIRMED
+
+
+def test_an_id_that_a_job_of_another_account_has_is_attached(now: datetime) -> None:
+    a_job(status=Status.QUEUED, due_at=now, provider_task_id="proj_7", account="studio")
+    job = an_unconfirmed_job()
+
+    assert operations.attach(job, "proj_7", actor="ann")
+
+    assert VideoJob.objects.get(pk=job.pk).status == Status.QUEUED
 
 
 # remirror

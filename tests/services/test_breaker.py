@@ -236,6 +236,18 @@ def test_another_key_is_not_held(
     assert job.status == Status.PROCESSING
 
 
+def test_another_account_with_the_same_key_is_not_held(
+    provider: SimulatedProvider, clock: time_machine.Traveller
+) -> None:
+    run(tracked(provider, "proj_1", LIMITED))
+    ProviderHold.objects.update(account="studio")
+
+    run(tracked(provider, "proj_2", LIMITED))
+
+    assert provider.checks("proj_2") == 1
+    assert {hold.account for hold in ProviderHold.objects.all()} == {"default", "studio"}
+
+
 def test_a_hold_says_nothing_of_the_key(provider: SimulatedProvider) -> None:
     said = Answer(429, {"code": "429", "msg": f"The key {provider.api_key} is too fast."})
     run(tracked(provider, "proj_1", said))

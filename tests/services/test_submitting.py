@@ -194,6 +194,17 @@ def test_an_id_that_another_job_has_leaves_the_job_unconfirmed(provider: Meddled
     assert (other.provider_task_id, other.turn) == ("proj_1", 0)
 
 
+def test_an_id_that_a_job_of_another_account_has_is_recorded(provider: MeddledProvider) -> None:
+    other = VideoJob.objects.track("proj_1")
+    VideoJob.objects.filter(pk=other.pk).update(account="studio")
+    answer = Answer(200, {"code": "0", "data": {"projectId": "proj_1"}})
+    provider.expect("kitten", Script(create=answer))
+
+    job = run(submitted())
+
+    assert (job.account, job.status, job.provider_task_id) == ("default", Status.QUEUED, "proj_1")
+
+
 def test_an_answer_that_came_after_the_lease_is_attached(provider: MeddledProvider) -> None:
     provider.meanwhile = lose_the_worker
 

@@ -30,6 +30,7 @@ def as_json(job: VideoJob) -> dict[str, Any]:
     """The JSON object of a job, without the output URL, which gives access to the file."""
     return {
         "id": str(job.pk),
+        "account": job.account,
         "provider_task_id": job.provider_task_id,
         "key": job.key,
         "model": job.model,

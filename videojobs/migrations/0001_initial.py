@@ -29,6 +29,7 @@ class Migration(migrations.Migration):
             name='ProviderHold',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('account', models.CharField(default='default', editable=False, max_length=100)),
                 ('key_digest', models.CharField(editable=False, max_length=64)),
                 ('scope', models.CharField(choices=[('everything', 'everything'), ('creates', 'create requests')], max_length=10)),
                 ('kind', models.CharField(choices=[('limited', 'rate limit'), ('rejected', 'key rejected'), ('unreachable', 'unreachable'), ('suspect', 'suspect'), ('failing', 'failing')], max_length=11)),
@@ -41,7 +42,7 @@ class Migration(migrations.Migration):
             options={
                 'verbose_name': 'provider hold',
                 'verbose_name_plural': 'provider holds',
-                'constraints': [models.UniqueConstraint(fields=('key_digest', 'scope'), name='providerhold_key_scope')],
+                'constraints': [models.UniqueConstraint(fields=('account', 'key_digest', 'scope'), name='providerhold_account_key_scope')],
             },
         ),
         migrations.CreateModel(
@@ -50,7 +51,8 @@ class Migration(migrations.Migration):
                 ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
                 ('status', models.CharField(choices=[('pending', 'pending'), ('submitting', 'submitting'), ('unconfirmed', 'unconfirmed'), ('queued', 'queued'), ('processing', 'processing'), ('completed', 'completed'), ('failed', 'failed'), ('cancelled', 'cancelled'), ('expired', 'expired'), ('stopped', 'stopped')], default='pending', max_length=12, verbose_name='status')),
                 ('mirror_status', models.CharField(choices=[('none', 'none'), ('due', 'due'), ('stored', 'stored'), ('failed', 'failed'), ('skipped', 'skipped')], default='none', max_length=8, verbose_name='mirror')),
-                ('provider_task_id', models.CharField(blank=True, max_length=255, null=True, unique=True, verbose_name='provider ID')),
+                ('account', models.CharField(default='default', editable=False, max_length=100, verbose_name='account')),
+                ('provider_task_id', models.CharField(blank=True, max_length=512, null=True, verbose_name='provider ID')),
                 ('key', models.CharField(blank=True, help_text='Idempotency key, chosen by the caller.', max_length=255, null=True, unique=True)),
                 ('endpoint', models.CharField(max_length=500)),
                 ('model', models.CharField(blank=True, max_length=100)),
@@ -61,7 +63,7 @@ class Migration(migrations.Migration):
                 ('due_at', models.DateTimeField(blank=True, null=True, verbose_name='next step')),
                 ('turn', models.PositiveBigIntegerField(default=0, help_text='Fencing token: incremented by every change.')),
                 ('claimed_until', models.DateTimeField(blank=True, null=True)),
-                ('wake_count', models.PositiveSmallIntegerField(default=0, help_text='Wake-ups sent again since the last claim.')),
+                ('claim_token', models.UUIDField(blank=True, editable=False, null=True)),
                 ('check_count', models.PositiveIntegerField(default=0, verbose_name='checks')),
                 ('error_count', models.PositiveIntegerField(default=0, verbose_name='errors in a row')),
                 ('mirror_attempts', models.PositiveIntegerField(default=0)),
@@ -135,6 +137,10 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='videojob',
+            index=models.Index(fields=['provider_task_id'], name='videojob_task', opclasses=['varchar_pattern_ops']),
+        ),
+        migrations.AddIndex(
+            model_name='videojob',
             index=models.Index(models.F('model'), models.F('created_at'), name='videojob_model'),
         ),
         migrations.AddIndex(
@@ -144,6 +150,10 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name='videojob',
             index=models.Index(models.F('created_at'), condition=models.Q(('status__in', ['unconfirmed', 'expired']), ('mirror_status', 'failed'), _connector='OR'), name='videojob_person'),
+        ),
+        migrations.AddConstraint(
+            model_name='videojob',
+            constraint=models.UniqueConstraint(fields=('account', 'provider_task_id'), name='videojob_account_task'),
         ),
         migrations.AddConstraint(
             model_name='videojob',

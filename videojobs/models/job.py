@@ -8,7 +8,7 @@ from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from ..conf import conf
+from ..conf import DEFAULT_ACCOUNT, conf
 from ..managers import VideoJobManager
 from ..mirror.destination import output_storage
 from ..sanitize import clean
@@ -26,9 +26,12 @@ class VideoJob(models.Model):
     mirror_status = models.CharField(
         _("mirror"), max_length=8, choices=MirrorStatus, default=MirrorStatus.NONE
     )
-    provider_task_id = models.CharField(
-        _("provider ID"), max_length=255, null=True, blank=True, unique=True
+    # The name of the account (key, base URL, client) that the job belongs to for life.
+    account = models.CharField(
+        _("account"), max_length=100, default=DEFAULT_ACCOUNT, editable=False
     )
+    # Unique for each account.
+    provider_task_id = models.CharField(_("provider ID"), max_length=512, null=True, blank=True)
     key = models.CharField(
         max_length=255,
         null=True,
@@ -64,10 +67,8 @@ class VideoJob(models.Model):
         default=0, help_text=_("Fencing token: incremented by every change.")
     )
     claimed_until = models.DateTimeField(null=True, blank=True)
-    wake_count = models.PositiveSmallIntegerField(
-        default=0,
-        help_text=_("Wake-ups sent again since the last claim."),
-    )
+    # The token of the portion that claimed it.
+    claim_token = models.UUIDField(null=True, blank=True, editable=False)
     check_count = models.PositiveIntegerField(_("checks"), default=0)
     error_count = models.PositiveIntegerField(_("errors in a row"), default=0)
     mirror_attempts = models.PositiveIntegerField(default=0)
@@ -135,6 +136,10 @@ class VideoJob(models.Model):
                 name="videojob_stored",
                 condition=Q(mirror_status=MirrorStatus.STORED),
             ),
+            # → lookups by provider ID in any account, and by its prefix.
+            models.Index(
+                fields=["provider_task_id"], name="videojob_task", opclasses=["varchar_pattern_ops"]
+            ),
             # → the admin's filter by model: a retired model has only old jobs.
             models.Index("model", "created_at", name="videojob_model"),
             # → the admin's filter by mirror. Excludes "none", so that polls don't write to it.
@@ -153,6 +158,9 @@ class VideoJob(models.Model):
             ),
         ]
         constraints = [
+            models.UniqueConstraint(
+                fields=["account", "provider_task_id"], name="videojob_account_task"
+            ),
             models.CheckConstraint(
                 name="videojob_unfinished_has_a_next_step",
                 condition=Q(status__in=[*sorted(TERMINAL), Status.UNCONFIRMED])

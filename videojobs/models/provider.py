@@ -3,9 +3,11 @@
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
+from ..conf import DEFAULT_ACCOUNT
+
 
 class ProviderHold(models.Model):
-    """A time during which no job of an API key calls the provider; see `holds`."""
+    """A time during which no job of an account and key calls the provider; see `holds`."""
 
     class Kind(models.TextChoices):
         # The provider limits the rate (HTTP 429).
@@ -23,6 +25,7 @@ class ProviderHold(models.Model):
         EVERYTHING = "everything", _("everything")
         CREATES = "creates", _("create requests")
 
+    account = models.CharField(max_length=100, default=DEFAULT_ACCOUNT, editable=False)
     key_digest = models.CharField(max_length=64, editable=False)
     scope = models.CharField(max_length=10, choices=Scope)
     kind = models.CharField(max_length=11, choices=Kind)
@@ -36,7 +39,9 @@ class ProviderHold(models.Model):
         verbose_name = _("provider hold")
         verbose_name_plural = _("provider holds")
         constraints = [
-            models.UniqueConstraint(fields=["key_digest", "scope"], name="providerhold_key_scope")
+            models.UniqueConstraint(
+                fields=["account", "key_digest", "scope"], name="providerhold_account_key_scope"
+            )
         ]
 
     def __str__(self) -> str:

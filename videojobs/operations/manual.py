@@ -28,7 +28,7 @@ def check_now(job: VideoJob, *, actor: str) -> bool:
     return VideoJob.objects.transition(
         job,
         due_at=_soon(job),
-        wake_count=0,
+        named=True,
         noteworthy=True,
         reason="the next step was brought forward",
         actor=actor,
@@ -68,8 +68,8 @@ def resume(job: VideoJob, *, actor: str) -> bool:
         finished_at=None,
         error="",
         error_count=0,
-        wake_count=0,
         due_at=_soon(job),
+        named=True,
         reason="tracking resumed",
         actor=actor,
     )
@@ -145,7 +145,8 @@ def attach(job: VideoJob, task_id: str, *, actor: str) -> bool:
             actor=actor,
         )
     except IntegrityError:
-        other = VideoJob.objects.filter(provider_task_id=task_id).first()
+        rows = VideoJob.objects.filter(account=job.account, provider_task_id=task_id)
+        other = rows.first()
         if other is None:
             raise
         message = _("This ID already belongs to job %(job)s.") % {"job": other.pk}

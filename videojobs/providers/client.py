@@ -29,7 +29,7 @@ from ..sanitize import clean
 from ..states import Status, from_provider
 
 _MAX_ANSWER = 1024 * 1024
-_MAX_ID = 255
+_MAX_ID = 512
 _MAX_URL = 4096
 # Client errors that don't mean that the request itself is invalid.
 _NO_REFUSAL = frozenset({401, 402, 403, 407, 408, 409, 423, 425, 429})

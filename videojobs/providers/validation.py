@@ -25,7 +25,8 @@ _MAX_JSON = 100_000
 _MAX_DURATION = 86_400
 # SQLite parses 1000 levels, and Python as many as its stack allows.
 _MAX_DEPTH = 100
-_MAX_IDENTIFIER = 255
+_MAX_KEY = 255
+_MAX_TASK_ID = 512
 
 
 @dataclass(frozen=True)
@@ -78,11 +79,12 @@ def _by_field(errors: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
 
 def check_identifier(field: str, value: object) -> None:
     """Raise `ValidationError` unless `value` is valid as a key or as a provider ID."""
+    limit = _MAX_KEY if field == "key" else _MAX_TASK_ID
     fits = isinstance(value, str) and value.strip() == value and value.isprintable()
     # Dots alone are a relative path segment, even if they are quoted.
-    if not fits or value in {".", ".."} or not 0 < len(str(value)) <= _MAX_IDENTIFIER:
+    if not fits or value in {".", ".."} or not 0 < len(str(value)) <= limit:
         message = _("This must be printable text of 1 to %(limit)d characters.")
-        raise ValidationError({field: message % {"limit": _MAX_IDENTIFIER}})
+        raise ValidationError({field: message % {"limit": limit}})
 
 
 def check_caller_values(key: object, metadata: object) -> None:

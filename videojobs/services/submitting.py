@@ -111,7 +111,7 @@ def _accepted(job: VideoJob, task_id: str) -> None:
         reason = f"the provider returned the ID of another job, {clean(task_id)}"
         _unconfirmed(job, reason)
         return
-    known = VideoJob.objects.on_primary().filter(provider_task_id=task_id)
+    known = VideoJob.objects.on_primary().filter(account=job.account, provider_task_id=task_id)
     if not recorded and not known.exists():
         logger.error(
             "job=%s the provider task %s was created but is not tracked", job.pk, clean(task_id)

@@ -17,7 +17,7 @@ NEWEST = 50_000
 FEW = 5_000
 #: Limits the cost of a pasted prompt; its first words find the job as well.
 _MOST_WORDS, _LONGEST_WORD = 20, 200
-_LONGEST_IDENTIFIER = 255
+_LONGEST_IDENTIFIER = 512
 
 _WORD = re.compile(r'"([^"]+)"|(\S+)')
 

@@ -107,7 +107,10 @@ _VIDEO_ELSEWHERE: Any = (_("Video"), {"fields": [lengths]})
 SECTIONS: Any = [
     _VIDEO,
     (_("Request as sent"), {"fields": [prompt_text, request_text, endpoint_text]}),
-    (_("Identity"), {"fields": [job_id, ("provider_task_id", "key", video_host), metadata_text]}),
+    (
+        _("Identity"),
+        {"fields": [job_id, ("account", "provider_task_id", "key", video_host), metadata_text]},
+    ),
     (
         _("Processing"),
         {"fields": [("check_count", "error_count", "mirror_attempts", "turn"), times]},
