@@ -18,7 +18,9 @@ from django.test import Client
 from pytest_django import Settings
 
 from tests.support.record import Wakeup
-from videojobs import estimates, monitor, queue
+from videojobs import estimates, monitor
+from videojobs.queue import sender, wakeups
+from videojobs.services import portions
 
 # Tests must not fail because the machine is slow.
 hypothesis.settings.register_profile(
@@ -90,24 +92,26 @@ def shared_database(transactional_db: None, tmp_path: Path) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def broker_state_is_reset(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue, "_quiet_until", 0.0)
-    monkeypatch.setattr(queue, "_frozen", None)
+def nothing_is_published() -> Iterator[None]:
+    """Start without messages and slots of other tests."""
+    forget_messages()
+    yield
+    forget_messages()
+
+
+def forget_messages() -> None:
+    sender.reset()
+    wakeups.reset()
+    portions.reset()
 
 
 @pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Senders wait for the broker for as long as a busy machine needs."""
-    monkeypatch.setattr(queue, "PATIENCE", 30.0)
-
-
-@pytest.fixture
-def woken(patient: None) -> Iterator[list[tuple[str, str, int]]]:
-    """The wake-ups that are sent to the broker, as (task, job ID, turn)."""
-    sent: list[tuple[str, str, int]] = []
+def woken() -> Iterator[list[tuple[str, str | None]]]:
+    """The wake-ups that are sent to the broker, as (task, ID of the named job)."""
+    sent: list[tuple[str, str | None]] = []
 
     def note(sender: str, body: Any, **_: Any) -> None:
-        sent.append((sender, *body[0]))
+        sent.append((sender, body[1].get("job")))
 
     before_task_publish.connect(note, weak=False)
     yield sent
@@ -127,6 +131,7 @@ def make_app() -> Iterator[Callable[..., Celery]]:
 
     def make(broker: str, **conf: Any) -> Celery:
         app = Celery("test", broker=broker, set_as_current=True)
+        app.set_default()
         app.conf.update(task_ignore_result=True, **conf)
         apps.append(app)
         return app
@@ -135,6 +140,7 @@ def make_app() -> Iterator[Callable[..., Celery]]:
     for app in apps:
         app.close()
     before.set_current()
+    before.set_default()
 
 
 @pytest.fixture
@@ -154,15 +160,20 @@ def staff(client: Client, db: None) -> Client:
     return client
 
 
-@pytest.fixture
-def wakeups(patient: None) -> Iterator[list[Wakeup]]:
+@pytest.fixture(name="wakeups")
+def recorded_wakeups() -> Iterator[list[Wakeup]]:
     """The wake-ups that are sent to the broker. No worker consumes them."""
     sent: list[Wakeup] = []
 
-    def note(sender: str, body: Any, headers: dict[str, Any], **_: Any) -> None:
-        job_id, turn = body[0]
-        eta = headers["eta"] and datetime.fromisoformat(headers["eta"])
-        sent.append(Wakeup(sender.removeprefix("videojobs."), UUID(job_id), turn, eta))
+    def note(sender: str, body: Any, **_: Any) -> None:
+        job_id, at = body[1].get("job"), body[1].get("at")
+        sent.append(
+            Wakeup(
+                sender.removeprefix("videojobs."),
+                UUID(job_id) if job_id else None,
+                datetime.fromisoformat(at) if at else None,
+            )
+        )
 
     before_task_publish.connect(note, weak=False)
     yield sent

@@ -18,14 +18,14 @@ from . import queue
 from .conf import DEFAULTS, conf
 from .http import addresses
 from .mirror import media
-from .schedule import Policy
 
 _SECONDS = [
     *("POLL_INTERVAL", "MAX_POLL_INTERVAL", "OVERDUE_AFTER", "OVERDUE_INTERVAL", "GIVE_UP_AFTER"),
     *("KEY_RETRY_INTERVAL", "CONNECT_TIMEOUT", "READ_TIMEOUT", "LEASE_MARGIN"),
-    *("DOWNLOAD_TIMEOUT", "MEDIA_TIMEOUT", "SWEEP_GRACE", "RECEIVER_TIMEOUT"),
+    *("DOWNLOAD_TIMEOUT", "MEDIA_TIMEOUT", "SWEEP_GRACE", "SWEEP_INTERVAL"),
+    *("RECEIVER_TIMEOUT", "CLOCK_SKEW"),
 ]
-_COUNTS = ["MAX_OUTPUT_BYTES", "MIRROR_ATTEMPTS", "SWEEP_BATCH"]
+_COUNTS = ["MAX_OUTPUT_BYTES", "MIRROR_ATTEMPTS", "SWEEP_BATCH", "POLL_CONCURRENCY"]
 _LIMITS = ["MAX_ACTIVE_JOBS", "MAX_SUBMISSIONS_PER_DAY"]
 _LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 _DOMAIN = re.compile(r"\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
@@ -122,7 +122,7 @@ def _check_numbers() -> Iterator[CheckMessage]:
 
 def _check_visibility_timeout() -> Iterator[CheckMessage]:
     """Redis delivers a message again whose countdown exceeds the visibility timeout."""
-    timeout, longest = queue.visibility_timeout(), Policy.current().longest_countdown
+    timeout, longest = queue.visibility_timeout(), queue.HORIZON
     if timeout is not None and timeout < 1.5 * longest:
         yield Warning(
             f"Redis redelivers a waiting message after {timeout:g} s, but the longest countdown "

@@ -78,10 +78,10 @@ class Settings:
     CONNECT_TIMEOUT = Setting(5.0)
     # The longest time for a complete response from the provider, once connected.
     READ_TIMEOUT = Setting(30.0)
-    # Added to the longest duration of a request before another worker may take over the job. A check
-    # that does not start within this time of its claim is left to another poll.
+    # Added to the longest duration of a request before another worker may take over the job. A
+    # check that does not start within this time of its claim is left to another poll.
     LEASE_MARGIN = Setting(15.0)
-    # By how much the clocks of hosts may differ: a lost claim is taken over this long after its end.
+    # How far the clocks of hosts may differ: a lost claim is taken over this long after its end.
     CLOCK_SKEW = Setting(30.0)
 
     DOWNLOAD_TIMEOUT = Setting(600.0)
@@ -108,6 +108,8 @@ class Settings:
     # has lost its wake-up.
     SWEEP_GRACE = Setting(60.0)
     SWEEP_BATCH = Setting(500)
+    # Between two sweeps of a worker or of beat.
+    SWEEP_INTERVAL = Setting(60.0)
     # The import path of the Celery app that sends wake-ups outside of tasks, such as
     # "mysite.celery.app"; None: Celery's default app.
     CELERY_APP = Setting[str | None](None)

@@ -8,7 +8,6 @@ that filters by it records those that have not changed. All other writes clear t
 """
 
 import logging
-import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from contextvars import ContextVar
 from copy import copy
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from django.db import OperationalError, connections, models, transaction
 from django.db.models import F, Q
@@ -47,7 +46,7 @@ _CLAIM_ATTEMPTS = 5
 class Portion(NamedTuple):
     """Jobs that were claimed together, and whether more may be due."""
 
-    jobs: "list[VideoJob]"
+    jobs: "Sequence[VideoJob]"
     more: bool
 
 
@@ -111,8 +110,12 @@ class FencedQuerySet(models.QuerySet["VideoJob"]):
             changes["status"] = Status.SUBMITTING
         return self.transition(job, durable=True, **changes)
 
-    def claim_portion(self, limit: int, job_id: UUID | str | None = None) -> "Portion":
+    def claim_portion(
+        self, limit: int, *, token: UUID, job_id: UUID | str | None = None
+    ) -> "Portion":
         """Claim up to `limit` jobs of one account that are due for a check, the oldest first.
+
+        Jobs that are claimed with the same `token` can be recorded together.
 
         One UPDATE that changes no indexed column. Raises `RuntimeError` inside a transaction.
         """
@@ -120,7 +123,7 @@ class FencedQuerySet(models.QuerySet["VideoJob"]):
         for attempt in range(1, _CLAIM_ATTEMPTS + 1):
             try:
                 while True:
-                    token, ids, more = self._choose(limit, job_id)
+                    ids, more = self._choose(limit, token, job_id)
                     rows = self.using(self.db).filter(pk__in=ids, claim_token=token)
                     jobs = list(rows.order_by("due_at")) if ids else []
                     if jobs or not ids:
@@ -128,12 +131,14 @@ class FencedQuerySet(models.QuerySet["VideoJob"]):
             except OperationalError:
                 if attempt == _CLAIM_ATTEMPTS:
                     raise
-                time.sleep(0.01 * attempt * random.random())
+                time.sleep(0.01 * attempt)
         raise AssertionError
 
-    def _choose(self, limit: int, job_id: UUID | str | None) -> tuple[UUID, list[UUID], bool]:
-        """Claim jobs; return a token, those that may have it, and whether more are due."""
-        token, ready = uuid4(), self.using(self.db).ready("poll", job_id)
+    def _choose(
+        self, limit: int, token: UUID, job_id: UUID | str | None
+    ) -> tuple[list[UUID], bool]:
+        """Claim jobs; return those that may have got the token, and whether more are due."""
+        ready = self.using(self.db).ready("poll", job_id)
         first = ready.order_by("due_at")
         locks = connections[self.db].features.has_select_for_update_skip_locked
         # Without locks, a transaction that reads before it writes fails on SQLite.
@@ -145,7 +150,7 @@ class FencedQuerySet(models.QuerySet["VideoJob"]):
                 ready.filter(pk__in=ids).update(
                     claimed_until=_lease(), claim_token=token, turn=F("turn") + 1
                 )
-        return token, ids, more
+        return ids, more
 
     def record_portion(self, jobs: "Sequence[VideoJob]", **changes: Any) -> int:
         """Record the same changes of jobs claimed together, and end their claims.
@@ -159,10 +164,12 @@ class FencedQuerySet(models.QuerySet["VideoJob"]):
             claimed_until=None, claim_token=None, turn=F("turn") + 1, **changes
         )
 
-    def put_off(self, step: str, times: Sequence[datetime]) -> int:
+    def put_off(
+        self, step: str, times: Sequence[datetime], job_id: UUID | str | None = None
+    ) -> int:
         """Postpone the jobs that are due for a step, spread over `times`; return their number."""
         self._for_write = True
-        ready = self.using(self.db).ready(step)
+        ready = self.using(self.db).ready(step, job_id)
         ids = list(ready.order_by("due_at").values_list("pk", flat=True)[:_PUT_OFF_AT_ONCE])
         count = 0
         for number, at in enumerate(times):
@@ -265,9 +272,7 @@ class FencedQuerySet(models.QuerySet["VideoJob"]):
             transaction.on_commit(lambda: acts.append(act), using=self.db)
 
 
-def _of_one_account(
-    rows: "models.QuerySet[VideoJob]", limit: int
-) -> tuple[list[UUID], bool]:
+def _of_one_account(rows: "models.QuerySet[VideoJob]", limit: int) -> tuple[list[UUID], bool]:
     """Up to `limit` IDs of rows of one account, and whether there are more rows."""
     found = list(rows.values_list("pk", "account")[:limit])
     ids = [pk for pk, account in found if account == found[0][1]]

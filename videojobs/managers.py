@@ -1,15 +1,14 @@
 """The manager of jobs: submit a request, track a task, find jobs that are due."""
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from asgiref.sync import sync_to_async
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, models, transaction
-from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -243,14 +242,18 @@ class VideoJobManager(models.Manager["VideoJob"]):
     def claim(self, job: "VideoJob") -> bool:
         return self.get_queryset().claim(job)
 
-    def claim_portion(self, limit: int, job_id: UUID | str | None = None) -> Portion:
-        return self.get_queryset().claim_portion(limit, job_id)
+    def claim_portion(
+        self, limit: int, *, token: UUID, job_id: UUID | str | None = None
+    ) -> Portion:
+        return self.get_queryset().claim_portion(limit, token=token, job_id=job_id)
 
     def record_portion(self, jobs: "Sequence[VideoJob]", **changes: Any) -> int:
         return self.get_queryset().record_portion(jobs, **changes)
 
-    def put_off(self, step: str, times: Sequence[datetime]) -> int:
-        return self.get_queryset().put_off(step, times)
+    def put_off(
+        self, step: str, times: Sequence[datetime], job_id: UUID | str | None = None
+    ) -> int:
+        return self.get_queryset().put_off(step, times, job_id)
 
     def renew(
         self, job: "VideoJob", received: int | None = None, announced: int | None = None

@@ -1,9 +1,9 @@
 """An outbox for signals, so that they survive a crash of their worker.
 
-An event whose signals have receivers is committed together with `signal_due_at`. The signals are sent after
-the commit, and the column is cleared. If the process dies in between, a sweep sends them. So
-signals are sent once, and again only if the sender dies while receivers run, or if receivers take
-longer than `RECEIVER_TIMEOUT`.
+An event whose signals have receivers is committed together with `signal_due_at`. The signals are
+sent after the commit, and the column is cleared. If the process dies in between, a sweep sends
+them. So signals are sent once, and again only if the sender dies while receivers run, or if
+receivers take longer than `RECEIVER_TIMEOUT`.
 """
 
 from collections.abc import Iterator

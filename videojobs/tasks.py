@@ -13,7 +13,7 @@ from typing import Any
 
 from celery import shared_task
 from celery.signals import worker_ready, worker_shutting_down
-from django.db import DEFAULT_DB_ALIAS, router
+from django.db import router
 from django.utils import timezone
 
 from . import operations, queue, services

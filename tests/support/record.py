@@ -21,9 +21,9 @@ MIRROR_ROW: dict[str, Any] = {"status": Status.COMPLETED, "mirror_status": Mirro
 
 class Wakeup(NamedTuple):
     step: str
-    job_id: UUID
-    turn: int
-    eta: datetime | None
+    #: None for any job.
+    job_id: UUID | None
+    at: datetime | None
 
 
 def race(act: Callable[[int], Any], *, rounds: int, threads: int = 8) -> list[list[Any]]:

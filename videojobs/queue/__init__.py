@@ -5,9 +5,10 @@ next sweep. So sending never raises in the caller, and a web request never waits
 """
 
 from .sender import flush, sending_app
-from .wakeups import TASKS, WakeUp, slot, slot_length, sweep_soon, visibility_timeout, wake
+from .wakeups import HORIZON, TASKS, WakeUp, slot, slot_length, sweep_soon, visibility_timeout, wake
 
 __all__ = [
+    "HORIZON",
     "TASKS",
     "WakeUp",
     "flush",

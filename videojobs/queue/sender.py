@@ -93,7 +93,7 @@ def publish(
         # Without it each new thread, such as that of a web request, would build a result backend.
         found.backend = DisabledBackend(app)
     found.apply_async(
-        producer=_Recorder(message),
+        producer=_Recorder(message),  # type: ignore[arg-type]
         retry=True,
         # One immediate retry, since a pooled connection may have died since its last use.
         retry_policy={"max_retries": 1, "interval_start": 0, "interval_max": 0},
@@ -220,7 +220,8 @@ def flush(seconds: float) -> bool:
     """Wait up to `seconds` until all messages are published; False if some still wait."""
     ends_at = time.monotonic() + seconds
     # All of them, even if the first one takes all the time.
-    return all([s.flush(ends_at - time.monotonic()) for s in list(_senders.values())])
+    empty = [sender.flush(ends_at - time.monotonic()) for sender in list(_senders.values())]
+    return all(empty)
 
 
 def reset() -> None:

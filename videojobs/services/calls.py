@@ -142,7 +142,7 @@ class _Helpers:
         with self._changed:
             self._threads -= 1
 
-    def put(self, calls: Sequence[Call]) -> None:  # type: ignore[type-arg]
+    def put(self, calls: Sequence[Call]) -> None:
         with self._changed:
             self._waiting.extend(calls)
             missing = min(len(self._waiting) - self._idle, conf.POLL_CONCURRENCY - self._threads)
@@ -151,7 +151,7 @@ class _Helpers:
                 self._threads += 1
             self._changed.notify(len(calls))
 
-    def take_back(self, calls: Iterable[Call]) -> list[Call]:  # type: ignore[type-arg]
+    def take_back(self, calls: Iterable[Call]) -> list[Call]:
         wanted = set(map(id, calls))
         with self._changed:
             taken = [call for call in self._waiting if id(call) in wanted]
@@ -162,7 +162,7 @@ class _Helpers:
         while call := self._next():
             call.run()
 
-    def _next(self) -> Call | None:  # type: ignore[type-arg]
+    def _next(self) -> Call | None:
         with self._changed:
             self._idle += 1
             try:

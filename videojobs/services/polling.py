@@ -13,8 +13,10 @@ from ..states import POLLED, MirrorStatus, Status, progressed
 from .recording import describe, is_noteworthy, record
 
 
-def next_check(job: VideoJob, answer: client.Answer) -> datetime | None:
+def next_check(job: VideoJob, answer: client.Answer | Exception) -> datetime | None:
     """When to check again if an answer changes nothing; None if it has to be recorded."""
+    if isinstance(answer, Exception):
+        return None
     now = timezone.now()
     news = (answer.error, answer.video_url, answer.actual_duration)
     known = (job.error, job.video_url, job.actual_duration)
@@ -22,7 +24,7 @@ def next_check(job: VideoJob, answer: client.Answer) -> datetime | None:
         return None
     if job.status not in POLLED or any(new and new != old for new, old in zip(news, known)):
         return None
-    if job.deadline_at is None or job.deadline_at <= now or job.error and not answer.error:
+    if job.deadline_at is None or job.deadline_at <= now or (job.error and not answer.error):
         return None
     return Policy.current().next_poll(now, job.deadline_at, last_checked_at=job.last_checked_at)
 

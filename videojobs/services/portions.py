@@ -1,12 +1,13 @@
 """Check what is due, in portions: claim, ask side by side, record, reschedule."""
 
+import os
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from django.db import close_old_connections
 from django.db.models import F
@@ -15,7 +16,7 @@ from django.utils import timezone
 from .. import holds, queue
 from ..conf import conf
 from ..exceptions import VideoJobsError
-from ..fencing import announcing_later
+from ..fencing import Portion, announcing_later
 from ..models import ProviderHold, VideoJob
 from ..providers import client
 from ..schedule import Policy
@@ -69,6 +70,16 @@ class _Turnstile:
 _turnstile = _Turnstile()
 
 
+def reset() -> None:
+    """Start anew, as in a forked child."""
+    global _turnstile
+    _turnstile = _Turnstile()
+    stopping.clear()
+
+
+os.register_at_fork(after_in_child=reset)
+
+
 def _fetch(job: VideoJob) -> client.Answer:
     return client.fetch(job.endpoint, job.provider_task_id or "")
 
@@ -78,6 +89,7 @@ class _Run:
 
     def __init__(self, job_id: UUID | str | None) -> None:
         self._job_id = job_id
+        self._token = uuid4()
         self._batch: Batch[VideoJob, client.Answer] = Batch(
             _fetch, start_within=conf.LEASE_MARGIN, end_within=conf.lease
         )
@@ -120,7 +132,7 @@ class _Run:
                 claimed += self._claim_for_trial(limits.held)
                 break
             limit = min(places, limits.allowance or places)
-            jobs, more = VideoJob.objects.claim_portion(limit, self._job_id)
+            jobs, more = self._claim_portion(limit)
             claimed += jobs
             if more and limits.allowance and limit == limits.allowance:
                 self._hand_over(timedelta(seconds=queue.slot_length()))
@@ -131,6 +143,9 @@ class _Run:
                 self._is_claiming = False
                 break
         return claimed
+
+    def _claim_portion(self, limit: int) -> Portion:
+        return VideoJob.objects.claim_portion(limit, token=self._token, job_id=self._job_id)
 
     def _hand_over(self, delay: timedelta = timedelta()) -> None:
         """Leave the rest to another poll, if more is due."""
@@ -145,11 +160,11 @@ class _Run:
             self._is_claiming = False
             _turnstile.leave(claimed_all=False)
 
-    def _claim_for_trial(self, held: Sequence[ProviderHold]) -> list[VideoJob]:
+    def _claim_for_trial(self, held: Sequence[ProviderHold]) -> Sequence[VideoJob]:
         """Claim one job for the trial call of expired holds; otherwise put off what is due."""
-        jobs: list[VideoJob] = []
+        jobs: Sequence[VideoJob] = []
         if all(hold.until <= timezone.now() for hold in held):
-            jobs = VideoJob.objects.claim_portion(1, self._job_id).jobs
+            jobs = self._claim_portion(1).jobs
             if jobs and not client.is_current_endpoint(jobs[0].endpoint):
                 return jobs
             if jobs and holds.take_trial(held):
@@ -162,12 +177,11 @@ class _Run:
         """Stop claiming, and postpone the jobs that were claimed and all others that are due."""
         self._stop_claiming()
         times = [queue.slot(time) for time in Policy.current().spread(until)]
-        using = VideoJob.objects.on_primary().db
         for number, at in enumerate(times):
             if group := claimed[number :: len(times)]:
                 patiently(partial(VideoJob.objects.record_portion, group, due_at=at))
                 self._wake(group, at)
-        VideoJob.objects.using(using).put_off("poll", times, self._job_id)
+        VideoJob.objects.on_primary().put_off("poll", times, self._job_id)
 
     def _wake(self, jobs: Sequence[VideoJob], at: datetime) -> None:
         using = VideoJob.objects.on_primary().db
@@ -176,29 +190,19 @@ class _Run:
             queue.wake(queue.WakeUp("poll", at, str(job.pk), name), using=using)
 
     def _record(self, calls: Sequence[Call[VideoJob, client.Answer]]) -> None:
-        """Judge the results of calls, and record them: first those that change nothing."""
+        """Record the results of calls: first those that change nothing."""
         unchanged: dict[datetime, list[VideoJob]] = defaultdict(list)
         changed: list[tuple[VideoJob, client.Answer | Exception]] = []
         not_asked: list[VideoJob] = []
         for call in calls:
-            job = call.item
-            try:
-                with breaker.asking(job, self._trial, self._tripped):
-                    answer = call.result()
-            except NotStarted:
-                not_asked.append(job)
-            except Exception as error:
-                changed.append((job, error))
-                if getattr(error, "held_until", None):
-                    self._tripped = self._tripped or error  # type: ignore[assignment]
+            outcome = self._judge(call)
+            if isinstance(outcome, NotStarted):
+                not_asked.append(call.item)
+            elif due_at := polling.next_check(call.item, outcome):
+                unchanged[queue.slot(due_at)].append(call.item)
             else:
-                if due_at := polling.next_check(job, answer):
-                    unchanged[queue.slot(due_at)].append(job)
-                else:
-                    changed.append((job, answer))
-            self._trial = []
-        if not_asked:
-            self._release(not_asked)
+                changed.append((call.item, outcome))
+        self._release(not_asked)
         for at, jobs in unchanged.items():
             values = {"check_count": F("check_count") + 1, "last_checked_at": timezone.now()}
             patiently(partial(VideoJob.objects.record_portion, jobs, due_at=at, **values))
@@ -208,7 +212,21 @@ class _Run:
         if self._tripped and self._tripped.held_until:
             self._put_off(self._batch.call_back(), self._tripped.held_until)
 
+    def _judge(self, call: Call[VideoJob, client.Answer]) -> client.Answer | Exception:
+        """The result or the error of a call, after the breaker has seen it."""
+        trial, self._trial = self._trial, []
+        try:
+            with breaker.asking(call.item, trial, self._tripped):
+                return call.result()
+        except VideoJobsError as error:
+            if error.held_until:
+                self._tripped = self._tripped or error
+            return error
+        except Exception as error:
+            return error
+
     def _release(self, jobs: Sequence[VideoJob]) -> None:
         """End the claims of jobs that were not asked for; another poll checks them."""
-        patiently(partial(VideoJob.objects.record_portion, jobs))
-        self._wake(jobs, timezone.now())
+        if jobs:
+            patiently(partial(VideoJob.objects.record_portion, jobs))
+            self._wake(jobs, timezone.now())

@@ -27,9 +27,9 @@ def submit(job_id: UUID | str | None = None) -> bool:
     """Send the create request of one job that is due; False if none was.
 
     It is sent at most once, since the claim has recorded the intent. If the request was certainly
-    not sent, or if the provider clearly did not take it, the job becomes pending again. An accepted or refused
-    request is recorded as such. After any other outcome the job is unconfirmed, and an operator
-    has to resolve it.
+    not sent, or if the provider clearly did not take it, the job becomes pending again. An accepted
+    or refused request is recorded as such. After any other outcome the job is unconfirmed, and an
+    operator has to resolve it.
     """
     claimed = breaker.claim("submit", job_id)
     if claimed is None:
@@ -62,9 +62,7 @@ def _send(job: VideoJob, probed: Sequence[ProviderHold]) -> None:
 def _not_taken(job: VideoJob, error: VideoJobsError) -> None:
     errors, policy, now = job.error_count + 1, Policy.current(), timezone.now()
     # For a foreign endpoint only a change of the settings can help: each attempt writes two events.
-    due_at = policy.next_submit(
-        now, error_count=errors, slowly=isinstance(error, ForeignEndpoint)
-    )
+    due_at = policy.next_submit(now, error_count=errors, slowly=isinstance(error, ForeignEndpoint))
     if isinstance(error, (KeyRejected, RateLimited)) and error.held_until:
         due_at = policy.after(error.held_until)
     what = "not sent" if isinstance(error, NotSent) else "not taken"
