@@ -216,6 +216,14 @@ def test_events_are_read_in_the_order_in_which_they_were_written() -> None:
     assert [event.reason for event in job.events.all()] == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize("model", [VideoJob, JobEvent])
+def test_every_index_is_one_of_columns_since_mariadb_skips_those_of_expressions(model: Any) -> None:
+    indexes = model._meta.indexes
+
+    assert [index.name for index in indexes if not index.fields] == []
+    assert indexes
+
+
 @pytest.mark.parametrize("find", ["due", "stuck"])
 def test_the_sweeps_queries_read_the_partial_index_and_not_the_table(find: str) -> None:
     VideoJob.objects.bulk_create(

@@ -118,23 +118,23 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='videojob',
-            index=models.Index(models.F('due_at'), condition=models.Q(('due_at__isnull', False)), name='videojob_due'),
+            index=models.Index(condition=models.Q(('due_at__isnull', False)), fields=['due_at'], name='videojob_due'),
         ),
         migrations.AddIndex(
             model_name='videojob',
-            index=models.Index(models.F('created_at'), name='videojob_created'),
+            index=models.Index(fields=['created_at'], name='videojob_created'),
         ),
         migrations.AddIndex(
             model_name='videojob',
-            index=models.Index(models.F('status'), models.F('created_at'), name='videojob_status'),
+            index=models.Index(fields=['status', 'created_at'], name='videojob_status'),
         ),
         migrations.AddIndex(
             model_name='videojob',
-            index=models.Index(models.F('finished_at'), models.F('status'), models.F('submitted_at'), condition=models.Q(('finished_at__isnull', False)), name='videojob_finished'),
+            index=models.Index(condition=models.Q(('finished_at__isnull', False)), fields=['finished_at', 'status', 'submitted_at'], name='videojob_finished'),
         ),
         migrations.AddIndex(
             model_name='videojob',
-            index=models.Index(models.F('mirrored_at'), models.F('output_size'), condition=models.Q(('mirror_status', 'stored')), name='videojob_stored'),
+            index=models.Index(condition=models.Q(('mirror_status', 'stored')), fields=['mirrored_at', 'output_size'], name='videojob_stored'),
         ),
         migrations.AddIndex(
             model_name='videojob',
@@ -142,15 +142,15 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='videojob',
-            index=models.Index(models.F('model'), models.F('created_at'), name='videojob_model'),
+            index=models.Index(fields=['model', 'created_at'], name='videojob_model'),
         ),
         migrations.AddIndex(
             model_name='videojob',
-            index=models.Index(models.F('mirror_status'), models.F('created_at'), condition=models.Q(('mirror_status__in', ['due', 'failed', 'skipped', 'stored'])), name='videojob_mirror'),
+            index=models.Index(condition=models.Q(('mirror_status__in', ['due', 'failed', 'skipped', 'stored'])), fields=['mirror_status', 'created_at'], name='videojob_mirror'),
         ),
         migrations.AddIndex(
             model_name='videojob',
-            index=models.Index(models.F('created_at'), condition=models.Q(('status__in', ['unconfirmed', 'expired']), ('mirror_status', 'failed'), _connector='OR'), name='videojob_person'),
+            index=models.Index(condition=models.Q(('status__in', ['unconfirmed', 'expired']), ('mirror_status', 'failed'), _connector='OR'), fields=['created_at'], name='videojob_person'),
         ),
         migrations.AddConstraint(
             model_name='videojob',
@@ -178,14 +178,14 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='jobevent',
-            index=models.Index(models.F('job'), models.F('created_at'), name='jobevent_job_created'),
+            index=models.Index(fields=['job', 'created_at'], name='jobevent_job_created'),
         ),
         migrations.AddIndex(
             model_name='jobevent',
-            index=models.Index(models.F('signal_due_at'), condition=models.Q(('signal_due_at__isnull', False)), name='jobevent_unsent'),
+            index=models.Index(condition=models.Q(('signal_due_at__isnull', False)), fields=['signal_due_at'], name='jobevent_unsent'),
         ),
         migrations.AddIndex(
             model_name='jobevent',
-            index=models.Index(models.F('created_at'), condition=models.Q(('kind', 'mirror'), ('new', 'failed')), name='jobevent_mirror_failed'),
+            index=models.Index(condition=models.Q(('kind', 'mirror'), ('new', 'failed')), fields=['created_at'], name='jobevent_mirror_failed'),
         ),
     ]

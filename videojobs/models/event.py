@@ -44,17 +44,18 @@ class JobEvent(models.Model):
         verbose_name = _("job event")
         verbose_name_plural = _("job events")
         ordering = ["created_at", "pk"]
+        # `fields=[…]`: an index of expressions is not created on MariaDB.
         indexes = [
-            models.Index("job", "created_at", name="jobevent_job_created"),
+            models.Index(fields=["job", "created_at"], name="jobevent_job_created"),
             # → the sweep. Usually empty.
             models.Index(
-                "signal_due_at",
+                fields=["signal_due_at"],
                 name="jobevent_unsent",
                 condition=Q(signal_due_at__isnull=False),
             ),
             # → the monitor. Jobs have no column for the time when their mirroring failed.
             models.Index(
-                "created_at",
+                fields=["created_at"],
                 name="jobevent_mirror_failed",
                 condition=Q(kind="mirror", new=MirrorStatus.FAILED),
             ),
