@@ -145,17 +145,16 @@ elif EMBEDDED_BROKER:
     CELERY_BROKER_TRANSPORT_OPTIONS = {"polling_interval": 0.05}
 SWEEP_INTERVAL = _from_environment("VIDEOJOBS_SWEEP_INTERVAL", 5.0 if EMBEDDED_BROKER else 60.0)
 CELERY_BEAT_SCHEDULE = {
-    # Expire missed sweeps, or they pile up while no worker runs.
     "videojobs-sweep": {
         "task": "videojobs.sweep",
         "schedule": SWEEP_INTERVAL,
-        "options": {"queue": "videojobs", "expires": 0.8 * SWEEP_INTERVAL},
+        "options": {"queue": "videojobs"},
     },
     "videojobs-purge": {
         "task": "videojobs.purge",
         # A time of day: an interval restarts when a deployment deletes beat's schedule file.
         "schedule": crontab(hour=3, minute=17),
-        "options": {"queue": "videojobs", "expires": 3600.0},
+        "options": {"queue": "videojobs"},
     },
 }
 
@@ -167,7 +166,7 @@ VIDEOJOBS: dict[str, Any] = {
     )
     for variable in env.ENVIRON
     if variable.startswith("VIDEOJOBS_")
-    and not variable.startswith(("VIDEOJOBS_TEST_", "VIDEOJOBS_SWEEP_INTERVAL", "VIDEOJOBS_SIM"))
+    and not variable.startswith(("VIDEOJOBS_TEST_", "VIDEOJOBS_SIM"))
 }
 
 VIDEOJOBS.setdefault("MAY_SEE_JOB", "project.showcase.access.may_see")
@@ -177,7 +176,7 @@ SIMULATOR_PORT = _from_environment("VIDEOJOBS_SIMULATOR_PORT", 8900)
 SIMULATED = DEBUG and not {"API_KEY", "BASE_URL"} & set(VIDEOJOBS)
 if EMBEDDED_BROKER:
     # Jobs submitted by a command in another terminal reach the worker through the sweep only.
-    VIDEOJOBS.setdefault("SWEEP_GRACE", 5.0)
+    VIDEOJOBS.setdefault("SWEEP_INTERVAL", 5.0)
 if SIMULATED:
     VIDEOJOBS = {
         "BASE_URL": f"http://127.0.0.1:{SIMULATOR_PORT}/kyyReactApiServer",

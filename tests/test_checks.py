@@ -93,7 +93,7 @@ SECONDS = [
     "LEASE_MARGIN",
     "DOWNLOAD_TIMEOUT",
     "MEDIA_TIMEOUT",
-    "SWEEP_GRACE",
+    "SWEEP_INTERVAL",
 ]
 
 

@@ -19,9 +19,9 @@ _STOPPABLE = frozenset({Status.PENDING, Status.UNCONFIRMED, *POLLED})
 _RESUMABLE = frozenset({Status.EXPIRED, Status.STOPPED})
 _UNSETTLED = (Status.UNCONFIRMED, Status.EXPIRED)
 
-#: Multiples of `SWEEP_GRACE` that a step must be late before no worker seems to be running. A
-#: sweep every minute finds a lost wake-up after one or two, and spreads wake-ups over a half.
-_GRACES_WITHOUT_WORKER = 3
+#: Multiples of `SWEEP_INTERVAL` that a step must be late before no worker seems to be running. A
+#: sweep finds a lost wake-up after one of them.
+_SWEEPS_WITHOUT_WORKER = 3
 #: The least delay in seconds before no worker seems to be running, since a site may be busy.
 _SECONDS_WITHOUT_WORKER = 60.0
 
@@ -125,8 +125,8 @@ def late(now: datetime) -> Q:
 
 
 def stalled(now: datetime) -> Q:
-    """Jobs late by more than `SWEEP_GRACE`, and jobs whose worker was lost."""
-    grace = now - timedelta(seconds=conf.SWEEP_GRACE)
+    """Jobs late by more than `SWEEP_INTERVAL`, and jobs whose worker was lost."""
+    grace = now - timedelta(seconds=conf.SWEEP_INTERVAL)
     waits = Q(claimed_until__isnull=True, due_at__lt=grace)
     # Also true of claimed steps; naming it lets the index be used.
     return Q(due_at__lt=now) & (waits | Q(claimed_until__lt=now))
@@ -138,7 +138,7 @@ def is_stalled(job: VideoJob, now: datetime | None = None) -> bool:
         return False
     if job.claimed_until is not None:
         return job.claimed_until < now
-    return job.due_at < now - timedelta(seconds=conf.SWEEP_GRACE)
+    return job.due_at < now - timedelta(seconds=conf.SWEEP_INTERVAL)
 
 
 def unserved(now: datetime) -> Q:
@@ -150,7 +150,7 @@ def unserved(now: datetime) -> Q:
 
 def unserved_before(now: datetime) -> datetime:
     """The time before which every due step would be done if a worker were running."""
-    grace = _GRACES_WITHOUT_WORKER * conf.SWEEP_GRACE
+    grace = _SWEEPS_WITHOUT_WORKER * conf.SWEEP_INTERVAL
     return now - timedelta(seconds=max(_SECONDS_WITHOUT_WORKER, grace))
 
 

@@ -104,9 +104,6 @@ class Settings:
     # visitor may see any job.
     MAY_SEE_JOB = Setting[str | None](None)
 
-    # A job that is overdue for its next step by more than this, and that no worker has claimed,
-    # has lost its wake-up.
-    SWEEP_GRACE = Setting(60.0)
     SWEEP_BATCH = Setting(500)
     # Between two sweeps of a worker or of beat.
     SWEEP_INTERVAL = Setting(60.0)

@@ -64,7 +64,7 @@ class Deployment:
             "READ_TIMEOUT": 2,
             "LEASE_MARGIN": 1,
             "DOWNLOAD_TIMEOUT": 5,
-            "SWEEP_GRACE": 2,
+            "CLOCK_SKEW": 0.5,
             "RECEIVER_TIMEOUT": 4,
             "SWEEP_INTERVAL": 1,
             **settings,

@@ -102,7 +102,7 @@ PATIENCE = ("{consumer_timeout, 3000}", "{channel_tick_interval, 1000}")
 FAULTS: dict[str, tuple[Callable[..., Workers], tuple[str, ...], dict[str, Any]]] = {
     "restarted broker": (restarted_broker, (), {}),
     "killed broker": (killed_broker, (), {}),
-    "killed worker": (killed_worker, (), {"SWEEP_GRACE": 60}),
+    "killed worker": (killed_worker, (), {"SWEEP_INTERVAL": 60}),
     "impatient broker": (impatient_broker, PATIENCE, {"POLL_INTERVAL": 8, "MAX_POLL_INTERVAL": 8}),
 }
 

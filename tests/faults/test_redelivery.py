@@ -40,7 +40,7 @@ def site(
             python_path=path_of(request.param),
             POLL_INTERVAL=POLL_INTERVAL,
             MAX_POLL_INTERVAL=POLL_INTERVAL,
-            SWEEP_GRACE=10,
+            SWEEP_INTERVAL=10,
         ) as site,
         Supervisor(site, workers=2) as supervisor,
     ):

@@ -225,7 +225,7 @@ def site(
             provider=provider,
             POLL_INTERVAL=POLL_INTERVAL,
             python_path=path_of(version),
-            SWEEP_GRACE=1,
+            SWEEP_INTERVAL=1,
         ) as site,
     ):
         run = Run(site, server)

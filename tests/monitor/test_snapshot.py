@@ -100,7 +100,7 @@ def test_one_that_is_late_says_nothing_of_those_that_a_worker_is_at() -> None:
 
 
 def test_what_is_late_beyond_the_grace_is_stalled(settings: Settings) -> None:
-    settings.VIDEOJOBS = {"SWEEP_GRACE": 60.0}
+    settings.VIDEOJOBS = {"SWEEP_INTERVAL": 60.0}
     jobs.make(due_at=ago(61))
     jobs.make(due_at=ago(60))
 

@@ -132,7 +132,7 @@ def test_a_sweep_is_bounded_and_begins_with_the_latest_jobs(late: datetime) -> N
 
 
 def test_the_bound_and_the_grace_come_from_the_settings(settings: Any, now: datetime) -> None:
-    settings.VIDEOJOBS = {"SWEEP_BATCH": 2, "SWEEP_GRACE": 5}
+    settings.VIDEOJOBS = {"SWEEP_BATCH": 2, "SWEEP_INTERVAL": 5}
     for seconds in (3, 6, 7, 8):
         a_job(due_at=now - timedelta(seconds=seconds))
 

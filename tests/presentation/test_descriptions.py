@@ -113,7 +113,7 @@ def test_a_running_download_is_called_by_the_number_of_its_attempt() -> None:
 def test_a_wake_up_counts_as_lost_when_the_sweep_says_so(
     settings: Any, late: float, lost: bool
 ) -> None:
-    settings.VIDEOJOBS = {"SWEEP_GRACE": 60.0}
+    settings.VIDEOJOBS = {"SWEEP_INTERVAL": 60.0}
     job = jobs.make(due_at=after(-late))
 
     assert any("The task was lost" in sentence for sentence in sentences(job)) is lost

@@ -27,7 +27,7 @@ LIST = "/admin/videojobs/videojob/"
 
 @pytest.fixture(autouse=True)
 def _at_that_moment(settings: Any) -> Any:
-    settings.VIDEOJOBS = {"SWEEP_GRACE": 60.0}
+    settings.VIDEOJOBS = {"SWEEP_INTERVAL": 60.0}
     with time_machine.travel(NOW, tick=False):
         yield
 
@@ -73,7 +73,7 @@ def test_a_step_is_given_the_time_that_a_sweep_takes(seconds: float, alerted: bo
 def test_the_time_goes_with_the_grace_but_is_a_minute_at_least(
     settings: Any, grace: float, seconds: float
 ) -> None:
-    settings.VIDEOJOBS = {"SWEEP_GRACE": grace}
+    settings.VIDEOJOBS = {"SWEEP_INTERVAL": grace}
     late(seconds)
 
     assert alerts.late_notice() == ""

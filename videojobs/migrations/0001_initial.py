@@ -64,7 +64,6 @@ class Migration(migrations.Migration):
                 ('turn', models.PositiveBigIntegerField(default=0, help_text='Fencing token: incremented by every change.')),
                 ('claimed_until', models.DateTimeField(blank=True, null=True)),
                 ('claim_token', models.UUIDField(blank=True, editable=False, null=True)),
-                ('wake_count', models.PositiveSmallIntegerField(default=0, help_text='Wake-ups sent again since the last claim.')),
                 ('check_count', models.PositiveIntegerField(default=0, verbose_name='checks')),
                 ('error_count', models.PositiveIntegerField(default=0, verbose_name='errors in a row')),
                 ('mirror_attempts', models.PositiveIntegerField(default=0)),

@@ -69,10 +69,6 @@ class VideoJob(models.Model):
     claimed_until = models.DateTimeField(null=True, blank=True)
     # The token of the portion that claimed it.
     claim_token = models.UUIDField(null=True, blank=True, editable=False)
-    wake_count = models.PositiveSmallIntegerField(
-        default=0,
-        help_text=_("Wake-ups sent again since the last claim."),
-    )
     check_count = models.PositiveIntegerField(_("checks"), default=0)
     error_count = models.PositiveIntegerField(_("errors in a row"), default=0)
     mirror_attempts = models.PositiveIntegerField(default=0)

@@ -39,7 +39,7 @@ class Now:
     claimed: int
     downloads_claimed: int
     overdue: int
-    #: Unclaimed and late by more than `SWEEP_GRACE`, or claimed by a worker that was lost.
+    #: Unclaimed and late by more than `SWEEP_INTERVAL`, or claimed by a worker that was lost.
     stalled: int
     #: The earliest `due_at` of the steps that a running worker would have finished by now.
     unserved_since: datetime | None

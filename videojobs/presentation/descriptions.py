@@ -85,7 +85,7 @@ def _prospects(job: VideoJob, due_at: datetime, now: datetime) -> Iterator[str]:
             "The worker was lost. If another worker and beat are running, the sweep reschedules "
             "this step."
         )
-    elif job.claimed_until is None and now - due_at > timedelta(seconds=conf.SWEEP_GRACE):
+    elif job.claimed_until is None and now - due_at > timedelta(seconds=conf.SWEEP_INTERVAL):
         yield gettext(
             "The task was lost, or no worker is running. If a worker and beat are running, the "
             "sweep sends the task again."
