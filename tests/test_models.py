@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 from django.db import IntegrityError, connection, transaction
+from django.db.models import Q
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from tests.support import jobs
 from videojobs.conf import DEFAULT_ACCOUNT
 from videojobs.models import JobEvent, VideoJob
-from videojobs.states import TERMINAL, MirrorStatus, Status
+from videojobs.states import IS_POLLED, TERMINAL, MirrorStatus, Status
 
 pytestmark = pytest.mark.django_db
 
@@ -224,6 +225,13 @@ def test_every_index_is_one_of_columns_since_mariadb_skips_those_of_expressions(
     assert indexes
 
 
+@pytest.mark.parametrize("column", ["claimed_until", "claim_token", "turn", "wake_count"])
+def test_no_index_has_a_column_that_a_claim_changes(column: str) -> None:
+    indexes = VideoJob._meta.indexes
+
+    assert [i.name for i in indexes if column in i.fields or column in str(i.condition)] == []
+
+
 @pytest.mark.parametrize("find", ["due", "stuck"])
 def test_the_sweeps_queries_read_the_partial_index_and_not_the_table(find: str) -> None:
     VideoJob.objects.bulk_create(
@@ -242,6 +250,39 @@ def test_the_sweeps_queries_read_the_partial_index_and_not_the_table(find: str) 
     assert "videojob_due" in plan
     assert "SCAN videojobs_videojob\n" not in plan
     assert "Seq Scan" not in plan
+
+
+DUE_STEPS = {
+    "videojob_poll_due": IS_POLLED,
+    "videojob_submit_due": Q(status=Status.PENDING),
+    "videojob_mirror_due": Q(mirror_status=MirrorStatus.DUE),
+    "videojob_submitting": Q(status=Status.SUBMITTING),
+}
+
+
+@pytest.mark.parametrize("index", DUE_STEPS)
+def test_each_step_finds_its_due_jobs_by_an_index_of_its_own(index: str) -> None:
+    VideoJob.objects.bulk_create(
+        VideoJob(endpoint="e", due_at=NOW + timedelta(seconds=n), **row)
+        for n in range(800)
+        for row in (
+            {"status": Status.PENDING},
+            {"status": Status.SUBMITTING},
+            {"status": Status.QUEUED, "provider_task_id": f"queued_{n}"},
+            {"status": Status.PROCESSING, "provider_task_id": f"processing_{n}"},
+            {"status": Status.COMPLETED, "mirror_status": MirrorStatus.DUE},
+        )
+    )
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE")
+    late = NOW + timedelta(seconds=600)
+    due = VideoJob.objects.filter(DUE_STEPS[index], due_at__lte=late, claimed_until=None)
+
+    plan = due.order_by("due_at").values("pk")[:100].explain()
+
+    assert f"{index} " in plan
+    assert "sort" not in plan.lower()
+    assert "temp" not in plan.lower()
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,9 @@ class MirrorStatus(models.TextChoices):
 
 #: Statuses in which a task exists and is polled.
 POLLED = frozenset({Status.QUEUED, Status.PROCESSING})
+#: `POLLED` as a condition, the one of the index `videojob_poll_due`. SQLite uses this index only
+#: for a query with these very terms, not for one with `IN` and parameters.
+IS_POLLED = models.Q(status=Status.PROCESSING) | models.Q(status=Status.QUEUED)
 
 #: Statuses that no step leaves; an operator can leave some of them.
 TERMINAL = frozenset(

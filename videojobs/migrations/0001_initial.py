@@ -121,6 +121,22 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='videojob',
+            index=models.Index(condition=models.Q(('status', 'processing'), ('status', 'queued'), _connector='OR'), fields=['due_at'], name='videojob_poll_due'),
+        ),
+        migrations.AddIndex(
+            model_name='videojob',
+            index=models.Index(condition=models.Q(('status', 'pending')), fields=['due_at'], name='videojob_submit_due'),
+        ),
+        migrations.AddIndex(
+            model_name='videojob',
+            index=models.Index(condition=models.Q(('mirror_status', 'due')), fields=['due_at'], name='videojob_mirror_due'),
+        ),
+        migrations.AddIndex(
+            model_name='videojob',
+            index=models.Index(condition=models.Q(('status', 'submitting')), fields=['due_at'], name='videojob_submitting'),
+        ),
+        migrations.AddIndex(
+            model_name='videojob',
             index=models.Index(fields=['created_at'], name='videojob_created'),
         ),
         migrations.AddIndex(

@@ -12,7 +12,7 @@ from ..conf import DEFAULT_ACCOUNT, conf
 from ..managers import VideoJobManager
 from ..mirror.destination import output_storage
 from ..sanitize import clean
-from ..states import POLLED, TERMINAL, MirrorStatus, Status
+from ..states import IS_POLLED, POLLED, TERMINAL, MirrorStatus, Status
 
 #: How many characters of a prompt name a job.
 _NAME_LENGTH = 60
@@ -118,6 +118,25 @@ class VideoJob(models.Model):
         indexes = [
             # → the sweep: due() and stuck(). Contains only unfinished jobs.
             models.Index(fields=["due_at"], name="videojob_due", condition=Q(due_at__isnull=False)),
+            # → the claims of each step, and lost create requests. Each step has an index, so that a
+            # backlog of one doesn't slow down the others. Claims change no indexed column: on
+            # PostgreSQL they stay HOT.
+            models.Index(fields=["due_at"], name="videojob_poll_due", condition=IS_POLLED),
+            models.Index(
+                fields=["due_at"],
+                name="videojob_submit_due",
+                condition=Q(status=Status.PENDING),
+            ),
+            models.Index(
+                fields=["due_at"],
+                name="videojob_mirror_due",
+                condition=Q(mirror_status=MirrorStatus.DUE),
+            ),
+            models.Index(
+                fields=["due_at"],
+                name="videojob_submitting",
+                condition=Q(status=Status.SUBMITTING),
+            ),
             # → the admin's list and its date hierarchy.
             models.Index(fields=["created_at"], name="videojob_created"),
             # → the admin's filter by status, and purge.
