@@ -545,6 +545,18 @@ def test_no_list_reads_the_whole_table(staff: Client, crowd: Known, query: str) 
     assert "Seq Scan on videojobs_videojob" not in plan
 
 
+def test_a_provider_id_and_its_prefix_are_looked_up_in_an_index(crowd: Known) -> None:
+    whole = VideoJob.objects.filter(search._named(crowd.task_id)).explain()
+    prefix = VideoJob.objects.filter(search._beginning(crowd.task_id[:-1])).explain()
+
+    assert "Bitmap Index Scan on videojob_task" in whole
+    assert "Bitmap Index Scan on videojob_task" in prefix
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT indexdef FROM pg_indexes WHERE indexname = 'videojob_task'")
+        # For prefixes in databases with a locale; this one has the locale C.
+        assert "varchar_pattern_ops" in cursor.fetchone()[0]
+
+
 def test_a_search_of_prompts_reads_the_newest_alone(
     staff: Client, crowd: Known, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@ import django.db.models.deletion
 import django.utils.timezone
 import uuid
 import videojobs.mirror.destination
+import videojobs.models.fields
 from django.db import migrations, models
 
 
@@ -29,7 +30,7 @@ class Migration(migrations.Migration):
             name='ProviderHold',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('account', models.CharField(default='default', editable=False, max_length=100)),
+                ('account', videojobs.models.fields.ExactCharField(default='default', editable=False, max_length=100)),
                 ('key_digest', models.CharField(editable=False, max_length=64)),
                 ('scope', models.CharField(choices=[('everything', 'everything'), ('creates', 'create requests')], max_length=10)),
                 ('kind', models.CharField(choices=[('limited', 'rate limit'), ('rejected', 'key rejected'), ('unreachable', 'unreachable'), ('suspect', 'suspect'), ('failing', 'failing')], max_length=11)),
@@ -51,9 +52,9 @@ class Migration(migrations.Migration):
                 ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
                 ('status', models.CharField(choices=[('pending', 'pending'), ('submitting', 'submitting'), ('unconfirmed', 'unconfirmed'), ('queued', 'queued'), ('processing', 'processing'), ('completed', 'completed'), ('failed', 'failed'), ('cancelled', 'cancelled'), ('expired', 'expired'), ('stopped', 'stopped')], default='pending', max_length=12, verbose_name='status')),
                 ('mirror_status', models.CharField(choices=[('none', 'none'), ('due', 'due'), ('stored', 'stored'), ('failed', 'failed'), ('skipped', 'skipped')], default='none', max_length=8, verbose_name='mirror')),
-                ('account', models.CharField(default='default', editable=False, max_length=100, verbose_name='account')),
-                ('provider_task_id', models.CharField(blank=True, max_length=512, null=True, verbose_name='provider ID')),
-                ('key', models.CharField(blank=True, help_text='Idempotency key, chosen by the caller.', max_length=255, null=True, unique=True)),
+                ('account', videojobs.models.fields.ExactCharField(default='default', editable=False, max_length=100, verbose_name='account')),
+                ('provider_task_id', videojobs.models.fields.ExactCharField(blank=True, max_length=512, null=True, verbose_name='provider ID')),
+                ('key', videojobs.models.fields.ExactCharField(blank=True, help_text='Idempotency key, chosen by the caller.', max_length=255, null=True, unique=True)),
                 ('endpoint', models.CharField(max_length=500)),
                 ('model', models.CharField(blank=True, max_length=100)),
                 ('prompt', models.TextField(blank=True)),

@@ -13,6 +13,7 @@ from ..managers import VideoJobManager
 from ..mirror.destination import output_storage
 from ..sanitize import clean
 from ..states import IS_POLLED, POLLED, TERMINAL, MirrorStatus, Status
+from .fields import ExactCharField
 
 #: How many characters of a prompt name a job.
 _NAME_LENGTH = 60
@@ -27,12 +28,10 @@ class VideoJob(models.Model):
         _("mirror"), max_length=8, choices=MirrorStatus, default=MirrorStatus.NONE
     )
     # The name of the account (key, base URL, client) that the job belongs to for life.
-    account = models.CharField(
-        _("account"), max_length=100, default=DEFAULT_ACCOUNT, editable=False
-    )
+    account = ExactCharField(_("account"), max_length=100, default=DEFAULT_ACCOUNT, editable=False)
     # Unique for each account.
-    provider_task_id = models.CharField(_("provider ID"), max_length=512, null=True, blank=True)
-    key = models.CharField(
+    provider_task_id = ExactCharField(_("provider ID"), max_length=512, null=True, blank=True)
+    key = ExactCharField(
         max_length=255,
         null=True,
         blank=True,

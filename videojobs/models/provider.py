@@ -4,6 +4,7 @@ from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 from ..conf import DEFAULT_ACCOUNT
+from .fields import ExactCharField
 
 
 class ProviderHold(models.Model):
@@ -25,7 +26,7 @@ class ProviderHold(models.Model):
         EVERYTHING = "everything", _("everything")
         CREATES = "creates", _("create requests")
 
-    account = models.CharField(max_length=100, default=DEFAULT_ACCOUNT, editable=False)
+    account = ExactCharField(max_length=100, default=DEFAULT_ACCOUNT, editable=False)
     key_digest = models.CharField(max_length=64, editable=False)
     scope = models.CharField(max_length=10, choices=Scope)
     kind = models.CharField(max_length=11, choices=Kind)
