@@ -1,6 +1,5 @@
 """System checks for the `VIDEOJOBS` setting."""
 
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
@@ -9,15 +8,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Warning, register
+from django.core.checks import CheckMessage, Error, Warning
 from django.core.files.storage import storages
 from django.core.files.storage.handler import InvalidStorageError
 from django.utils.module_loading import import_string
 
-from . import queue
-from .conf import DEFAULTS, conf
-from .http import addresses
-from .mirror import media
+from ..conf import DEFAULTS, conf
+from ..http import addresses
+from ..mirror import media
 
 _SECONDS = [
     *("POLL_INTERVAL", "MAX_POLL_INTERVAL", "OVERDUE_AFTER", "OVERDUE_INTERVAL", "GIVE_UP_AFTER"),
@@ -55,8 +53,7 @@ _RULES: dict[str, Callable[[Any], bool]] = {
 }
 
 
-@register("videojobs")
-def check_settings(**_: Any) -> list[CheckMessage]:
+def check_setting() -> list[CheckMessage]:
     value = getattr(settings, "VIDEOJOBS", {})
     if not isinstance(value, dict):
         return [Error("VIDEOJOBS must be a dict.", id="videojobs.E001")]
@@ -73,7 +70,6 @@ def check_settings(**_: Any) -> list[CheckMessage]:
         *_check_output(),
         *_check_media(),
         *_check_visitors(),
-        *([] if wrong_numbers else _check_visibility_timeout()),
     ]
 
 
@@ -117,19 +113,6 @@ def _check_numbers() -> Iterator[CheckMessage]:
         yield Error(
             "VIDEOJOBS['PURGE_AFTER'] must be None or a number of days above 0.",
             id="videojobs.E003",
-        )
-
-
-def _check_visibility_timeout() -> Iterator[CheckMessage]:
-    """Redis delivers a message again whose countdown exceeds the visibility timeout."""
-    timeout, longest = queue.visibility_timeout(), queue.HORIZON
-    if timeout is not None and timeout < 1.5 * longest:
-        yield Warning(
-            f"Redis redelivers a waiting message after {timeout:g} s, but the longest countdown "
-            f"is {longest:g} s.",
-            hint="Set visibility_timeout in Celery's broker_transport_options to at least "
-            f"{math.ceil(1.5 * longest)} s, for all apps on that Redis.",
-            id="videojobs.W004",
         )
 
 
