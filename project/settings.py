@@ -4,11 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import environ
-from celery.schedules import crontab
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
-from kombu import Queue
 
+from videojobs.celery import BEAT_SCHEDULE, QUEUES, RECOMMENDED, REDIS_OPTIONS
 from videojobs.conf import DEFAULTS
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -88,6 +87,9 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
         "timeout": 20,
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
     }
+else:
+    DATABASES["default"].setdefault("CONN_MAX_AGE", 60)
+    DATABASES["default"].setdefault("CONN_HEALTH_CHECKS", True)
 
 # Additional origins of videos and posters, such as that of a bucket.
 MEDIA_ORIGINS = env.list("DJANGO_MEDIA_ORIGINS", default=[])
@@ -117,46 +119,25 @@ MEDIA_ROOT = env.path("MEDIA_ROOT", default=BASE_DIR / "media")
 # a real broker, such as redis://localhost:6379/0.
 CELERY_BROKER_URL: str = env.str("CELERY_BROKER_URL", default="memory://localhost")
 EMBEDDED_BROKER = CELERY_BROKER_URL.startswith("memory")
+globals().update(RECOMMENDED)
+CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = _from_environment(
+    "CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT", RECOMMENDED["CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT"]
+)
 # The database has the state of all jobs; no result backend is needed.
 CELERY_TASK_IGNORE_RESULT = True
 # A worker consumes all queues by default; `-Q` separates short steps from downloads.
 CELERY_TASK_DEFAULT_QUEUE = "videojobs"
-CELERY_TASK_QUEUES = [Queue("videojobs"), Queue("videojobs-mirror")]
+CELERY_TASK_QUEUES = QUEUES
+CELERY_BEAT_SCHEDULE = BEAT_SCHEDULE
 CELERY_TIMEZONE = TIME_ZONE
-CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
-# RabbitMQ closes channels over long countdowns; the worker must survive that.
-CELERY_BROKER_CHANNEL_ERROR_RETRY = True
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
-# Prefetched tasks are lost with their worker, and wait behind its long steps.
-CELERY_WORKER_PREFETCH_MULTIPLIER = 1
-# Seconds that running steps get on a deployment before their tasks are requeued.
-CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = _from_environment("CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT", 30.0)
-CELERY_WORKER_ENABLE_SOFT_SHUTDOWN_ON_IDLE = True
 if CELERY_BROKER_URL.startswith("redis"):
     CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any] = {
-        # Longer than the longest countdown, or Redis redelivers waiting tasks.
+        **REDIS_OPTIONS,
         "visibility_timeout": 4 * 3600,
-        # Without timeouts, a frozen Redis blocks senders and workers forever.
-        "socket_timeout": 10,
-        "socket_connect_timeout": 5,
-        "health_check_interval": 25,
     }
 elif EMBEDDED_BROKER:
     CELERY_BROKER_TRANSPORT_OPTIONS = {"polling_interval": 0.05}
-SWEEP_INTERVAL = _from_environment("VIDEOJOBS_SWEEP_INTERVAL", 5.0 if EMBEDDED_BROKER else 60.0)
-CELERY_BEAT_SCHEDULE = {
-    "videojobs-sweep": {
-        "task": "videojobs.sweep",
-        "schedule": SWEEP_INTERVAL,
-        "options": {"queue": "videojobs"},
-    },
-    "videojobs-purge": {
-        "task": "videojobs.purge",
-        # A time of day: an interval restarts when a deployment deletes beat's schedule file.
-        "schedule": crontab(hour=3, minute=17),
-        "options": {"queue": "videojobs"},
-    },
-}
 
 
 # Unknown names are kept: the system check reports them and suggests the correct name.

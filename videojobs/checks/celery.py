@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from django.core.checks import CheckMessage, Warning
 
 from .. import queue
-from ..schedule import Policy
 
 
 def check_celery(*, has_numbers: bool) -> Iterator[CheckMessage]:
@@ -17,7 +16,7 @@ def check_celery(*, has_numbers: bool) -> Iterator[CheckMessage]:
 
 def _check_visibility_timeout() -> Iterator[CheckMessage]:
     """Redis delivers a message again whose countdown exceeds the visibility timeout."""
-    timeout, longest = queue.visibility_timeout(), Policy.current().longest_countdown
+    timeout, longest = queue.visibility_timeout(), queue.HORIZON
     if timeout is not None and timeout < 1.5 * longest:
         yield Warning(
             f"Redis redelivers a waiting message after {timeout:g} s, but the longest countdown "
