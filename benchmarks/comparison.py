@@ -34,7 +34,6 @@ SETTINGS: dict[str, float] = {
     "LEASE_MARGIN": 15,
     "DOWNLOAD_TIMEOUT": 600,
     "SWEEP_INTERVAL": 60,
-    "SWEEP_INTERVAL": 60,
     "RECEIVER_TIMEOUT": 300,
     "MAX_OUTPUT_BYTES": 2**40,
 }

@@ -4,7 +4,6 @@
 #: and grace 60, lease 50, poll interval 30 to 60.
 SETTINGS: dict[str, float] = {
     "SWEEP_INTERVAL": 6,
-    "SWEEP_INTERVAL": 6,
     "RECEIVER_TIMEOUT": 30,
     "CONNECT_TIMEOUT": 1,
     "READ_TIMEOUT": 3,

@@ -24,7 +24,7 @@ from django.utils import timezone
 from . import outbox, queue
 from .conf import conf
 from .exceptions import InvalidTransition
-from .states import MIRROR_TRANSITIONS, POLLED, TERMINAL, TRANSITIONS, MirrorStatus, Status
+from .states import IS_POLLED, MIRROR_TRANSITIONS, TERMINAL, TRANSITIONS, MirrorStatus, Status
 
 if TYPE_CHECKING:
     from .models import VideoJob
@@ -34,7 +34,7 @@ logger = logging.getLogger("videojobs")
 #: Step → the jobs that it is the next step of. Each has a partial index on `due_at`.
 STEPS = {
     "submit": Q(status=Status.PENDING),
-    "poll": Q(status__in=sorted(POLLED)),
+    "poll": IS_POLLED,
     "mirror": Q(mirror_status=MirrorStatus.DUE),
 }
 #: How many jobs a hold puts off at a time; the others are found by the next poll or sweep.

@@ -56,12 +56,14 @@ class Answer:
 def submit(endpoint: str, body: Mapping[str, Any]) -> str:
     """Send one create request, which is billed, and return the task's ID.
 
-    Raises `NotSent` if the request was not sent, and `Refused` if the provider rejected it as
-    invalid. After any other error, it is unknown whether a task was created.
+    Raises `NotSent` if the request was not sent, `KeyRejected` or `RateLimited` if the provider did
+    not take it because of the key, and `Refused` if it rejected the request as invalid. After any
+    other error, it is unknown whether a task was created.
     """
     reply = _call("POST", endpoint, json=dict(body))
     answer = _json_object(reply)
     refusal = _refusal(answer)
+    _raise_if_not_taken(reply, answer)
     if not 200 <= reply.status < 300:
         if 400 <= reply.status < 500 and reply.status not in _NO_REFUSAL and refusal:
             raise Refused(refusal)
@@ -76,6 +78,23 @@ def submit(endpoint: str, body: Mapping[str, Any]) -> str:
             "the response to the create request has no task ID, or has both an ID and an error"
         )
     return task_id
+
+
+def _raise_if_not_taken(reply: transport.Reply, answer: dict[str, Any] | None) -> None:
+    """Raise an error for an HTTP status, or a code in the body, that concerns the key.
+
+    With the ID of a task, it is doubtful whether the request was taken.
+    """
+    code = _text((answer or {}).get("code")).strip()
+    in_body = _KINDS.get(int(code)) if code.isascii() and code.isdigit() else None
+    kind = _KINDS.get(reply.status) or (in_body if 200 <= reply.status < 300 else None)
+    if kind not in (KeyRejected, RateLimited):
+        return
+    if answer and _created_id(answer):
+        raise InvalidAnswer("the response to the create request has both an error and an ID")
+    if 200 <= reply.status < 300:
+        raise kind(_refusal(answer), retry_after=reply.retry_after)
+    raise _http_error(reply)
 
 
 def fetch(endpoint: str, task_id: str) -> Answer:
