@@ -20,7 +20,7 @@ from . import operations, queue, services
 from .conf import conf
 from .models import VideoJob
 
-#: Seconds that a process waits after a sweep before it runs another one.
+#: Seconds that a process waits after a sweep before it runs another one, if sweeps are rarer.
 _SWEEP_PAUSE = 5.0
 
 
@@ -78,7 +78,7 @@ _swept_at = -_SWEEP_PAUSE
 def sweep() -> None:
     """Find what is due although no wake-up came for it. Schedule it with beat, once a minute."""
     global _swept_at
-    if time.monotonic() - _swept_at >= _SWEEP_PAUSE:
+    if time.monotonic() - _swept_at >= min(_SWEEP_PAUSE, conf.SWEEP_INTERVAL / 2):
         _swept_at = time.monotonic()
         operations.sweep()
 

@@ -72,8 +72,7 @@ def matrix(
             database_url=database_url,
             broker_url=redis_server.url,
             provider=provider,
-            # Longer than a worker's start, so that sweeps don't find work before it is ready.
-            SWEEP_INTERVAL=3,
+            SWEEP_INTERVAL=1,
             # On a busy machine, a step may stall.
             LEASE_MARGIN=3,
             TEST_SIGNALS=signals,

@@ -83,9 +83,9 @@ def test_a_job_kills_at_the_point_that_its_key_names_and_once(
     point = "submit: before the claim"
     job = VideoJob.objects.submit("A kitten", duration=5, key=point)
     with crashes.arm(tmp_path, "KILL"), pytest.raises(Killed):
-        services.submit(job.pk, job.turn)
+        services.submit(job.pk)
     with crashes.arm(tmp_path, "KILL"):  # like another process, which sees the marker
-        services.submit(job.pk, job.turn)
+        services.submit(job.pk)
 
     assert killed == [(os.getpid(), signal.SIGKILL)]
     assert crashes.deaths(tmp_path) == {point: os.getpid()}
@@ -98,7 +98,7 @@ def test_a_job_with_another_key_kills_no_worker(
 ) -> None:
     job = VideoJob.objects.submit("A kitten", duration=5, key="order-42")
     with crashes.arm(tmp_path, "KILL"):
-        services.submit(job.pk, job.turn)
+        services.submit(job.pk)
 
     assert not killed
     assert len(simulated_provider.creates) == 1
@@ -118,7 +118,7 @@ def test_after_a_sigterm_the_step_goes_on_once_the_worker_has_noticed(
     job = VideoJob.objects.submit("A kitten", duration=5, key=point)
     before = signal.signal(signal.SIGTERM, shut_down)
     with crashes.arm(tmp_path, "TERM"):
-        services.submit(job.pk, job.turn)
+        services.submit(job.pk)
     signal.signal(signal.SIGTERM, before)
 
     assert (noticed, len(simulated_provider.creates)) == ([0], 1)

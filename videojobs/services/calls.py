@@ -126,10 +126,10 @@ class _Helpers:
         self._threads = self._idle = 0
 
     def room(self) -> int:
-        """How many calls could be taken: as many as run at a time, and as many that wait."""
+        """How many calls could be taken: those that run at a time, and nearly as many that wait."""
         with self._changed:
             running = self._threads - self._idle
-            return max(0, 2 * conf.POLL_CONCURRENCY - running - len(self._waiting))
+            return max(0, 2 * conf.POLL_CONCURRENCY - 1 - running - len(self._waiting))
 
     def enter(self) -> bool:
         """Make the caller one of the helpers for a while, if there is room."""

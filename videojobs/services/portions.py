@@ -38,8 +38,7 @@ def poll(job_id: UUID | str | None = None) -> bool:
     False: what is left needs no other message.
     """
     close_old_connections()
-    with announcing_later():
-        _Run(job_id).run()
+    _Run(job_id).run()
     return False
 
 
@@ -101,18 +100,35 @@ class _Run:
         self._tripped: VideoJobsError | None = None
 
     def run(self) -> None:
-        slot = queue.slot_length()
         try:
-            while True:
-                self._batch.start(self._claim())
-                if self._batch:
-                    self._record(self._batch.wait(slot))
-                elif self._is_claiming:  # other polls of this process use all places
-                    time.sleep(slot)
-                else:
-                    return
+            wants_more = True
+            while wants_more:
+                # Receivers of signals may take minutes: no request is open while they run.
+                with announcing_later():
+                    self._ask()
+                    wants_more = self._is_claiming
+                    self._leave()
         finally:
-            self._stop_claiming()
+            self._leave()
+
+    def _ask(self) -> None:
+        """Claim, ask and record until no request is open."""
+        slot = queue.slot_length()
+        while True:
+            self._batch.start(self._claim())
+            if stopping.is_set():
+                self._release(self._batch.call_back())
+            if self._batch:
+                self._record(self._batch.wait(slot))
+            elif self._is_claiming and not room():  # other polls of this process use all places
+                time.sleep(slot)
+            else:
+                return
+
+    def _leave(self) -> None:
+        if self._is_claiming:
+            self._is_claiming = False
+            _turnstile.leave(claimed_all=False)
 
     def _claim(self) -> list[VideoJob]:
         """Claim what is due, as far as there are places for it and holds allow it."""
@@ -156,9 +172,7 @@ class _Run:
 
     def _stop_claiming(self) -> None:
         self._may_claim = False
-        if self._is_claiming:
-            self._is_claiming = False
-            _turnstile.leave(claimed_all=False)
+        self._leave()
 
     def _claim_for_trial(self, held: Sequence[ProviderHold]) -> Sequence[VideoJob]:
         """Claim one job for the trial call of expired holds; otherwise put off what is due."""

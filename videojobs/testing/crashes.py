@@ -12,15 +12,30 @@ import pkgutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 from unittest import mock
+
+from .crash_points import CLAIM, CLAIM_PORTION, POINTS, ROOM, USE_CASES, Point
+
+__all__ = [
+    "MARKS",
+    "POINTS",
+    "SIGNAL",
+    "SIGNALS",
+    "USE_CASES",
+    "PlaceNotFound",
+    "Point",
+    "arm",
+    "deaths",
+    "is_over",
+    "variables",
+]
 
 #: The environment variables that `crash_hook` reads: the directory of the markers, and the signal.
 MARKS = "VIDEOJOBS_TEST_MARKS"
@@ -31,92 +46,9 @@ SIGNALS = ("KILL", "TERM")
 #: The longest that a step waits for its worker to notice a SIGTERM, in seconds.
 _PATIENCE = 30.0
 
-#: Use case → the function that performs it, for one job or (the sweep) for many.
-USE_CASES: Mapping[str, str] = MappingProxyType(
-    {
-        "submit": "videojobs.services:submit",
-        "poll": "videojobs.services:poll",
-        "mirror": "videojobs.services:mirror",
-        "sweep": "videojobs.operations:sweep",
-    }
-)
-
 
 class PlaceNotFound(LookupError):
     """The function of a point does not exist: this module doesn't match the app."""
-
-
-@dataclass(frozen=True)
-class Point:
-    """A place in the app, and the effect of SIGKILL there on a job. SIGTERM lets the step finish.
-
-    The worker crashes before or after (`when`) the call of the function at `place` for the job,
-    within `use_case`. `about` restricts it to calls with this status or for this step.
-    """
-
-    use_case: str
-    when: Literal["before", "after"]
-    place: str
-    about: str = ""
-    #: It is unknown whether the create request arrived: the job becomes `unconfirmed`.
-    unconfirmed: bool = False
-    #: Receivers have run, but this is not recorded: they run again.
-    repeats: bool = False
-    #: The number of create requests that reach the provider.
-    creates: int = 1
-
-
-_CLAIM = "videojobs.fencing:FencedQuerySet.claim"
-_REARM = "videojobs.fencing:FencedQuerySet.rearm"
-_CREATE = "videojobs.providers.client:submit"
-_FETCH = "videojobs.providers.client:fetch"
-_SEND = "videojobs.queue:_send"
-_ANNOUNCE = "videojobs.outbox:send"
-_MARK_SENT = "videojobs.outbox:mark_sent"
-_STORE = "videojobs.mirror.pipeline:store"
-_PROGRESS = "videojobs.services.heartbeat:Heartbeat.progress"
-_DOWNLOAD = "videojobs.mirror.pipeline:download"
-_VERIFY = "videojobs.mirror.pipeline:verify"
-_STORED = "videojobs.services.mirroring:_mirror_stored"
-
-POINTS: Mapping[str, Point] = MappingProxyType(
-    {
-        "submit: before the claim": Point("submit", "before", _CLAIM),
-        "submit: claimed, signals not sent": Point(
-            "submit", "before", _ANNOUNCE, "submitting", unconfirmed=True, creates=0
-        ),
-        "submit: claimed, call not sent": Point(
-            "submit", "before", _CREATE, unconfirmed=True, creates=0
-        ),
-        "submit: call sent, id not recorded": Point("submit", "after", _CREATE, unconfirmed=True),
-        "submit: recorded, wake-up not sent": Point("submit", "before", _SEND, "poll"),
-        "submit: wake-up sent": Point("submit", "after", _SEND, "poll"),
-        "poll: before the claim": Point("poll", "before", _CLAIM),
-        "poll: claimed, request not sent": Point("poll", "before", _FETCH),
-        "poll: response not recorded": Point("poll", "after", _FETCH),
-        "poll: recorded, wake-up not sent": Point("poll", "before", _SEND, "poll"),
-        "poll: wake-up sent": Point("poll", "after", _SEND, "poll"),
-        "poll: result not recorded": Point("poll", "after", _FETCH, "completed"),
-        "poll: result recorded, signals not sent": Point("poll", "before", _ANNOUNCE, "completed"),
-        "poll: result recorded, wake-up not sent": Point("poll", "before", _SEND, "mirror"),
-        "mirror: before the claim": Point("mirror", "before", _CLAIM),
-        "mirror: claimed, nothing fetched": Point("mirror", "before", _DOWNLOAD),
-        "mirror: in the middle of the download": Point("mirror", "after", _PROGRESS),
-        "mirror: downloaded, not verified": Point("mirror", "before", _VERIFY),
-        # A poster is stored by the same function, after the video; a point kills once.
-        "mirror: verified, not stored": Point("mirror", "before", _STORE),
-        "mirror: video stored, poster not": Point("mirror", "after", _STORE),
-        # Not at the function that stores the poster: without PyAV it is not called.
-        "mirror: all stored, not recorded": Point("mirror", "before", _STORED),
-        "mirror: recorded, signals not sent": Point("mirror", "before", _ANNOUNCE),
-        "mirror: signals sent, not marked": Point("mirror", "before", _MARK_SENT, repeats=True),
-        "mirror: recorded": Point("mirror", "after", _STORED),
-        # The first wake-up of these jobs is dropped; otherwise the sweep would find no jobs.
-        "sweep: found, not woken up": Point("sweep", "before", _REARM),
-        "sweep: recorded, wake-up not sent": Point("sweep", "before", _SEND),
-        "sweep: in the middle": Point("sweep", "after", _REARM),
-    }
-)
 
 
 def variables(marks: Path, how: str) -> dict[str, str]:
@@ -164,6 +96,8 @@ def arm(marks: Path, how: str, points: Iterable[str] = POINTS) -> ExitStack:
             _wrap(patches, point.place, executioner.wrap_at(name, point))
         for use_case, place in USE_CASES.items():
             _wrap(patches, place, executioner.announced(use_case))
+        # Portions of one, so that a crash concerns one job.
+        _wrap(patches, ROOM, lambda room: lambda: min(1, room()))
         return patches.pop_all()
 
 
@@ -189,8 +123,15 @@ def _file(point: str) -> str:
     return point.replace(" ", "_")
 
 
-#: The use case that runs in this thread, and the key of its job.
-_current: ContextVar[tuple[str, str | None]] = ContextVar("current", default=("", None))
+@dataclass
+class _Step:
+    """The use case that runs in this thread, and the key of the job that it last claimed."""
+
+    use_case: str
+    key: str | None
+
+
+_current: ContextVar[_Step | None] = ContextVar("current", default=None)
 
 
 class _Executioner:
@@ -204,10 +145,13 @@ class _Executioner:
 
         def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
             def look(*values: Any) -> None:
-                use_case, key = _current.get()
-                if use_case != point.use_case:
+                step = _current.get()
+                if step is None or step.use_case != point.use_case:
                     return
-                if name != (_key_in(values) if use_case == "sweep" else key):
+                key = _key_in(values)
+                if point.place in (CLAIM, CLAIM_PORTION):
+                    step.key = key
+                if name != (key or step.key):
                     return
                 if not point.about or any(_is_about(value, point.about) for value in values):
                     self._die_once(name)
@@ -231,10 +175,10 @@ class _Executioner:
         def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
             @wraps(function)
             def wrapper(*args: Any, **kwargs: Any) -> Any:
-                key = _key_of(args[0]) if args else None
+                key = _key_of(args[0]) if args and args[0] else None
                 if self._is_lost(use_case, key):
                     return None
-                token = _current.set((use_case, key))
+                token = _current.set(_Step(use_case, key))
                 try:
                     return function(*args, **kwargs)
                 finally:
@@ -252,10 +196,17 @@ class _Executioner:
         """
         if use_case == "sweep":
             return self._dying.is_set()
-        if key is None or key not in POINTS or self._mark(key).exists():
+        if key is None:
+            return self._dying.is_set() or (use_case == "submit" and self._sweeps_are_pending())
+        if key not in POINTS or self._mark(key).exists():
             return False
         point = POINTS[key]
         return point.use_case == "sweep" or (self._dying.is_set() and point.use_case == use_case)
+
+    def _sweeps_are_pending(self) -> bool:
+        """Whether an unnamed submission might take a job that a sweep has to find."""
+        names = [name for name, point in POINTS.items() if point.use_case == "sweep"]
+        return not all(self._mark(name).exists() for name in names)
 
     def _die_once(self, name: str) -> None:
         if self._dying.is_set():  # a sweep that continues reaches other jobs' points
@@ -287,9 +238,11 @@ def _key_of(job_id: Any) -> str | None:
 def _key_in(values: Iterable[Any]) -> str | None:
     """The key of the job in the arguments of a call."""
     for value in values:
+        if isinstance(value, tuple) and hasattr(value, "jobs"):
+            value = value.jobs[0] if value.jobs else None
         if hasattr(value, "key"):
             return str(value.key)
-        if hasattr(value, "job_id"):
+        if hasattr(value, "job_id") and value.job_id:
             return _key_of(value.job_id)
     return None
 
