@@ -8,6 +8,7 @@ import threading
 import time
 import traceback
 import tracemalloc
+import weakref
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -20,6 +21,7 @@ import time_machine
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.forks import in_a_child
 from tests.support.raw_server import (
     CHUNKED,
     OK,
@@ -35,7 +37,7 @@ from tests.support.raw_server import (
     within,
 )
 from videojobs.exceptions import ForbiddenAddress, NotSent, TransportError, VideoJobsError
-from videojobs.http import addresses, transport
+from videojobs.http import addresses, connection, transport
 
 LOCAL = ["127.0.0.1/32"]
 
@@ -258,14 +260,31 @@ def test_many_dead_addresses_share_one_deadline(monkeypatch: pytest.MonkeyPatch)
             get(f"http://dead.example:{full.getsockname()[1]}", connect_timeout=0.4, timeout=0.5)
 
 
-def test_an_answer_in_time_leaves_no_timer_behind() -> None:
+def test_deadlines_cost_no_thread_each() -> None:
     with RawServer(keep=True) as server:
+        get(server.url)
+        before = set(threading.enumerate())
         for _ in range(5):
             get(server.url)
-    timers = [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
-    for timer in timers:
-        timer.join(2)
-    assert not any(timer.is_alive() for timer in timers)
+            assert set(threading.enumerate()) <= before
+
+
+def test_calls_that_have_ended_stay_in_memory_until_no_deadline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ended: list[weakref.ref[connection.Exchange]] = []
+
+    class Noted(connection.Exchange):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            ended.append(weakref.ref(self))
+
+    monkeypatch.setattr(transport, "Exchange", Noted)
+    with RawServer(keep=True) as server:
+        for ask in (get, post, stream):
+            ask(server.url, timeout=600.0)
+            gc.collect()
+    assert [exchange() for exchange in ended] == [None, None, None]
 
 
 # Bounded bodies
@@ -328,12 +347,7 @@ def test_each_thread_has_a_connection_of_its_own() -> None:
 def test_a_forked_child_does_not_share_its_parent_s_connection() -> None:
     with RawServer(keep=True) as server:
         get(server.url)
-        if (child := os.fork()) == 0:
-            code = 1
-            with contextlib.suppress(BaseException):
-                code = 0 if get(server.url).body == b"ok" else 1
-            os._exit(code)
-        assert os.waitpid(child, 0)[1] == 0
+        assert in_a_child(lambda: get(server.url).body == b"ok")
         assert get(server.url).body == b"ok"
         assert server.connections == 2
 

@@ -22,7 +22,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.util.connection import create_connection
 
 from ..exceptions import NotSent, TransportError, VideoJobsError
-from . import addresses
+from . import addresses, watchdog
 
 _HEADERS = {"User-Agent": "videojobs", "Accept": "*/*", "Accept-Encoding": "identity"}
 
@@ -44,8 +44,6 @@ class Exchange:
         self._ends_at = time.monotonic() + timeout
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
-        self._timer = threading.Timer(max(0.0, timeout), self._expire)
-        self._timer.daemon = True
 
     @classmethod
     def with_stranger(
@@ -66,17 +64,14 @@ class Exchange:
         return cls(host, timeout=timeout, allowed=addresses.networks(allowed))
 
     def __enter__(self) -> "Exchange":
-        self._timer.start()
+        self._deadline = watchdog.watch(self._ends_at, self._expire)
         self._token = _current.set(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
+        self._deadline.cancel()
         _current.reset(self._token)
-        with self._lock:
-            if self._socket is not None:
-                self._socket.close()
-            self._socket = None
+        self.release()
 
     def connect(self, connection: HTTPConnection) -> socket.socket:
         """A socket to one of the host's checked addresses, shut down at the deadline."""
@@ -105,6 +100,13 @@ class Exchange:
             self._socket = socket.socket(fileno=os.dup(sock.fileno()))
         if self.expired:
             self._expire()
+
+    def release(self) -> None:
+        """Stop watching the socket. From then on, another call may use its connection."""
+        with self._lock:
+            if self._socket is not None:
+                self._socket.close()
+            self._socket = None
 
     def _expire(self) -> None:
         self.expired = True

@@ -2,7 +2,7 @@
 
 It adds these guarantees:
 
-1. One deadline for the whole exchange. A read timeout restarts with every byte, so a timer
+1. One deadline for the whole exchange. A read timeout restarts with every byte, so a watchdog
    shuts the socket down instead.
 2. `NotSent` is raised only if no connection was established.
 3. The address that was checked is the address that is connected to. Checking a hostname before
