@@ -3,6 +3,7 @@ import gc
 import gzip
 import logging
 import os
+import signal
 import socket
 import threading
 import time
@@ -18,6 +19,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 import time_machine
+from billiard.exceptions import SoftTimeLimitExceeded
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -506,6 +508,65 @@ def test_no_error_of_a_certificate_shows_more_of_a_url_than_its_host(
         ask(server.url + PLACE)
     shown = "".join(traceback.format_exception(caught.value))
     assert not any(part in shown for part in ("secret-path", "s3cr3t"))
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """A time limit of Celery's prefork pool: the handler of a signal raises it anywhere."""
+
+    def handle(*_: object) -> None:
+        raise SoftTimeLimitExceeded(seconds)
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGUSR1))
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+        signal.signal(signal.SIGUSR1, before)
+
+
+@ALL
+@pytest.mark.parametrize(
+    "answers",
+    [silence, drip(b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n", b"x")],
+    ids=["before the answer", "in its body"],
+)
+@pytest.mark.parametrize("tls", [False, True])
+def test_a_time_limit_of_the_task_is_no_error_of_the_network(
+    ask: Any, answers: Any, tls: bool, trusted: Path
+) -> None:
+    with (
+        RawServer(answers, tls=trusted if tls else None) as server,
+        within(4),
+        pytest.raises(SoftTimeLimitExceeded) as caught,
+        time_limit(0.3),
+    ):
+        ask(server.url)
+    assert caught.value.args == (0.3,)
+
+
+@ALL
+def test_a_time_limit_while_connecting_is_no_error_of_the_network(
+    ask: Any, names: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(5))
+    with within(4), pytest.raises(SoftTimeLimitExceeded), time_limit(0.2):
+        ask("http://slow.example")
+
+
+def test_a_connection_that_a_time_limit_interrupted_is_not_used_again() -> None:
+    def late(connection: socket.socket) -> None:
+        time.sleep(0.5)
+        connection.sendall(answer(b"of the first call"))
+
+    with RawServer(late, OK, keep=True) as server:
+        with pytest.raises(SoftTimeLimitExceeded), time_limit(0.2):
+            get(server.url)
+        assert get(server.url).body == b"ok"
+        assert server.connections == 2
 
 
 def test_an_error_tells_what_the_system_said_even_inside_another_one_s_handling(

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextvars import ContextVar
+from http.client import HTTPException
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
@@ -19,11 +20,18 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import HTTPError
 from urllib3.util.connection import create_connection
 
-from ..exceptions import NotSent, TransportError, VideoJobsError
+from ..exceptions import NotSent, TransportError
 from . import addresses, watchdog
 
+# A malformed response, or a key with characters invalid in a header, makes the lower layers raise
+# errors of Python itself. Not `Exception`: Celery raises a time limit anywhere.
+_ERRORS = (
+    *(OSError, HTTPError, HTTPException),  # requests' errors are OSErrors
+    *(ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError),
+)
 _HEADERS = {"User-Agent": "videojobs", "Accept": "*/*", "Accept-Encoding": "identity"}
 
 
@@ -121,15 +129,11 @@ class Exchange:
 
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:
-        """Translate all errors of the lower layers. `from None`: they contain the whole URL."""
+        """Translate the errors of the lower layers. `from None`: they contain the whole URL."""
         handled = sys.exception()
         try:
             yield
-        except VideoJobsError:
-            raise
-        # Not only RequestException, HTTPError and OSError: a malformed response, or a key with
-        # characters invalid in a header, makes these layers raise ValueError and AttributeError.
-        except Exception as error:
+        except _ERRORS as error:
             kind = TransportError if self.reached else NotSent
             reason = "no complete response in time" if self.expired else _reason(error, handled)
             raise kind(f"{self.host}: {reason}") from None
