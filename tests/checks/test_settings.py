@@ -103,7 +103,9 @@ def test_a_duration_must_be_a_sensible_number_above_0(name: str, value: Any) -> 
     assert found(**{name: value}) == [("videojobs.E003", message, None)]
 
 
-@pytest.mark.parametrize("name", ["MAX_OUTPUT_BYTES", "MIRROR_ATTEMPTS", "SWEEP_BATCH"])
+@pytest.mark.parametrize(
+    "name", ["POLL_CONCURRENCY", "MAX_OUTPUT_BYTES", "MIRROR_ATTEMPTS", "SWEEP_BATCH"]
+)
 @pytest.mark.parametrize("value", [0, -1, "30", None, True, 1.5, 2**64])
 def test_a_count_must_be_a_whole_number_above_0(name: str, value: Any) -> None:
     message = f"VIDEOJOBS['{name}'] must be a whole number above 0."

@@ -329,20 +329,11 @@ def test_a_gzip_bomb_costs_neither_memory_nor_time(layers: int) -> None:
 # Connections
 
 
-def test_a_thread_reuses_its_connection() -> None:
+def test_a_call_reuses_the_connection_of_the_last_one() -> None:
     with RawServer(keep=True) as server:
         for _ in range(3):
             get(server.url)
         assert server.connections == 1
-
-
-def test_each_thread_has_a_connection_of_its_own() -> None:
-    with RawServer(keep=True) as server:
-        get(server.url)
-        thread = threading.Thread(target=get, args=(server.url,))
-        thread.start()
-        thread.join()
-        assert server.connections == 2
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")

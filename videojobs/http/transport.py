@@ -12,9 +12,9 @@ It adds these guarantees:
 5. Bodies are bounded, and error messages contain the host, never the URL.
 """
 
-import contextlib
 import time
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -24,7 +24,7 @@ from urllib.parse import urljoin, urlsplit
 import requests
 
 from ..exceptions import ForbiddenAddress, TransportError
-from .connection import Exchange, new_session, pooled_session
+from .connection import Connections, Exchange, pooled
 
 _MAX_REDIRECTS = 3
 _PORTS = {"http": 80, "https": 443}
@@ -87,17 +87,11 @@ def request(
     """
     exchange = Exchange(origin(url)[1], timeout=timeout)
     with (
-        new_session() if fresh else contextlib.nullcontext(pooled_session()) as session,
+        closing(Connections()) if fresh else nullcontext(pooled()) as connections,
         exchange,
         exchange.errors(),
-        session.request(
-            method,
-            url,
-            headers=headers,
-            json=json,
-            timeout=(connect_timeout, timeout),
-            allow_redirects=False,
-            stream=True,
+        connections.open(
+            method, url, headers=headers, json=json, timeout=(connect_timeout, timeout)
         ) as response,
     ):
         body = response.raw.read(max_bytes + 1, decode_content=True)
@@ -125,7 +119,7 @@ class Stream:
             return data
 
 
-@contextlib.contextmanager
+@contextmanager
 def stream(
     url: str,
     *,
@@ -137,7 +131,7 @@ def stream(
     hosts: Collection[str] = (),
     insecure: bool = False,
 ) -> Iterator[Stream]:
-    """GET an untrusted URL in a new session that holds no credentials.
+    """GET an untrusted URL over new connections.
 
     Follows up to three redirects and checks every hop: its scheme (plain http only if `insecure`,
     never after https), its host (within `hosts`, if any) and the address that is connected to.
@@ -145,7 +139,7 @@ def stream(
     forbidden address.
     """
     ends_at = time.monotonic() + timeout
-    with new_session() as session:
+    with closing(Connections()) as connections:
         for _hop in range(_MAX_REDIRECTS + 1):
             exchange = Exchange.with_stranger(
                 url,
@@ -156,12 +150,8 @@ def stream(
             )
             with exchange:
                 with exchange.errors():
-                    response = session.get(
-                        url,
-                        headers=headers,
-                        timeout=(connect_timeout, read_timeout),
-                        allow_redirects=False,
-                        stream=True,
+                    response = connections.open(
+                        "GET", url, headers=headers, timeout=(connect_timeout, read_timeout)
                     )
                 with response:
                     exchange.check()
@@ -175,7 +165,7 @@ def stream(
 
 
 def _join(url: str, location: str) -> str:
-    with contextlib.suppress(UnicodeError):
+    with suppress(UnicodeError):
         # Servers send non-ASCII locations as UTF-8, but http.client decodes them as Latin-1.
         location = location.encode("latin-1").decode()
     try:

@@ -1,6 +1,6 @@
 """Fetch an untrusted URL into a local file, with a size limit, a hash, and resumed transfers.
 
-1. Send the request in a session that holds no credentials, and check the response headers.
+1. Send the request, without credentials, over a new connection, and check the response headers.
 2. Write and hash the body up to the size limit; refuse it unless it begins like a video.
 3. If the transfer is interrupted and the server sent a strong ETag, request the remaining bytes.
    If the response is anything else, start again, with a new hash.
