@@ -32,6 +32,7 @@ pytest_plugins = [
     "tests.support.listening",
     "tests.support.object_store",
     "tests.support.servers",
+    "tests.support.mariadb",  # It imports the one before.
     "videojobs.testing.fixtures",
 ]
 
@@ -39,20 +40,20 @@ pytest_plugins = [
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--database",
-        choices=["sqlite", "postgres"],
+        choices=["sqlite", "postgres", "mariadb"],
         default="sqlite",
-        help="the database for the tests; postgres starts a new server",
+        help="the database for the tests; postgres and mariadb start a new server",
     )
 
 
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings(request: pytest.FixtureRequest) -> None:
-    """With --database=postgres, use the session's own PostgreSQL server."""
-    if request.config.getoption("--database") == "postgres":
+    """With --database=postgres or mariadb, use the session's own server."""
+    if (kind := request.config.getoption("--database")) != "sqlite":
         import environ
         from django.conf import settings
 
-        server = request.getfixturevalue("postgres_server")
+        server = request.getfixturevalue(f"{kind}_server")
         database = environ.Env.db_url_config(server.url)
         defaults = connections["default"].settings_dict
         settings.DATABASES["default"] = connections.settings["default"] = {

