@@ -139,7 +139,7 @@ def test_it_makes_the_environment_once_and_is_quiet_after_that(bare: Copy) -> No
     assert (second.returncode, second.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("measured", ["mirror", "admin"])
+@pytest.mark.parametrize("measured", ["mirror", "admin", "poll"])
 def test_it_measures_what_is_named(copy: Copy, measured: str) -> None:
     (copy.root / "benchmarks").mkdir()
     script = (
@@ -157,7 +157,7 @@ def test_what_it_can_not_measure_exits_2(copy: Copy, arguments: list[str]) -> No
     run = copy.run("bench", *arguments)
 
     assert run.returncode == 2
-    assert "./dev bench mirror, or ./dev bench admin" in run.stderr
+    assert "./dev bench mirror, ./dev bench admin, or ./dev bench poll" in run.stderr
 
 
 def test_exit_codes_and_a_chosen_debug_setting_pass_through(copy: Copy) -> None:

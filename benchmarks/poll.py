@@ -1,0 +1,134 @@
+"""`./dev bench poll`: the cost of one check of a job, compared to other ways to poll."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shlex
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from datetime import date
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+
+import django
+
+from tests.support.servers import NotFound
+
+from .polling import report
+from .polling.contestants import CONTESTANTS, chosen
+from .reporting import RESULTS, say
+
+TITLES = {
+    "cost": "Cost of one check",
+}
+_HEAD = """# Polling
+
+What one check of a job costs. [Benchmarks](../README.md#polling) describes the contestants.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = _options(arguments)
+    # Exit normally on SIGTERM, so that workers and servers are stopped as well.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    if not Path("/proc/self/stat").exists():
+        sys.exit("dev bench: measuring CPU time requires Linux (/proc)")
+    django.setup()
+    if os.getloadavg()[0] > (os.cpu_count() or 1):
+        say("The machine is under load from other processes, which affects the figures.")
+    directory = Path(tempfile.mkdtemp(prefix="videojobs-bench-"))
+    try:
+        _measure(options, arguments, directory)
+    finally:
+        if options.keep:
+            say(f"The logs are in {directory}.")
+        else:
+            shutil.rmtree(directory)
+    return 0
+
+
+def _measure(options: argparse.Namespace, arguments: Sequence[str], directory: Path) -> None:
+    from .polling import arena  # It imports models, which require django.setup().
+    from .polling.scenario import Context
+
+    with arena.opened() as opened:
+        rate, each = opened.provider.capacity(0.5 if options.quick else 3.0)
+        for name in options.scenarios:
+            scenario = import_module(f".polling.{name}", __package__)
+            context = Context(opened, options.chosen, options, directory, say)
+            say(f"Scenario {name}.")
+            text = scenario.run(context)
+            facts = _facts(opened.versions, rate, each, options.rounds, arguments)
+            body = f"{facts}\n\n{text}"
+            print(f"## {TITLES[name]}\n\n{body}\n", flush=True)
+            if not options.quick:
+                save(TITLES[name], body)
+
+
+def save(title: str, body: str) -> None:
+    """Replace a section of results/poll.md."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / "poll.md"
+    path.write_text(report.section(path.read_text() if path.exists() else _HEAD, title, body))
+
+
+def _facts(
+    servers: Sequence[str], rate: float, each: float, rounds: int, arguments: Sequence[str]
+) -> str:
+    parts = [date.today().isoformat(), f"Python {platform.python_version()}"]
+    parts += [f"{name} {version(name)}" for name in ("Django", "Celery", "kombu", "psycopg")]
+    parts += [*servers, f"{os.cpu_count()} cores", f"rounds: {rounds}"]
+    command = shlex.join(["./dev", "bench", "poll", *arguments])
+    return (
+        f"{', '.join(parts)}. `{command}`. The provider alone answers {rate:,.0f} calls/s "
+        f"({each:.2f} ms CPU each)."
+    )
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    options = _parser().parse_args(arguments)
+    try:
+        keys = options.contestants.split(",") if options.contestants else list(CONTESTANTS)
+        options.chosen = chosen(keys)
+        options.portions = [int(portion) for portion in options.portions.split(",")]
+    except ValueError as error:
+        sys.exit(f"dev bench: {error}")
+    if options.rounds is None:
+        options.rounds = 1 if options.quick else 5
+    if options.seconds is None:
+        options.seconds = 3.0 if options.quick else 20.0
+    options.warm_up = min(2.0, options.seconds) if options.quick else 9.0
+    return options
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="./dev bench poll",
+        description=__doc__,
+        epilog=f"Contestants: {', '.join(CONTESTANTS)}. It needs Linux, PostgreSQL and Redis.",
+    )
+    add = parser.add_argument
+    add("scenarios", nargs="+", choices=[*TITLES], metavar="SCENARIO", help=", ".join(TITLES))
+    add("--quick", action="store_true", help="seconds per run, to see that it works; not saved")
+    add("--rounds", type=int, help="rounds, each in another order (5)")
+    add("--seconds", type=float, help="seconds to measure each run for (20)")
+    add("--contestants", default="", help="a list, separated by commas (all)")
+    add("--portions", default="100,8,2", help="mean numbers of jobs due at a time (100,8,2)")
+    add("--slot", type=float, default=1.0, help="seconds of 'at a time' (1.0)")
+    add("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of VIDEOJOBS")
+    add("--keep", action="store_true", help="keep the logs of the workers")
+    return parser
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except NotFound as error:
+        sys.exit(f"dev bench: {error}")

@@ -1,0 +1,1 @@
+"""The parts of the poll benchmark: contestants, measurements and scenarios."""

@@ -1,0 +1,85 @@
+"""Scenario `cost`: the CPU time of one check, by the number of jobs that are due at a time."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
+
+from . import report
+from .contestants import FLOOR, Contestant, rotated
+from .scenario import Context, load_of
+from .stage import Usage, steady
+
+#: (portion, contestant's key) → round → usage and idle CPU
+Samples = Mapping[tuple[int, str], Mapping[int, tuple[Usage, float]]]
+
+_HEADER = [
+    *("", "due at a time", "checks per message", "CPU ms per check", "× floor", "idle CPU ms/s"),
+    *("PostgreSQL ms", "Redis ms", "commits", "checks/s"),
+]
+
+
+def run(context: Context) -> str:
+    options = context.options
+    samples: dict[tuple[int, str], dict[int, tuple[Usage, float]]] = defaultdict(dict)
+    for turn in range(options.rounds):
+        for portion in options.portions:
+            for contestant in rotated(contestants_at(context, portion), turn):
+                load = load_of(portion, options)
+                measured = steady(
+                    context.arena,
+                    contestant,
+                    load,
+                    context.directory,
+                    warm_up=options.warm_up,
+                    seconds=options.seconds,
+                )
+                samples[portion, contestant.key][turn] = measured
+                usage = measured[0]
+                context.say(
+                    f"round {turn + 1}, {portion} at a time, {contestant.key}: "
+                    f"{usage.each('worker'):.2f} ms, {usage.rate:.0f} checks/s"
+                )
+    return table(samples, context.contestants)
+
+
+def contestants_at(context: Context, portion: int) -> list[Contestant]:
+    """Contestants with a message per check run only with the largest portion, except the floor."""
+    largest = portion == max(context.options.portions)
+    every = context.contestants
+    return [c for c in every if largest or c.batches or c == FLOOR]
+
+
+def table(samples: Samples, contestants: Sequence[Contestant]) -> str:
+    titles = {contestant.key: contestant.title for contestant in contestants}
+    rows = []
+    for (portion, key), rounds in samples.items():
+        usages = [usage for usage, _idle in rounds.values()]
+        floor = samples.get((portion, FLOOR.key), {})
+        ratio = report.paired_ratio(_cpu(rounds), _cpu(floor))
+        portions = [usage.portion for usage in usages if usage.portion]
+        rows.append(
+            [
+                *(titles[key], str(portion)),
+                report.number(median(portions) if portions else None, 1),
+                report.spread([usage.each("worker") for usage in usages]),
+                report.number(ratio),
+                report.number(median(idle for _usage, idle in rounds.values()), 1),
+                *(_median(usages, lambda usage: usage.each("postgres")),),
+                *(_median(usages, lambda usage: usage.each("redis")),),
+                *(_median(usages, lambda usage: usage.commits / max(1, usage.checks)),),
+                *(_median(usages, lambda usage: usage.rate),),
+            ]
+        )
+    order = list(titles.values())
+    rows.sort(key=lambda row: (-int(row[1]), order.index(row[0])))
+    return report.table(_HEADER, rows)
+
+
+def _cpu(rounds: Mapping[int, tuple[Usage, float]]) -> dict[int, float]:
+    return {turn: usage.each("worker") for turn, (usage, _idle) in rounds.items()}
+
+
+def _median(usages: Sequence[Usage], value: Callable[[Usage], float]) -> str:
+    return report.number(median(map(value, usages)))

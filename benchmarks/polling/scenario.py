@@ -1,0 +1,46 @@
+"""The options that scenarios share, and the load that they derive from them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .arena import Arena
+from .contestants import Contestant
+from .stage import Load
+
+#: The shortest wait between two checks in seconds; the longest is twice as long.
+INTERVAL = 3.0
+QUICK_INTERVAL = 1.0
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a scenario gets: the servers, the contestants to measure, and the options."""
+
+    arena: Arena
+    contestants: Sequence[Contestant]
+    options: argparse.Namespace
+    directory: Path
+    say: Callable[[str], None]
+
+    @property
+    def quick(self) -> bool:
+        return bool(self.options.quick)
+
+
+def load_of(portion: float, options: argparse.Namespace) -> Load:
+    """The load with so many jobs due per slot.
+
+    The jitter spreads the jobs over the slots, so `portion` is a mean.
+    """
+    interval = QUICK_INTERVAL if options.quick else INTERVAL
+    jobs = max(1, round(portion * interval * 1.5 / options.slot))
+    return Load(jobs=jobs, interval=interval, settings=settings_of(options))
+
+
+def settings_of(options: argparse.Namespace) -> Mapping[str, object]:
+    """Settings of videojobs that the command line gives as NAME=VALUE."""
+    return dict(setting.split("=", 1) for setting in options.set)
