@@ -20,7 +20,7 @@ import django
 
 from tests.support.servers import NotFound
 
-from .polling import report
+from .polling import packages, report
 from .polling.contestants import CONTESTANTS, chosen
 from .reporting import RESULTS, say
 
@@ -36,6 +36,13 @@ What one check of a job costs. [Benchmarks](../README.md#polling) describes the 
 def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = _options(arguments)
+    if any(contestant.package for contestant in options.chosen):
+        say("Installing the packages of other job queues, unless they are installed.")
+        try:
+            packages.ensure()
+        except packages.NotInstalled as error:
+            known = ",".join(key for key, one in CONTESTANTS.items() if not one.package)
+            sys.exit(f"dev bench: {error}\nWithout them: --contestants {known}")
     # Exit normally on SIGTERM, so that workers and servers are stopped as well.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if not Path("/proc/self/stat").exists():

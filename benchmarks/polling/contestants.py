@@ -33,6 +33,10 @@ class Contestant:
     batches: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def uses_celery(self) -> bool:
+        return "celery" in self.worker
+
     def command(self, *, places: int, number: int) -> list[str]:
         """The command of a worker; `number` distinguishes workers of the same contestant."""
         values = {"places": places, "number": number}
@@ -72,6 +76,9 @@ CONTESTANTS = {
         _chain("naive", "Celery chain, naive"),
         _chain("tuned", "Celery chain, tuned by hand", BENCH_KEEP_CONNECTIONS="1"),
         FLOOR,
+        _peer("procrastinate", "procrastinate, naive"),
+        _peer("huey", "huey, naive"),
+        _peer("dramatiq", "dramatiq, naive"),
         LOOP,
     )
 }

@@ -53,12 +53,14 @@ def contestants_at(context: Context, portion: int) -> list[Contestant]:
 
 def table(samples: Samples, contestants: Sequence[Contestant]) -> str:
     titles = {contestant.key: contestant.title for contestant in contestants}
+    celery = {contestant.key for contestant in contestants if contestant.uses_celery}
     rows = []
     for (portion, key), rounds in samples.items():
         usages = [usage for usage, _idle in rounds.values()]
         floor = samples.get((portion, FLOOR.key), {})
         ratio = report.paired_ratio(_cpu(rounds), _cpu(floor))
-        portions = [usage.portion for usage in usages if usage.portion]
+        # Only Celery pushes each message to a list exactly once.
+        portions = [usage.portion for usage in usages if usage.portion and key in celery]
         rows.append(
             [
                 *(titles[key], str(portion)),

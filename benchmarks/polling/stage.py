@@ -19,6 +19,7 @@ from benchmarks.poll_provider import Options
 from videojobs.conf import DEFAULTS
 from videojobs.models import VideoJob
 
+from . import packages
 from .arena import ALIAS, Arena, directory_of
 from .contestants import Contestant
 from .processes import ROOT, Processes, cpu_seconds, resident
@@ -265,5 +266,6 @@ def _environment(arena: Arena, contestant: Contestant, load: Load, url: str) -> 
         "BENCH_JITTER": str(load.jitter),
         "BENCH_TIMEOUT": str(load.timeout),
         "BENCH_PLACES": str(load.places),
+        "BENCH_PACKAGES": str(packages.DIRECTORY),
         **contestant.environment,
     }

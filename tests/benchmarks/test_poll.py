@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ import pytest
 
 from benchmarks import poll_provider
 from benchmarks.poll_provider import HUNG, Options, Provider, TokenBucket
-from benchmarks.polling import http_client, report
+from benchmarks.polling import http_client, packages, report
 from benchmarks.polling.arena import ProviderProcess
 from benchmarks.polling.contestants import CONTESTANTS, FLOOR, LOOP, chosen, rotated
 from benchmarks.polling.cost import table
@@ -140,6 +141,35 @@ def test_each_round_begins_with_another_contestant() -> None:
 def test_an_unknown_contestant_is_refused() -> None:
     with pytest.raises(ValueError, match="videojob; there are videojobs"):
         chosen(["videojob"])
+
+
+def test_other_job_queues_are_not_among_the_pinned_requirements() -> None:
+    pinned = (ROOT / "requirements.txt").read_text()
+    names = [re.split(r"\W", requirement)[0] for requirement in packages.group()]
+
+    assert names == ["dramatiq", "huey", "procrastinate"]
+    assert [name for name in names if f"{name}==" in pinned] == []
+    assert {one.package for one in CONTESTANTS.values()} == {"", *names}
+
+
+def test_packages_are_installed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place, calls = tmp_path / "packages", tmp_path / "calls"
+    make = ["/bin/sh", "-c", f"mkdir {place} && echo called >>{calls}"]
+    monkeypatch.setattr(packages, "DIRECTORY", place)
+    monkeypatch.setattr(packages, "_installers", lambda: [["/bin/false"], make])
+
+    packages.ensure()
+    packages.ensure()
+
+    assert calls.read_text() == "called\n"
+
+
+def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packages, "DIRECTORY", tmp_path / "packages")
+    monkeypatch.setattr(packages, "_installers", lambda: [["/bin/sh", "-c", "echo no net; exit 1"]])
+
+    with pytest.raises(packages.NotInstalled, match="no net"):
+        packages.ensure()
 
 
 def test_ratios_are_those_of_the_same_round() -> None:
