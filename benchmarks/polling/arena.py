@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -89,10 +89,17 @@ class ProviderProcess:
 
 
 class Arena:
-    """The running servers, and a migrated database to copy."""
+    """The running servers, a migrated database to copy, and settings of videojobs for all runs."""
 
-    def __init__(self, postgres: Postgres, broker: Redis, provider: ProviderProcess) -> None:
+    def __init__(
+        self,
+        postgres: Postgres,
+        broker: Redis,
+        provider: ProviderProcess,
+        settings: Mapping[str, str],
+    ) -> None:
         self.postgres, self.broker, self.provider = postgres, broker, provider
+        self.settings = settings
         self.redis = redis.Redis.from_url(broker.url)
         self._databases = 0
         self._admin = psycopg.connect(postgres.url, autocommit=True)
@@ -147,7 +154,7 @@ def connected(url: str) -> Iterator[None]:
 
 
 @contextmanager
-def opened() -> Iterator[Arena]:
+def opened(settings: Mapping[str, str]) -> Iterator[Arena]:
     """Start the servers and the provider. Raises `NotFound` without a program."""
     with ExitStack() as stack:
         broker = stack.enter_context(Redis.found(own=True))
@@ -156,7 +163,7 @@ def opened() -> Iterator[Arena]:
             postgres = stack.enter_context(Postgres.found(own=True, options=options))
         except RuntimeError:  # A PostgreSQL without its additional modules doesn't start.
             postgres = stack.enter_context(Postgres.found(own=True, options=_POSTGRES))
-        yield Arena(postgres, broker, stack.enter_context(ProviderProcess()))
+        yield Arena(postgres, broker, stack.enter_context(ProviderProcess()), settings)
 
 
 def directory_of(base: Path, name: str) -> Path:

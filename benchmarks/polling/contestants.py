@@ -34,6 +34,15 @@ class Contestant:
     environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def table(self) -> str:
+        return "videojobs_videojob" if self.is_videojobs else "poll_check"
+
+    @property
+    def id_column(self) -> str:
+        """The column with the provider's ID."""
+        return "provider_task_id" if self.is_videojobs else "task_id"
+
+    @property
     def uses_celery(self) -> bool:
         return "celery" in self.worker
 

@@ -23,7 +23,7 @@ _HEADER = [
 def run(context: Context) -> str:
     options = context.options
     samples: dict[tuple[int, str], dict[int, tuple[Usage, float]]] = defaultdict(dict)
-    for turn in range(options.rounds):
+    for turn in range(context.rounds):
         for portion in options.portions:
             for contestant in rotated(contestants_at(context, portion), turn):
                 load = load_of(portion, options)
@@ -41,7 +41,9 @@ def run(context: Context) -> str:
                     f"round {turn + 1}, {portion} at a time, {contestant.key}: "
                     f"{usage.each('worker'):.2f} ms, {usage.rate:.0f} checks/s"
                 )
-    return table(samples, context.contestants)
+    busiest = max(usage.rate for rounds in samples.values() for usage, _idle in rounds.values())
+    headroom = report.headroom(context.capacity, busiest)
+    return f"{table(samples, context.contestants)}\n\n{headroom}"
 
 
 def contestants_at(context: Context, portion: int) -> list[Contestant]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -14,6 +15,8 @@ from benchmarks import memory
 from tests.support.processes import descendants_of
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+_libc = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
 _TICKS = os.sysconf("SC_CLK_TCK")
 # Indexes in /proc/*/stat of the CPU time of children that ended, counted from after the name.
 _CHILDREN_TIME = slice(13, 15)
@@ -41,6 +44,11 @@ def resident(pids: Iterable[int]) -> int:
             with suppress(OSError):
                 total += memory.resident(process)
     return total
+
+
+def _end_with_parent() -> None:
+    """Called in a new process: the kernel kills it when the benchmark is killed."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Processes:
@@ -71,6 +79,7 @@ class Processes:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                preexec_fn=_end_with_parent,
             )
         self._started.append(process)
         return process.pid

@@ -42,6 +42,13 @@ def slope(first: tuple[float, float], second: tuple[float, float]) -> float:
     return (second[1] - first[1]) / (second[0] - first[0])
 
 
+def headroom(capacity: float, busiest: float) -> str:
+    """Whether the provider could have slowed a contestant down. Both are calls per second."""
+    times = capacity / busiest
+    warning = "" if times >= 3 else " **This is too little: the provider may be the bottleneck.**"
+    return f"The provider can answer {times:.0f} times as many calls as the busiest run.{warning}"
+
+
 def section(text: str, title: str, body: str) -> str:
     """A report with one section replaced, or added at the end."""
     heading, found = f"## {title}", False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,13 +18,22 @@ QUICK_INTERVAL = 1.0
 
 @dataclass(frozen=True)
 class Context:
-    """What a scenario gets: the servers, the contestants to measure, and the options."""
+    """What a scenario gets: the servers, the contestants to measure, and the options.
+
+    `capacity`: the calls per second that the provider answers.
+    """
 
     arena: Arena
     contestants: Sequence[Contestant]
     options: argparse.Namespace
     directory: Path
+    rounds: int
+    capacity: float
     say: Callable[[str], None]
+
+    @property
+    def minutes(self) -> float:
+        return float(self.options.minutes)
 
     @property
     def quick(self) -> bool:
@@ -38,9 +47,4 @@ def load_of(portion: float, options: argparse.Namespace) -> Load:
     """
     interval = QUICK_INTERVAL if options.quick else INTERVAL
     jobs = max(1, round(portion * interval * 1.5 / options.slot))
-    return Load(jobs=jobs, interval=interval, settings=settings_of(options))
-
-
-def settings_of(options: argparse.Namespace) -> Mapping[str, object]:
-    """Settings of videojobs that the command line gives as NAME=VALUE."""
-    return dict(setting.split("=", 1) for setting in options.set)
+    return Load(jobs=jobs, interval=interval)

@@ -91,6 +91,7 @@ class Stage:
         self.arena, self.contestant, self.load = arena, contestant, load
         self.processes = processes
         self.workers: list[int] = []
+        self.database_url = processes.environment["DATABASE_URL"]
         self._directory = directory
         self._inserted = 0
 
@@ -261,6 +262,7 @@ def _environment(arena: Arena, contestant: Contestant, load: Load, url: str) -> 
         "DJANGO_LOG_LEVEL": "WARNING",
         # Settings that this version doesn't have yet would fail its system check.
         **{f"VIDEOJOBS_{k}": str(v) for k, v in settings.items() if k in DEFAULTS},
+        **{f"VIDEOJOBS_{k}": v for k, v in arena.settings.items()},
         "BENCH_BASE_URL": arena.provider.base_url,
         "BENCH_INTERVAL": str(load.interval),
         "BENCH_JITTER": str(load.jitter),

@@ -8,16 +8,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from benchmarks import poll_provider
+from benchmarks import poll, poll_provider
+from benchmarks.poll import SCENARIOS
 from benchmarks.poll_provider import HUNG, Options, Provider, TokenBucket
 from benchmarks.polling import http_client, packages, report
 from benchmarks.polling.arena import ProviderProcess
 from benchmarks.polling.contestants import CONTESTANTS, FLOOR, LOOP, chosen, rotated
 from benchmarks.polling.cost import table
+from benchmarks.polling.drift import matched
 from benchmarks.polling.processes import Processes, cpu_seconds
 from benchmarks.polling.stage import Usage
 from tests.support.servers import Postgres, Redis, obtain
@@ -170,6 +173,41 @@ def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     with pytest.raises(packages.NotInstalled, match="no net"):
         packages.ensure()
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_each_scenario_has_a_module_and_known_contestants(name: str) -> None:
+    scenario = SCENARIOS[name]
+
+    assert callable(import_module(f"benchmarks.polling.{name}").run)
+    assert len(chosen(scenario.contestants)) == len(scenario.contestants)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["cost", "--contestants", "celery"], "unknown contestants: celery"),
+        (["cost", "--portions", "many"], "many"),
+        (["memory", "--waiting", "100"], "two different numbers"),
+    ],
+)
+def test_wrong_arguments_end_it_with_a_reason(arguments: list[str], reason: str) -> None:
+    with pytest.raises(SystemExit, match=reason):
+        poll.main(arguments)
+
+
+def test_a_call_is_compared_to_the_due_time_that_was_known_then() -> None:
+    dues = {"a": [(105.0, 100.0), (110.0, 105.5)], "b": [(109.0, 100.0)]}
+    calls = [("a", 105.25), ("a", 112.0), ("b", 108.0), ("c", 108.0), ("b", 90.0)]
+
+    assert matched(calls, dues, since=0.0) == [0.25, 2.0, -1.0]
+    assert matched(calls, dues, since=106.0) == [2.0, -1.0]
+
+
+def test_a_provider_with_little_headroom_is_pointed_out() -> None:
+    assert "10 times" in report.headroom(1000.0, 100.0)
+    assert "bottleneck" not in report.headroom(1000.0, 100.0)
+    assert "bottleneck" in report.headroom(1000.0, 500.0)
 
 
 def test_ratios_are_those_of_the_same_round() -> None:

@@ -41,10 +41,12 @@ def next_wait() -> float:
 
 
 def jobs() -> Iterator[tuple[int, str, float]]:
-    """All rows, as ID, the provider's ID, and seconds until due."""
+    """The jobs without a check, as ID, the provider's ID, and seconds until due."""
     with psycopg.connect(DATABASE_URL) as connection:
         now = datetime.now(UTC)
-        rows = connection.execute("SELECT id, task_id, due_at FROM poll_check ORDER BY due_at")
+        rows = connection.execute(
+            "SELECT id, task_id, due_at FROM poll_check WHERE check_count = 0 ORDER BY due_at"
+        )
         for pk, task_id, due_at in rows:
             yield pk, task_id, max(0.0, (due_at - now).total_seconds())
 
