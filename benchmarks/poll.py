@@ -39,6 +39,7 @@ _FEW = ("videojobs", "celery-floor", "loop")
 SCENARIOS = {
     "cost": Scenario("Cost of one check", tuple(CONTESTANTS), 5),
     "churn": Scenario("After minutes of updates", ("videojobs", "celery-floor"), 1),
+    "memory": Scenario("Memory of a waiting job", (*_FEW, "procrastinate"), 1),
     "drift": Scenario("Delay of a check", _FEW, 5),
 }
 #: The default of an option in a quick run, and otherwise.
