@@ -41,6 +41,7 @@ SCENARIOS = {
     "churn": Scenario("After minutes of updates", ("videojobs", "celery-floor"), 1),
     "memory": Scenario("Memory of a waiting job", (*_FEW, "procrastinate"), 1),
     "drift": Scenario("Delay of a check", _FEW, 5),
+    "late": Scenario("A backlog of late jobs", _FEW, 5),
 }
 #: The default of an option in a quick run, and otherwise.
 _DURATIONS = {"seconds": (3.0, 15.0), "minutes": (0.1, 5.0)}
