@@ -44,6 +44,7 @@ SCENARIOS = {
     "late": Scenario("A backlog of late jobs", _FEW, 5),
     "limit": Scenario("A provider with a rate limit", ("videojobs",), 1),
     "sweep": Scenario("A sweep that finds nothing", ("videojobs",), 5),
+    "submit": Scenario("Cost of submit()", ("videojobs",), 5),
 }
 #: The default of an option in a quick run, and otherwise.
 _DURATIONS = {"seconds": (3.0, 15.0), "minutes": (0.1, 5.0)}
