@@ -8,47 +8,24 @@ that filters by it records those that have not changed. All other writes clear t
 """
 
 import logging
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import copy
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
-from uuid import UUID
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
-from django.db import OperationalError, connections, models, transaction
-from django.db.models import F, Q
-from django.utils import timezone
+from django.db import transaction
 
 from . import outbox, queue
-from .conf import conf
+from .claims import ClaimQuerySet, lease
 from .exceptions import InvalidTransition
-from .states import IS_POLLED, MIRROR_TRANSITIONS, TERMINAL, TRANSITIONS, MirrorStatus, Status
+from .states import MIRROR_TRANSITIONS, TERMINAL, TRANSITIONS, MirrorStatus, Status
 
 if TYPE_CHECKING:
     from .models import VideoJob
 
 logger = logging.getLogger("videojobs")
-
-#: Step → the jobs that it is the next step of. Each has a partial index on `due_at`.
-STEPS = {
-    "submit": Q(status=Status.PENDING),
-    "poll": IS_POLLED,
-    "mirror": Q(mirror_status=MirrorStatus.DUE),
-}
-#: How many jobs a hold puts off at a time; the others are found by the next poll or sweep.
-_PUT_OFF_AT_ONCE = 1000
-#: How often a claim is tried again after a deadlock or a serialization failure.
-_CLAIM_ATTEMPTS = 5
-
-
-class Portion(NamedTuple):
-    """Jobs that were claimed together, and whether more may be due."""
-
-    jobs: "Sequence[VideoJob]"
-    more: bool
-
 
 Act = Callable[[], None]
 _deferred: ContextVar[list[Act] | None] = ContextVar("videojobs_deferred", default=None)
@@ -73,28 +50,8 @@ def announcing_later() -> Iterator[None]:
                 logger.error("a change could not be announced: %s", type(error).__name__)
 
 
-class FencedQuerySet(models.QuerySet["VideoJob"]):
-    """Claim jobs, renew a claim, record results."""
-
-    def on_primary(self) -> Self:
-        """Rows on the primary database, since a replica may lag behind."""
-        self._for_write = True
-        return self.using(self.db)
-
-    def ready(self, step: str, job_id: UUID | str | None = None) -> Self:
-        """The jobs that can be claimed for a step, or only the job `job_id` if it can.
-
-        A claim is taken over when it ended `CLOCK_SKEW` ago, since the clocks of hosts differ.
-        """
-        now = timezone.now()
-        lost_at = now - timedelta(seconds=conf.CLOCK_SKEW)
-        free = Q(claimed_until=None) | Q(claimed_until__lt=lost_at)
-        rows = self.filter(STEPS[step], free, due_at__lte=now)
-        return rows if job_id is None else rows.filter(pk=job_id)
-
-    def next_ready(self, step: str, job_id: UUID | str | None = None) -> "VideoJob | None":
-        """The job that has been due for the longest; None if none is."""
-        return self.on_primary().ready(step, job_id).order_by("due_at").first()
+class FencedQuerySet(ClaimQuerySet):
+    """Claim a job, renew the claim, record the result."""
 
     def claim(self, job: "VideoJob") -> bool:
         """Claim a job for its next step, with a lease; False if it has changed since it was read.
@@ -103,80 +60,12 @@ class FencedQuerySet(models.QuerySet["VideoJob"]):
         counts the attempt: both must survive a crash of the worker. So a claim inside a
         transaction, which could be rolled back, raises `RuntimeError`.
         """
-        changes: dict[str, Any] = {"due_at": job.due_at, "claimed_until": _lease()}
+        changes: dict[str, Any] = {"due_at": job.due_at, "claimed_until": lease()}
         if job.step == "mirror":
             changes |= {"mirror_attempts": job.mirror_attempts + 1, "received_bytes": None}
         elif job.step == "submit":
             changes["status"] = Status.SUBMITTING
         return self.transition(job, durable=True, **changes)
-
-    def claim_portion(
-        self, limit: int, *, token: UUID, job_id: UUID | str | None = None
-    ) -> "Portion":
-        """Claim up to `limit` jobs of one account that are due for a check, the oldest first.
-
-        Jobs that are claimed with the same `token` can be recorded together.
-
-        One UPDATE that changes no indexed column. Raises `RuntimeError` inside a transaction.
-        """
-        self._for_write = True
-        for attempt in range(1, _CLAIM_ATTEMPTS + 1):
-            try:
-                while True:
-                    ids, more = self._choose(limit, token, job_id)
-                    rows = self.using(self.db).filter(pk__in=ids, claim_token=token)
-                    jobs = list(rows.order_by("due_at")) if ids else []
-                    if jobs or not ids:
-                        return Portion(jobs, more)
-            except OperationalError:
-                if attempt == _CLAIM_ATTEMPTS:
-                    raise
-                time.sleep(0.01 * attempt)
-        raise AssertionError
-
-    def _choose(
-        self, limit: int, token: UUID, job_id: UUID | str | None
-    ) -> tuple[list[UUID], bool]:
-        """Claim jobs; return those that may have got the token, and whether more are due."""
-        ready = self.using(self.db).ready("poll", job_id)
-        first = ready.order_by("due_at")
-        locks = connections[self.db].features.has_select_for_update_skip_locked
-        # Without locks, a transaction that reads before it writes fails on SQLite.
-        ids, more = ([], False) if locks else _of_one_account(first, limit)
-        with transaction.atomic(using=self.db, durable=True):
-            if locks:
-                ids, more = _of_one_account(first.select_for_update(skip_locked=True), limit)
-            if ids:
-                ready.filter(pk__in=ids).update(
-                    claimed_until=_lease(), claim_token=token, turn=F("turn") + 1
-                )
-        return ids, more
-
-    def record_portion(self, jobs: "Sequence[VideoJob]", **changes: Any) -> int:
-        """Record the same changes of jobs claimed together, and end their claims.
-
-        Returns the number of jobs that were still claimed. Events, signals and wake-ups are up to
-        the caller: no status may change.
-        """
-        self._for_write = True
-        ids, token = [job.pk for job in jobs], jobs[0].claim_token
-        return self.filter(pk__in=ids, claim_token=token).update(
-            claimed_until=None, claim_token=None, turn=F("turn") + 1, **changes
-        )
-
-    def put_off(
-        self, step: str, times: Sequence[datetime], job_id: UUID | str | None = None
-    ) -> int:
-        """Postpone the jobs that are due for a step, spread over `times`; return their number."""
-        self._for_write = True
-        ready = self.using(self.db).ready(step, job_id)
-        ids = list(ready.order_by("due_at").values_list("pk", flat=True)[:_PUT_OFF_AT_ONCE])
-        count = 0
-        for number, at in enumerate(times):
-            if group := ids[number :: len(times)]:
-                count += ready.filter(pk__in=group).update(due_at=at, turn=F("turn") + 1)
-                queue.wake(queue.WakeUp(step, at), using=self.db)
-        return count
 
     def renew(
         self, job: "VideoJob", received: int | None = None, announced: int | None = None
@@ -185,7 +74,7 @@ class FencedQuerySet(models.QuerySet["VideoJob"]):
 
         `received` and `announced` are the numbers of downloaded and expected bytes of its output.
         """
-        changes: dict[str, Any] = {"claimed_until": _lease()}
+        changes: dict[str, Any] = {"claimed_until": lease()}
         if received is not None:
             changes |= {"received_bytes": received, "announced_bytes": announced}
         return bool(self.filter(pk=job.pk, turn=job.turn).update(**changes))
@@ -270,17 +159,6 @@ class FencedQuerySet(models.QuerySet["VideoJob"]):
             transaction.on_commit(act, using=self.db, robust=True)
         else:
             transaction.on_commit(lambda: acts.append(act), using=self.db)
-
-
-def _of_one_account(rows: "models.QuerySet[VideoJob]", limit: int) -> tuple[list[UUID], bool]:
-    """Up to `limit` IDs of rows of one account, and whether there are more rows."""
-    found = list(rows.values_list("pk", "account")[:limit])
-    ids = [pk for pk, account in found if account == found[0][1]]
-    return ids, len(found) == limit or len(ids) < len(found)
-
-
-def _lease() -> datetime:
-    return timezone.now() + timedelta(seconds=conf.lease)
 
 
 def _check_transition(job: "VideoJob", changes: Mapping[str, Any], actor: str) -> None:

@@ -13,9 +13,10 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from . import quotas
+from .claims import Portion
 from .conf import DEFAULT_ACCOUNT, conf
 from .exceptions import SpendLimitReached
-from .fencing import FencedQuerySet, Portion
+from .fencing import FencedQuerySet
 from .providers import validation
 from .schedule import Policy
 from .states import MirrorStatus, Status
@@ -243,9 +244,14 @@ class VideoJobManager(models.Manager["VideoJob"]):
         return self.get_queryset().claim(job)
 
     def claim_portion(
-        self, limit: int, *, token: UUID, job_id: UUID | str | None = None
+        self,
+        limit: int,
+        *,
+        token: UUID,
+        job_id: UUID | str | None = None,
+        since: datetime | None = None,
     ) -> Portion:
-        return self.get_queryset().claim_portion(limit, token=token, job_id=job_id)
+        return self.get_queryset().claim_portion(limit, token=token, job_id=job_id, since=since)
 
     def record_portion(self, jobs: "Sequence[VideoJob]", **changes: Any) -> int:
         return self.get_queryset().record_portion(jobs, **changes)

@@ -5,10 +5,10 @@ concerns that job alone. Messages are acknowledged early: the sweep finds jobs w
 lost, and a message that kills its worker must not be redelivered.
 """
 
-import threading
 import time
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from celery import shared_task
@@ -20,6 +20,8 @@ from . import operations, queue, services
 from .conf import conf
 from .models import VideoJob
 
+#: How many seconds before its slot a poll looks for due jobs.
+_LOOKING_BACK = 60.0
 #: Seconds that a process waits after a sweep before it runs another one, if sweeps are rarer.
 _SWEEP_PAUSE = 5.0
 
@@ -39,13 +41,14 @@ def _options(seconds: float) -> dict[str, Any]:
     }
 
 
-def _run(step: str, act: Callable[[str | None], bool], job: str | None, at: str | None) -> None:
+def _run(step: str, act: Callable[..., bool], job: str | None, at: str | None) -> None:
     now = timezone.now()
     moment = datetime.fromisoformat(at) if at else now
-    again = queue.WakeUp(step, moment, job, named=job is not None)
+    wake_up = queue.WakeUp(step, moment, job, named=job is not None)
     using = router.db_for_write(VideoJob)
-    if moment > now:  # the countdown of a message is limited
-        queue.wake(again, using=using)
+    # The countdown of a message is limited. A worker that shuts down leaves steps to others.
+    if moment > now or services.stopping.is_set():
+        queue.wake(wake_up, using=using, again=True)
     elif act(job) and job is None:
         queue.wake(queue.WakeUp(step, now), using=using)
 
@@ -61,7 +64,7 @@ def submit(job: str | None = None, *old: Any, at: str | None = None) -> None:
 def poll(job: str | None = None, *old: Any, at: str | None = None) -> None:
     """Check what is due once, or one job; reschedules itself until each status is terminal."""
     if not old:
-        _run("poll", services.poll, job, at)
+        _run("poll", partial(services.poll, since=_shortly_before(at)), job, at)
 
 
 @shared_task(name="videojobs.mirror", **_options(conf.longest_mirror + conf.lease))
@@ -69,6 +72,15 @@ def mirror(job: str | None = None, *old: Any, at: str | None = None) -> None:
     """Mirror the output of one completed job that is due into storage."""
     if not old:
         _run("mirror", services.mirror, job, at)
+
+
+def _shortly_before(at: str | None) -> datetime | None:
+    """The earliest due time that the poll of a slot looks for.
+
+    Earlier jobs are found by the poll of a sweep. While a transaction is open for long, PostgreSQL
+    keeps index entries of all earlier checks, and each poll would have to pass them.
+    """
+    return datetime.fromisoformat(at) - timedelta(seconds=_LOOKING_BACK) if at else None
 
 
 _swept_at = -_SWEEP_PAUSE
@@ -90,15 +102,11 @@ def purge() -> None:
 
 
 @worker_ready.connect
-def start_sweeping(**_: Any) -> None:
-    """Send a sweep at once, and one every `SWEEP_INTERVAL`, in case that beat does not run."""
-    threading.Thread(target=_sweep_regularly, name="videojobs-sweeps", daemon=True).start()
-
-
-def _sweep_regularly() -> None:
-    while not services.stopping.is_set():
-        queue.sweep_soon()
-        services.stopping.wait(conf.SWEEP_INTERVAL)
+def start_sweeping(sender: Any, **_: Any) -> None:
+    """Send a sweep at once, and one every `SWEEP_INTERVAL`: beat may not run."""
+    send = partial(queue.sweep_soon, sender.app)
+    send()
+    sender.timer.call_repeatedly(conf.SWEEP_INTERVAL, send)
 
 
 @worker_shutting_down.connect

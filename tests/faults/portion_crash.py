@@ -49,7 +49,7 @@ def _before(owner: type, name: str, is_there: Callable[..., bool]) -> None:
     setattr(owner, name, wrapper)
 
 
-match os.environ["TEST_PORTION_CRASH"]:
+match os.environ.get("TEST_PORTION_CRASH"):
     case "claimed":
         _after(FencedQuerySet, "claim_portion", lambda portion: len(portion.jobs) > 1)
     case "asked":

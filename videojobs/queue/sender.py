@@ -88,12 +88,12 @@ def publish(
     `about` names it in the log. `on_lost` is called if it will not be published.
     """
     message = Message(about or task, on_lost)
-    found = app.tasks[task]
-    if found.ignore_result and not isinstance(found.backend, DisabledBackend):
+    found: Any = app.tasks[task]
+    if found.ignore_result and found._backend is None:
         # Without it each new thread, such as that of a web request, would build a result backend.
         found.backend = DisabledBackend(app)
     found.apply_async(
-        producer=_Recorder(message),  # type: ignore[arg-type]
+        producer=_Recorder(message),
         retry=True,
         # One immediate retry, since a pooled connection may have died since its last use.
         retry_policy={"max_retries": 1, "interval_start": 0, "interval_max": 0},

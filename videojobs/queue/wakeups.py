@@ -68,21 +68,25 @@ def slot(moment: datetime) -> datetime:
     return datetime.fromtimestamp(math.ceil(moment.timestamp() / length) * length, UTC)
 
 
-def wake(wake_up: WakeUp, *, using: str) -> None:
-    """Send a wake-up once the transaction on database `using` commits."""
+def wake(wake_up: WakeUp, *, using: str, again: bool = False) -> None:
+    """Send a wake-up once the transaction on database `using` commits.
+
+    A wake-up without a name is sent once by each process, unless it is sent `again` since its
+    message came before its time.
+    """
 
     def send() -> None:  # not a partial: Django can't log its errors
-        _send(wake_up, using)
+        _send(wake_up, using, again)
 
     transaction.on_commit(send, using=using, robust=True)
 
 
-def sweep_soon() -> None:
-    """Ask a worker for a sweep."""
-    sender.publish(sender.sending_app(), "videojobs.sweep", queue="videojobs")
+def sweep_soon(app: Celery) -> None:
+    """Ask a worker of `app` for a sweep."""
+    sender.publish(app, "videojobs.sweep", queue="videojobs")
 
 
-def _send(wake_up: WakeUp, using: str) -> None:
+def _send(wake_up: WakeUp, using: str, again: bool = False) -> None:
     app = sender.sending_app()
     running = current_task.name if current_task and current_task.request.is_eager else ""
     if app.conf.task_always_eager or running:
@@ -93,10 +97,10 @@ def _send(wake_up: WakeUp, using: str) -> None:
             if wake_up.job_id:
                 app.tasks[TASKS[wake_up.step][0]].apply_async(kwargs={"job": wake_up.job_id})
             return
-    _publish(app, wake_up, using)
+    _publish(app, wake_up, using, again)
 
 
-def _publish(app: Celery, wake_up: WakeUp, using: str) -> None:
+def _publish(app: Celery, wake_up: WakeUp, using: str, again: bool) -> None:
     task, queue = TASKS[wake_up.step]
     now, at = timezone.now(), wake_up.at
     about = f"job={wake_up.job_id}" if wake_up.named else task
@@ -106,7 +110,7 @@ def _publish(app: Celery, wake_up: WakeUp, using: str) -> None:
     elif at > now:
         at = slot(at)
         key = (wake_up.step, at, using, getattr(connections[using], "schema_name", ""))
-        if not _slots.take(key):
+        if not _slots.take(key) and not again:
             return
         options["on_lost"] = lambda: _slots.drop(key)
     if at > now:

@@ -14,9 +14,10 @@ from django.db.models import F
 from django.utils import timezone
 
 from .. import holds, queue
+from ..claims import Portion
 from ..conf import conf
 from ..exceptions import VideoJobsError
-from ..fencing import Portion, announcing_later
+from ..fencing import announcing_later
 from ..models import ProviderHold, VideoJob
 from ..providers import client
 from ..schedule import Policy
@@ -31,14 +32,14 @@ _CLAIMING_TIME = 10.0
 stopping = threading.Event()
 
 
-def poll(job_id: UUID | str | None = None) -> bool:
+def poll(job_id: UUID | str | None = None, *, since: datetime | None = None) -> bool:
     """Check all jobs that are due once, or one job if it is due, and schedule their next steps.
 
-    Jobs that become due while requests are running are included, for ten seconds at most. Returns
-    False: what is left needs no other message.
+    Jobs that become due while requests are running are included, for ten seconds at most. Those
+    that were due before `since` are not. Returns False: what is left needs no other message.
     """
     close_old_connections()
-    _Run(job_id).run()
+    _Run(job_id, since).run()
     return False
 
 
@@ -86,8 +87,8 @@ def _fetch(job: VideoJob) -> client.Answer:
 class _Run:
     """One poll: its claims, its requests and their results."""
 
-    def __init__(self, job_id: UUID | str | None) -> None:
-        self._job_id = job_id
+    def __init__(self, job_id: UUID | str | None, since: datetime | None) -> None:
+        self._job_id, self._since = job_id, since
         self._token = uuid4()
         self._batch: Batch[VideoJob, client.Answer] = Batch(
             _fetch, start_within=conf.LEASE_MARGIN, end_within=conf.lease
@@ -161,7 +162,9 @@ class _Run:
         return claimed
 
     def _claim_portion(self, limit: int) -> Portion:
-        return VideoJob.objects.claim_portion(limit, token=self._token, job_id=self._job_id)
+        return VideoJob.objects.claim_portion(
+            limit, token=self._token, job_id=self._job_id, since=self._since
+        )
 
     def _hand_over(self, delay: timedelta = timedelta()) -> None:
         """Leave the rest to another poll, if more is due."""

@@ -39,7 +39,7 @@ class Point:
 
 
 CLAIM = "videojobs.fencing:FencedQuerySet.claim"
-CLAIM_PORTION = "videojobs.fencing:FencedQuerySet.claim_portion"
+CLAIM_PORTION = "videojobs.claims:ClaimQuerySet.claim_portion"
 _CREATE = "videojobs.providers.client:submit"
 _FETCH = "videojobs.providers.client:fetch"
 ROOM = "videojobs.services.portions:room"
