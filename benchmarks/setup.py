@@ -1,13 +1,14 @@
 """The parameters of the chaos benchmark: about a tenth of each duration in production."""
 
 #: The settings of the app and the site, durations in seconds. Production defaults: sweep interval
-#: and grace 60, lease 50, poll interval 30 to 60.
+#: 60, lease 50, clock skew 30, poll interval 30 to 60.
 SETTINGS: dict[str, float] = {
     "SWEEP_INTERVAL": 6,
     "RECEIVER_TIMEOUT": 30,
     "CONNECT_TIMEOUT": 1,
     "READ_TIMEOUT": 3,
     "LEASE_MARGIN": 1,
+    "CLOCK_SKEW": 3,
     "POLL_INTERVAL": 5,
     "POLL_JITTER": 0.2,
     "MAX_POLL_INTERVAL": 6,
@@ -37,7 +38,8 @@ PERSON_WAITS = 2.0
 
 FEWEST_KILLS = 2
 MOST_MORE_POLLS = 0.1
-LONGEST_RECOVERY = 2 * SWEEP_INTERVAL
+#: Lease, clock skew, sweep interval and two slots of half a second.
+LONGEST_RECOVERY = LEASE + SETTINGS["CLOCK_SKEW"] + SWEEP_INTERVAL + 2 * 0.5
 #: With a tolerance of 2 %: polls are timed on arrival at the provider, but the next poll is
 #: scheduled from the time at which the response was recorded.
 SHORTEST_PAUSE = SETTINGS["POLL_INTERVAL"] * 0.98
