@@ -123,7 +123,7 @@ class _Run:
                 self._record(self._batch.wait(slot))
             elif self._is_claiming and not room():  # other polls of this process use all places
                 time.sleep(slot)
-            else:
+            if not self._batch:
                 return
 
     def _leave(self) -> None:
