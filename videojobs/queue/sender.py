@@ -92,14 +92,18 @@ def publish(
     if found.ignore_result and found._backend is None:
         # Without it each new thread, such as that of a web request, would build a result backend.
         found.backend = DisabledBackend(app)
-    found.apply_async(
-        producer=_Recorder(message),
-        retry=True,
-        # One immediate retry, since a pooled connection may have died since its last use.
-        retry_policy={"max_retries": 1, "interval_start": 0, "interval_max": 0},
-        **options,
-    )
-    _sender(app).put(message)
+    try:
+        found.apply_async(
+            producer=_Recorder(message),
+            retry=True,
+            # One immediate retry, since a pooled connection may have died since its last use.
+            retry_policy={"max_retries": 1, "interval_start": 0, "interval_max": 0},
+            **options,
+        )
+        _sender(app).put(message)
+    except Exception:
+        on_lost()
+        raise
 
 
 class Sender:
