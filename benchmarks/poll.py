@@ -97,6 +97,8 @@ def _measure(options: argparse.Namespace, arguments: Sequence[str], directory: P
             text = scenario.run(context)
             facts = _facts(opened.versions, rate, each, rounds, arguments)
             body = f"{facts}\n\n{text}"
+            if context.failures:
+                body += f"\n\nFailed runs: {'; '.join(context.failures)}."
             print(f"## {title}\n\n{body}\n", flush=True)
             if not options.quick:
                 save(title, body)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from statistics import median
 
 from . import report
@@ -26,21 +27,23 @@ def run(context: Context) -> str:
     for turn in range(context.rounds):
         for portion in options.portions:
             for contestant in rotated(contestants_at(context, portion), turn):
-                load = load_of(portion, options)
-                measured = steady(
+                name = f"round {turn + 1}, {portion} at a time, {contestant.key}"
+                measure = partial(
+                    steady,
                     context.arena,
                     contestant,
-                    load,
+                    load_of(portion, options),
                     context.directory,
                     warm_up=options.warm_up,
                     seconds=options.seconds,
                 )
-                samples[portion, contestant.key][turn] = measured
-                usage = measured[0]
-                context.say(
-                    f"round {turn + 1}, {portion} at a time, {contestant.key}: "
-                    f"{usage.each('worker'):.2f} ms, {usage.rate:.0f} checks/s"
-                )
+                if measured := context.attempt(name, measure):
+                    samples[portion, contestant.key][turn] = measured
+                    usage = measured[0]
+                    figures = f"{usage.each('worker'):.2f} ms, {usage.rate:.0f} checks/s"
+                    context.say(f"{name}: {figures}")
+    if not samples:
+        return "Every run failed."
     busiest = max(usage.rate for rounds in samples.values() for usage, _idle in rounds.values())
     headroom = report.headroom(context.capacity, busiest)
     return f"{table(samples, context.contestants)}\n\n{headroom}"

@@ -6,6 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from django.db import connections
 
@@ -41,8 +42,9 @@ def run(context: Context) -> str:
     rates: dict[tuple[str, str], list[float]] = defaultdict(list)
     for turn in range(context.rounds):
         for contestant in rotated(context.contestants, turn):
-            for name, load in _loads(context, contestant):
-                late, rate = _trace(context, contestant, load)
+            measure = partial(_both, context, contestant)
+            runs = context.attempt(f"round {turn + 1}, {contestant.key}", measure) or ()
+            for name, late, rate in runs:
                 delays[name, contestant.key] += late
                 rates[name, contestant.key].append(rate)
                 middle = report.percentile(late, 0.5)
@@ -59,6 +61,12 @@ def run(context: Context) -> str:
         for (name, key), late in ordered
     ]
     return report.table(_HEADER, rows)
+
+
+def _both(context: Context, contestant: Contestant) -> list[tuple[str, list[float], float]]:
+    """The name of each load, the delays of all checks, and the checks per second."""
+    loads = _loads(context, contestant)
+    return [(name, *_trace(context, contestant, load)) for name, load in loads]
 
 
 def _loads(context: Context, contestant: Contestant) -> Iterable[tuple[str, Load]]:

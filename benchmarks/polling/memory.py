@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 from . import report
 from .contestants import Contestant
@@ -23,7 +24,10 @@ _SLOWEST = 0.25
 def run(context: Context) -> str:
     rows = []
     for contestant in context.contestants:
-        points = [(n, *_waiting(context, contestant, n)) for n in context.options.waiting]
+        measure = partial(_points, context, contestant)
+        points = context.attempt(contestant.key, measure)
+        if points is None:
+            continue
         (fewer, worker, broker), (more, more_worker, more_broker) = points
         context.say(f"{contestant.key}: {worker / _MIB:.1f} to {more_worker / _MIB:.1f} MiB")
         rows.append(
@@ -36,6 +40,11 @@ def run(context: Context) -> str:
             ]
         )
     return report.table(_HEADER, rows)
+
+
+def _points(context: Context, contestant: Contestant) -> list[tuple[int, int, int]]:
+    """Numbers of waiting jobs, with the memory of the worker and of Redis."""
+    return [(jobs, *_waiting(context, contestant, jobs)) for jobs in context.options.waiting]
 
 
 def _waiting(context: Context, contestant: Contestant, jobs: int) -> tuple[int, int]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from .arena import Arena
 from .contestants import Contestant
 from .stage import Load
+
+T = TypeVar("T")
 
 #: The shortest wait between two checks in seconds; the longest is twice as long.
 INTERVAL = 3.0
@@ -30,6 +33,17 @@ class Context:
     rounds: int
     capacity: float
     say: Callable[[str], None]
+    #: Runs without a result, such as those whose worker ended.
+    failures: list[str] = field(default_factory=list)
+
+    def attempt(self, name: str, run: Callable[[], T]) -> T | None:
+        """The result of a run; None if it failed, so that the other runs still count."""
+        try:
+            return run()
+        except RuntimeError as error:
+            self.failures.append(name)
+            self.say(f"{name} failed: {error}")
+            return None
 
     @property
     def minutes(self) -> float:

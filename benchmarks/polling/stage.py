@@ -24,10 +24,12 @@ from .arena import ALIAS, Arena, directory_of
 from .contestants import Contestant
 from .processes import ROOT, Processes, cpu_seconds, resident
 
-#: Jobs are inserted as late by so many seconds, so that every sweep takes them for lost.
+#: Jobs are inserted as late by so many seconds, so that every sweep regards them as lost.
 LATE = 7200.0
 #: Seconds without a newly checked job after which another sweep is sent.
 STALLED = 6.0
+#: Seconds until each job of a run has been checked once, at the slowest.
+_PATIENCE = 300.0
 _BATCH = 5_000
 _FAR = timedelta(days=7)
 
@@ -229,7 +231,7 @@ def steady(
         stage.start()
         idle = stage.settle(min(3.0, seconds / 2))
         stage.insert()
-        stage.wake_all(patience=120)
+        stage.wake_all(patience=_PATIENCE)
         time.sleep(warm_up)
         return stage.window(seconds), idle
 

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -22,6 +23,7 @@ from benchmarks.polling.contestants import CONTESTANTS, FLOOR, LOOP, chosen, rot
 from benchmarks.polling.cost import table
 from benchmarks.polling.drift import matched
 from benchmarks.polling.processes import Processes, cpu_seconds
+from benchmarks.polling.scenario import Context
 from benchmarks.polling.stage import Usage
 from tests.support.servers import Postgres, Redis, obtain
 
@@ -202,6 +204,19 @@ def test_a_call_is_compared_to_the_due_time_that_was_known_then() -> None:
 
     assert matched(calls, dues, since=0.0) == [0.25, 2.0, -1.0]
     assert matched(calls, dues, since=106.0) == [2.0, -1.0]
+
+
+def test_a_run_that_fails_is_reported_and_the_others_count(tmp_path: Path) -> None:
+    said: list[str] = []
+    # Neither servers nor options are used.
+    context = Context(None, [], Namespace(), tmp_path, 1, 1.0, said.append)  # type: ignore[arg-type]
+
+    def fail() -> int:
+        raise RuntimeError("the worker has ended")
+
+    assert (context.attempt("first", fail), context.attempt("second", lambda: 2)) == (None, 2)
+    assert context.failures == ["first"]
+    assert said == ["first failed: the worker has ended"]
 
 
 def test_a_provider_with_little_headroom_is_pointed_out() -> None:

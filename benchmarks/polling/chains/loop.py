@@ -1,6 +1,6 @@
-"""A loop of asyncio without any queue: the cost of the calls and the updates alone.
+"""An asyncio loop without a queue: the cost of the calls and the updates alone.
 
-It waits for rows, and then knows its jobs by heart.
+It waits until there are rows, and then schedules its jobs in memory.
 """
 
 from __future__ import annotations
