@@ -14,15 +14,19 @@ from .processes import cpu_seconds
 from .scenario import Context
 from .stage import Load, staged
 
-#: Copies one row, whatever its columns are, with due times within the next hours.
-_COPY = """
-    INSERT INTO videojobs_videojob
-    SELECT (jsonb_populate_record(job, jsonb_build_object(
-        'id', gen_random_uuid(), 'provider_task_id', 'waiting-' || n,
-        'due_at', now() + interval '1 hour' * (1 + random()), 'created_at', now()
-    ))).* FROM videojobs_videojob AS job, generate_series(1, %s) AS n
+_TABLE = "videojobs_videojob"
+#: The columns in which the copies of a job differ from it.
+_OWN = {
+    "id": "gen_random_uuid()",
+    "provider_task_id": "'waiting-' || n",
+    "due_at": "now() + interval '1 hour' * (1 + random())",
+}
+# Indexes to drop before inserting and to recreate afterwards.
+_INDEXES = """
+    SELECT indexname, indexdef FROM pg_indexes WHERE tablename = %s
+    AND indexname NOT IN (SELECT conname FROM pg_constraint)
 """
-_FIRST = "UPDATE videojobs_videojob SET due_at = now() + interval '1 hour'"
+_FIRST = f"UPDATE {_TABLE} SET due_at = now() + interval '1 hour'"
 _SHOWN = 100
 
 
@@ -30,10 +34,7 @@ def run(context: Context) -> str:
     rows = context.options.rows
     with staged(context.arena, THREADS, Load(jobs=1, interval=30), context.directory) as stage:
         stage.insert()
-        with connections[ALIAS].cursor() as cursor:
-            cursor.execute(_FIRST)
-            cursor.execute(_COPY, [rows - 1])
-            cursor.execute("VACUUM ANALYZE videojobs_videojob")
+        _multiply(rows)
         context.say(f"{rows:,} rows inserted.")
         command = [sys.executable, "manage.py", "videojobs_sweep"]
         stage.processes.run(command)  # The first one fills the caches.
@@ -57,3 +58,21 @@ def run(context: Context) -> str:
             ["CPU ms of PostgreSQL, with the connection", report.number(median(processor), 1)],
         ],
     )
+
+
+def _multiply(rows: int) -> None:
+    """Copy the only job until there are so many, none of them due, whatever its columns are."""
+    with connections[ALIAS].cursor() as cursor:
+        cursor.execute(_FIRST)
+        cursor.execute(f"SELECT * FROM {_TABLE} LIMIT 0")
+        names = [column.name for column in cursor.description]
+        values = ", ".join(_OWN.get(name, f'"{name}"') for name in names)
+        cursor.execute(_INDEXES, [_TABLE])
+        indexes = cursor.fetchall()
+        for name, _definition in indexes:
+            cursor.execute(f'DROP INDEX "{name}"')
+        copies = f"SELECT {values} FROM {_TABLE}, generate_series(1, {rows - 1}) AS n"
+        cursor.execute(f"INSERT INTO {_TABLE} {copies}")
+        for _name, definition in indexes:
+            cursor.execute(definition)
+        cursor.execute(f"VACUUM ANALYZE {_TABLE}")
