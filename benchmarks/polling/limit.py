@@ -23,8 +23,10 @@ _WORKERS, _INTERVAL, _JITTER = 2, 30.0, 0.2
 _SUBMIT = """
 import django
 django.setup()
-from project import celery
+from project.celery import app
 from videojobs.models import VideoJob
+# A site's process has connected to the broker before.
+app.send_task("videojobs.sweep", queue="videojobs", ignore_result=True)
 for number in range({count}):
     VideoJob.objects.submit(f"clip {{number}}", duration=5, key=f"clip-{{number}}")
 """
