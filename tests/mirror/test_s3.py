@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from billiard.exceptions import SoftTimeLimitExceeded
 from botocore.exceptions import BotoCoreError, ClientError
 from django.core.files.base import ContentFile
 
@@ -224,6 +225,34 @@ def test_without_permission_to_list_uploads_videos_are_stored(
 
     assert bucket.keys() == [NAME]
     assert "incomplete uploads" in caplog.text
+
+
+def test_a_list_of_uploads_that_can_t_be_read_does_not_matter(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from botocore.parsers import ResponseParserError
+
+    def fail(*_: Any) -> None:
+        raise ResponseParserError("not XML")
+
+    monkeypatch.setattr(s3, "uploads", fail)
+
+    pipeline.store(finished(tmp_path / "done.part"), Destination.of(bucket.storage), NAME)
+
+    assert bucket.keys() == [NAME]
+
+
+def test_no_upload_begins_after_a_time_limit_of_its_task(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise SoftTimeLimitExceeded(60)
+
+    monkeypatch.setattr(s3, "uploads", interrupted)
+
+    with pytest.raises(SoftTimeLimitExceeded):
+        pipeline.store(finished(tmp_path / "done.part"), Destination.of(bucket.storage), NAME)
+    assert bucket.keys() == []
 
 
 def test_a_storage_without_buckets_has_no_uploads(tmp_path: Path) -> None:

@@ -90,6 +90,22 @@ def test_a_failed_download_is_repaired_with_a_fresh_url_and_without_generating(
     assert (provider.checks("proj_1"), provider.creates) == (2, [])
 
 
+def test_a_time_limit_during_a_download_is_recorded_as_such(
+    provider: MeddledProvider, monkeypatch: pytest.MonkeyPatch, media_root: Path
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> bytes:
+        raise SoftTimeLimitExceeded(60)
+
+    job = completed(provider)
+    monkeypatch.setattr("urllib3.response.HTTPResponse.read", interrupted)
+
+    job = run(job)
+
+    assert (job.mirror_status, job.error_count) == ("due", 1)
+    assert last_reason(job).startswith("unexpected error: SoftTimeLimitExceeded")
+    assert files(media_root) == []
+
+
 def test_a_dead_url_is_replaced_by_a_fresh_one(provider: MeddledProvider) -> None:
     job = run(completed(provider, dead_urls=1))
     assert (job.mirror_status, provider.downloads("proj_1")) == ("due", 0)

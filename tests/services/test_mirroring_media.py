@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from billiard.exceptions import SoftTimeLimitExceeded
 from django.core.files.storage import FileSystemStorage
 
 from tests.support import jobs
 from videojobs import operations, services
-from videojobs.mirror import media
+from videojobs.mirror import media, pipeline
 from videojobs.models import VideoJob
 from videojobs.testing import SAMPLE, Script, SimulatedProvider, sample
 
@@ -123,6 +124,20 @@ def test_a_poster_that_can_t_be_stored_is_no_reason_to_fetch_a_video_again(
     assert (job.mirror_status, job.poster.name, job.output_width) == ("stored", "", 320)
     assert files(media_root) == {f"{job.pk}.mp4"}
     assert f"job={job.pk} has no poster" in caplog.text
+
+
+def test_a_time_limit_while_a_poster_is_stored_is_no_reason_to_fetch_a_video_again(
+    provider: SimulatedProvider, media_root: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    def interrupted(*_: Any) -> str:
+        raise SoftTimeLimitExceeded(60)
+
+    monkeypatch.setattr(pipeline, "store_poster", interrupted)
+
+    job = run(completed(provider))
+
+    assert (job.mirror_status, job.poster.name) == ("stored", "")
+    assert f"job={job.pk} has no poster: unexpected error: SoftTimeLimitExceeded" in caplog.text
 
 
 def test_a_job_that_is_deleted_during_the_look_leaves_no_file(

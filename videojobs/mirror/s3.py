@@ -14,6 +14,15 @@ def is_s3(storage: Storage) -> bool:
     return hasattr(getattr(storage, "bucket", None), "multipart_uploads")
 
 
+def errors() -> tuple[type[Exception], ...]:
+    """The errors of requests to S3, also for a malformed response. boto3 may not be installed."""
+    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.parsers import ResponseParserError
+
+    boto = (BotoCoreError, ClientError, ResponseParserError)
+    return (*boto, OSError, AttributeError, LookupError, TypeError, ValueError)
+
+
 def pieces(storage: Storage, name: str, size: int) -> Iterator[bytes]:
     """A stored object in chunks of `size` bytes. Its storage would read all of it into memory."""
     s3: Any = storage
