@@ -65,8 +65,7 @@ def late_jobs(
         count,
     )
     text = gettext(
-        "%(jobs)s Check that a worker (celery worker -Q videojobs,videojobs-mirror) and beat "
-        "(celery beat) are running."
+        "%(jobs)s Check that a worker (celery worker -Q videojobs,videojobs-mirror) is running."
     )
     return text % {"jobs": jobs % {"count": _number(count), "time": age(since, now)}}
 

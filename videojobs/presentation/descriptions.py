@@ -82,13 +82,13 @@ def _step(job: VideoJob) -> str:
 def _prospects(job: VideoJob, due_at: datetime, now: datetime) -> Iterator[str]:
     if job.claimed_until is not None and job.claimed_until <= now:
         yield gettext(
-            "The worker was lost. If another worker and beat are running, the sweep reschedules "
-            "this step."
+            "The worker was lost. If another worker is running, it takes over this step a minute "
+            "or two after the end of the claim."
         )
     elif job.claimed_until is None and now - due_at > timedelta(seconds=conf.SWEEP_INTERVAL):
         yield gettext(
-            "The task was lost, or no worker is running. If a worker and beat are running, the "
-            "sweep sends the task again."
+            "The task was lost, or no worker is running. If a worker is running, its next sweep "
+            "sends the task again."
         )
     if job.error_count:
         text = ngettext(

@@ -50,20 +50,18 @@ class Heartbeat:
 
     def _run(self) -> None:
         written, next_renewal = self._received, time.monotonic() + conf.lease / 4
-        try:
-            while not self._ended.wait(min(conf.lease / 4, _PROGRESS_EVERY)):
-                if time.monotonic() > self._until:
+        while not self._ended.wait(min(conf.lease / 4, _PROGRESS_EVERY)):
+            if time.monotonic() > self._until:
+                return
+            received = self._received
+            if received == written and time.monotonic() < next_renewal:
+                continue
+            try:
+                if not VideoJob.objects.renew(self._job, *received):
+                    self._lost.set()
                     return
-                received = self._received
-                if received == written and time.monotonic() < next_renewal:
-                    continue
-                try:
-                    if not VideoJob.objects.renew(self._job, *received):
-                        self._lost.set()
-                        return
-                    written, next_renewal = received, time.monotonic() + conf.lease / 4
-                except (DatabaseError, InterfaceError) as error:
-                    logger.warning("job=%s lease not renewed: %s", self._job.pk, clean(str(error)))
-                    connections.close_all()  # after a restart of the database only a new one works
-        finally:
-            connections.close_all()  # this thread's own
+                written, next_renewal = received, time.monotonic() + conf.lease / 4
+            except (DatabaseError, InterfaceError) as error:
+                logger.warning("job=%s lease not renewed: %s", self._job.pk, clean(str(error)))
+            finally:
+                connections.close_all()  # this thread's: the next renewal is seconds away

@@ -1,9 +1,11 @@
 """Mirror a completed job's output into storage, with retries."""
 
+import contextlib
 import logging
 from typing import Any
 from uuid import UUID
 
+from django.db import connections
 from django.utils import timezone
 
 from ..conf import conf
@@ -55,15 +57,16 @@ def _keep(job: VideoJob, probed: list[ProviderHold], stored: dict[str, Any]) -> 
     If this raises after `stored` is filled, the files named in it may or may not be in storage.
     """
     destination, stem = Destination.of(job.output.storage), job.output_stem
-    with (
-        Heartbeat(job, seconds=conf.longest_mirror) as claim,
-        pipeline.download(
-            _output_url(job, probed), destination, stem, progress=claim.progress
-        ) as done,
-    ):
+    with Heartbeat(job, seconds=conf.longest_mirror) as claim, contextlib.ExitStack() as stack:
+        url = _output_url(job, probed)
+        _release_connection()
+        done = stack.enter_context(
+            pipeline.download(url, destination, stem, progress=claim.progress)
+        )
         found = pipeline.verify(done, seconds=job.actual_duration)
         if not still_ours(job):
             raise ClaimLost
+        _release_connection()
         stored |= {
             "output": stem + done.extension,
             "output_size": done.size,
@@ -99,6 +102,13 @@ def _url_is_young(job: VideoJob) -> bool:
     """Whether the URL of the final status may still work; the provider documents no lifetime."""
     age = timezone.now() - (job.finished_at or job.created_at)
     return bool(job.video_url) and age.total_seconds() < _URL_AGE
+
+
+def _release_connection() -> None:
+    """Give the connection to the database back: a download takes minutes, and pools are small."""
+    connection = connections[VideoJob.objects.on_primary().db]
+    if not connection.in_atomic_block:
+        connection.close()
 
 
 def _output_url(job: VideoJob, probed: list[ProviderHold]) -> str:
