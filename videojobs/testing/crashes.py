@@ -96,8 +96,7 @@ def arm(marks: Path, how: str, points: Iterable[str] = POINTS) -> ExitStack:
             _wrap(patches, point.place, executioner.wrap_at(name, point))
         for use_case, place in USE_CASES.items():
             _wrap(patches, place, executioner.announced(use_case))
-        # Portions of one, so that a crash concerns one job.
-        _wrap(patches, ROOM, lambda room: lambda: min(1, room()))
+        _wrap(patches, ROOM, executioner.narrowed)
         return patches.pop_all()
 
 
@@ -187,6 +186,10 @@ class _Executioner:
             return wrapper
 
         return decorate
+
+    def narrowed(self, room: Callable[[], int]) -> Callable[[], int]:
+        """Limit portions to one job, so that a crash concerns one, and to none after SIGTERM."""
+        return lambda: 0 if self._dying.is_set() else min(1, room())
 
     def _is_lost(self, use_case: str, key: str | None) -> bool:
         """Whether to drop a wake-up, so that a sweep sends it again.
