@@ -1,8 +1,8 @@
 """Run mirror steps, each in a forked process, like Celery's prefork pool.
 
-Each line of standard input requests a step, as a JSON list: a job's ID and turn and, to kill the
-process, "before" or "after", a function, and the number of the call, from 1. The replies contain
-the process ID, its children at the time of the kill, and its exit code.
+Each line of standard input requests a step, as a JSON list: a job's ID and, to kill the process,
+"before" or "after", a function, and the number of the call, from 1. The replies contain the process
+ID, its children at the time of the kill, and its exit code.
 """
 
 import importlib
@@ -30,15 +30,15 @@ def main() -> None:
     importlib.import_module("videojobs.services")
     _ = storages["default"]
     for line in sys.stdin:
-        job_id, turn, *death = json.loads(line)
+        job_id, *death = json.loads(line)
         if pid := os.fork():
             _, status = os.waitpid(pid, 0)
             _say("exit", os.waitstatus_to_exitcode(status))
         else:
-            _step(job_id, turn, death)
+            _step(job_id, death)
 
 
-def _step(job_id: str, turn: int, death: Sequence[Any]) -> NoReturn:
+def _step(job_id: str, death: Sequence[Any]) -> NoReturn:
     """Run the step in the forked process, and exit without the parent's cleanup handlers."""
     from videojobs import services
 
@@ -47,7 +47,7 @@ def _step(job_id: str, turn: int, death: Sequence[Any]) -> NoReturn:
         _say("pid", os.getpid())
         if death:
             _arm(*death)
-        services.mirror(job_id, turn)
+        services.mirror(job_id)
         code = 0
     except Exception:
         traceback.print_exc()

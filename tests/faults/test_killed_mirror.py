@@ -130,7 +130,7 @@ class Site:
         self.directory.mkdir()
         self._start()
         self.job = VideoJob.objects.track(TASK)
-        services.poll(self.job.pk, self.job.turn)
+        services.poll(self.job.pk)
         self.job.refresh_from_db()
 
     def _start(self) -> None:
@@ -171,7 +171,7 @@ class Site:
     def begin(self, *death: object) -> int:
         """Start the step in a process that dies at the given point, if any; return its PID."""
         assert self._process.stdin
-        order = json.dumps([str(self.job.pk), self.job.turn, *death])
+        order = json.dumps([str(self.job.pk), *death])
         self._process.stdin.write(order + "\n")
         self._process.stdin.flush()
         return int(self._heard("pid"))
