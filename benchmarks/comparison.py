@@ -145,7 +145,7 @@ class Race:
         os.sync()
         for job in jobs:
             self._sender.send_task(
-                "videojobs.mirror", (str(job.pk), job.turn), queue="videojobs-mirror"
+                "videojobs.mirror", kwargs={"job": str(job.pk)}, queue="videojobs-mirror"
             )
         self._site.wait_until(lambda: len(self._noted()) == count, seconds=PATIENCE)
         sha256 = _sha256(self._served / name)

@@ -78,7 +78,7 @@ _TEXTS = """
 _JOBS = """
     INSERT INTO videojobs_videojob (
         id, account, status, mirror_status, provider_task_id, key, endpoint, model, prompt,
-        duration, params, metadata, due_at, turn, wake_count, claimed_until,
+        duration, params, metadata, due_at, turn, claimed_until,
         check_count, error_count, mirror_attempts,
         video_url, actual_duration, error, output, output_size, output_sha256, content_type,
         output_width, output_height, output_codec, output_duration, poster,
@@ -101,7 +101,7 @@ _JOBS = """
         5 + 5 * (number %% 2), '{"ratio": "16:9"}', jsonb_build_object('order', number),
         CASE WHEN under_way OR mirror = 'due'
              THEN now() + (random() * 70 - 10) * interval '1 s' END,
-        12, 0, NULL, 6, CASE WHEN under_way AND die > 0.8 THEN 2 ELSE 0 END,
+        12, NULL, 6, CASE WHEN under_way AND die > 0.8 THEN 2 ELSE 0 END,
         CASE WHEN mirror = 'none' THEN 0 ELSE 1 END,
         CASE WHEN mirror = 'none' THEN '' ELSE 'https://cdn.example.com/v/' || number || '.mp4' END,
         CASE WHEN status = 'completed' THEN 5.04 END,

@@ -111,14 +111,14 @@ def answered_late(
 
         def answer_late(*_: Any) -> str:
             router.reads = "videos"
-            VideoJob.objects.update(claimed_until=timezone.now() - timedelta(seconds=1))
+            VideoJob.objects.update(claimed_until=timezone.now() - timedelta(seconds=60))
             assert operations.sweep().unconfirmed == 1
             meanwhile()
             router.reads = "replica"
             return "proj_1"
 
         monkeypatch.setattr(client, "submit", answer_late)
-        services.submit(job.pk, job.turn)
+        services.submit(job.pk)
         return job_of(router)
 
     return submit
@@ -148,7 +148,7 @@ def test_a_job_that_the_replica_does_not_know_yet_waits_for_a_hold(
     job = VideoJob.objects.submit("A kitten", duration=5)
     monkeypatch.setattr(client, "submit", lambda *_: pytest.fail("it was sent"))
 
-    services.submit(job.pk, job.turn)
+    services.submit(job.pk)
 
     job = job_of(router)
     assert (job.status, job.turn) == ("pending", 1)

@@ -24,6 +24,7 @@ from tests.support.record import (
 from videojobs.conf import conf
 from videojobs.exceptions import InvalidTransition
 from videojobs.models import JobEvent, VideoJob
+from videojobs.signals import status_changed
 from videojobs.states import TERMINAL, TRANSITIONS, MirrorStatus, Status
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -35,59 +36,73 @@ pytestmark = pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize(
     ("step", "fields"), [("submit", {}), ("poll", POLLED_ROW), ("mirror", MIRROR_ROW)]
 )
-def test_the_right_wake_up_takes_the_job_with_a_lease(step: str, fields: dict[str, Any]) -> None:
+def test_a_claim_takes_the_job_with_a_lease(step: str, fields: dict[str, Any]) -> None:
     job = a_job(turn=7, **fields)
+    claimed = VideoJob.objects.next_ready(step)
+    assert claimed is not None
 
-    claimed = VideoJob.objects.claim(step, str(job.pk), 7)
+    assert VideoJob.objects.claim(claimed)
 
     kept = VideoJob.objects.get()
-    assert claimed is not None
     assert (claimed.turn, kept.turn, kept.due_at) == (8, 8, job.due_at)
     assert kept.claimed_until is not None
     assert 0 < conf.lease - (kept.claimed_until - timezone.now()).total_seconds() < 5
 
 
 @pytest.mark.parametrize(
-    ("step", "fields", "turn"),
+    ("step", "fields"),
     [
-        ("poll", POLLED_ROW, 6),
-        ("poll", POLLED_ROW, 8),
-        ("submit", POLLED_ROW, 7),
-        ("mirror", POLLED_ROW, 7),
-        ("poll", {}, 7),
-        ("poll", MIRROR_ROW, 7),
-        ("submit", {"status": Status.SUBMITTING}, 7),
-        ("submit", {"status": Status.UNCONFIRMED}, 7),
-        ("poll", {"status": Status.COMPLETED}, 7),
-        ("mirror", {"status": Status.COMPLETED, "mirror_status": "failed"}, 7),
+        ("submit", POLLED_ROW),
+        ("mirror", POLLED_ROW),
+        ("poll", {}),
+        ("poll", MIRROR_ROW),
+        ("submit", {"status": Status.SUBMITTING}),
+        ("submit", {"status": Status.UNCONFIRMED}),
+        ("poll", {"status": Status.COMPLETED}),
+        ("mirror", {"status": Status.COMPLETED, "mirror_status": "failed"}),
     ],
 )
-def test_any_other_wake_up_is_stale_and_changes_nothing(
-    step: str, fields: dict[str, Any], turn: int
+def test_a_job_is_not_ready_for_another_step_even_if_it_is_named(
+    step: str, fields: dict[str, Any]
 ) -> None:
-    job = a_job(turn=7, **fields)
-    before = row(job)
+    job = a_job(**fields)
 
-    assert VideoJob.objects.claim(step, job.pk, turn) is None
-
-    assert row(job) == before
+    assert VideoJob.objects.next_ready(step) is None
+    assert VideoJob.objects.next_ready(step, job.pk) is None
 
 
-def test_a_claimed_job_is_not_claimed_again_even_with_its_new_turn() -> None:
-    job = a_job(**POLLED_ROW)
-    VideoJob.objects.claim("poll", job.pk, 0)
+@pytest.mark.parametrize("seconds", [0.0, 5.0, 29.0])
+def test_a_claim_is_not_taken_over_before_the_clocks_of_all_hosts_agree(seconds: float) -> None:
+    a_job(**POLLED_ROW, claimed_until=timezone.now() - timedelta(seconds=seconds))
 
-    assert VideoJob.objects.claim("poll", job.pk, 1) is None
-
-
-def test_a_job_that_was_deleted_is_nobodys() -> None:
-    assert VideoJob.objects.claim("poll", uuid4(), 0) is None
+    assert VideoJob.objects.next_ready("poll") is None
 
 
-def test_the_intent_to_send_the_create_call_is_recorded_with_its_claim() -> None:
-    job = a_job()
+def test_a_lost_claim_is_taken_over() -> None:
+    job = a_job(**POLLED_ROW, claimed_until=timezone.now() - timedelta(seconds=31))
 
-    VideoJob.objects.claim("submit", job.pk, 0)
+    assert VideoJob.objects.next_ready("poll") == job
+
+
+def test_a_name_never_widens_a_claim() -> None:
+    now = timezone.now()
+    later = a_job(**POLLED_ROW, due_at=now + timedelta(seconds=9))
+    a_job(status=Status.QUEUED, provider_task_id="proj_2")
+
+    assert VideoJob.objects.next_ready("poll", later.pk) is None
+    assert VideoJob.objects.next_ready("poll", uuid4()) is None
+
+
+def test_the_job_that_has_been_due_for_the_longest_is_next() -> None:
+    now = timezone.now()
+    a_job(due_at=now - timedelta(seconds=1))
+    oldest = a_job(due_at=now - timedelta(seconds=9))
+
+    assert VideoJob.objects.next_ready("submit") == oldest
+
+
+def test_the_intent_to_send_the_create_request_is_recorded_with_its_claim() -> None:
+    VideoJob.objects.claim(a_job())
 
     kept = VideoJob.objects.get()
     assert kept.status == Status.SUBMITTING
@@ -95,17 +110,13 @@ def test_the_intent_to_send_the_create_call_is_recorded_with_its_claim() -> None
 
 
 def test_a_download_is_counted_with_its_claim() -> None:
-    job = a_job(mirror_attempts=2, **MIRROR_ROW)
-
-    VideoJob.objects.claim("mirror", job.pk, 0)
+    VideoJob.objects.claim(a_job(mirror_attempts=2, **MIRROR_ROW))
 
     assert VideoJob.objects.get().mirror_attempts == 3
 
 
-def test_a_claim_wakes_nobody_up(wakeups: list[Wakeup]) -> None:
-    job = a_job(**POLLED_ROW)
-
-    VideoJob.objects.claim("poll", job.pk, 0)
+def test_a_claim_sends_no_wake_up(wakeups: list[Wakeup]) -> None:
+    VideoJob.objects.claim(a_job(**MIRROR_ROW))
 
     assert wakeups == []
 
@@ -114,72 +125,172 @@ def test_a_claim_that_could_be_rolled_back_is_refused() -> None:
     job = a_job()
 
     with pytest.raises(RuntimeError), transaction.atomic():
-        VideoJob.objects.claim("submit", job.pk, 0)
+        VideoJob.objects.claim(job)
 
     assert VideoJob.objects.get().status == Status.PENDING
 
 
 def test_of_two_workers_that_read_the_same_row_one_gets_it() -> None:
-    job = a_job(**POLLED_ROW)
+    job = a_job(**MIRROR_ROW)
     other: list[Any] = []
 
     def claim_first() -> None:
         other.append(VideoJob.objects.filter(pk=job.pk, turn=0).update(turn=1))
 
     with meanwhile("UPDATE", claim_first):
-        mine = VideoJob.objects.claim("poll", job.pk, 0)
+        mine = VideoJob.objects.claim(job)
 
-    assert (mine, other) == (None, [1])
+    assert (mine, other) == (False, [1])
 
 
-@pytest.mark.parametrize(
-    ("step", "fields"), [("submit", {}), ("poll", POLLED_ROW), ("mirror", MIRROR_ROW)]
-)
-def test_of_eight_workers_with_the_same_wake_up_exactly_one_gets_the_job(
+@pytest.mark.parametrize(("step", "fields"), [("submit", {}), ("mirror", MIRROR_ROW)])
+def test_of_eight_workers_that_want_the_same_job_exactly_one_gets_it(
     step: str, fields: dict[str, Any], shared_database: None
 ) -> None:
-    ids = [
-        a_job(**(fields | ({"provider_task_id": f"proj_{n}"} if step == "poll" else {}))).pk
-        for n in range(25)
-    ]
+    ids = [a_job(**fields).pk for _ in range(25)]
 
-    results = race(lambda n: VideoJob.objects.claim(step, ids[n], 0), rounds=25)
+    def claim(number: int) -> bool:
+        job = VideoJob.objects.next_ready(step, ids[number])
+        return job is not None and VideoJob.objects.claim(job)
 
-    assert [sum(claimed is not None for claimed in claims) for claims in results] == [1] * 25
+    results = race(claim, rounds=25)
+
+    assert [sum(claims) for claims in results] == [1] * 25
     assert set(VideoJob.objects.values_list("turn", flat=True)) == {1}
 
 
-@pytest.mark.parametrize("garbage", [("garbage", 0), (None, 0), (7, 0), (uuid4(), "x")])
-def test_a_malformed_message_touches_no_row_and_fails_at_most_once(
-    garbage: tuple[Any, Any],
-) -> None:
+@pytest.mark.parametrize("garbage", ["garbage", {}])
+def test_a_malformed_name_touches_no_row(garbage: Any) -> None:
     job = a_job()
     before = row(job)
 
-    try:
-        claimed = VideoJob.objects.claim("submit", *garbage)
-    except (ValidationError, ValueError):
-        claimed = None
+    with pytest.raises((ValidationError, ValueError, TypeError)):
+        VideoJob.objects.next_ready("submit", garbage)
 
-    assert claimed is None
     assert row(job) == before
 
 
-@pytest.mark.parametrize("turn", [10**30, -1, None])
-def test_a_turn_that_no_row_can_have_is_stale(turn: Any) -> None:
-    job = a_job()
+# portions
 
-    assert VideoJob.objects.claim("submit", job.pk, turn) is None
+
+def due(number: int, **fields: Any) -> VideoJob:
+    return a_job(status=Status.QUEUED, provider_task_id=f"proj_{number}", **fields)
+
+
+def test_a_portion_has_the_oldest_jobs_and_one_token_and_lease() -> None:
+    now, token = timezone.now(), uuid4()
+    jobs = [due(number, due_at=now - timedelta(seconds=number)) for number in range(5)]
+
+    portion = VideoJob.objects.claim_portion(3, token=token)
+
+    assert (list(portion.jobs), portion.more) == (jobs[:1:-1], True)
+    assert {(job.claim_token, job.turn) for job in portion.jobs} == {(token, 1)}
+    assert all(job.claimed_until is not None for job in portion.jobs)
+    assert VideoJob.objects.filter(claim_token=token).count() == 3
+
+
+def test_a_portion_belongs_to_one_account() -> None:
+    now = timezone.now()
+    first = due(1, account="studio", due_at=now - timedelta(seconds=9))
+    due(2)
+
+    portion = VideoJob.objects.claim_portion(9, token=uuid4())
+
+    assert (list(portion.jobs), portion.more) == ([first], True)
+
+
+def test_a_portion_of_a_name_has_that_job_alone() -> None:
+    jobs = [due(number) for number in range(2)]
+
+    assert list(VideoJob.objects.claim_portion(9, token=uuid4(), job_id=jobs[1].pk).jobs) == [
+        jobs[1]
+    ]
+
+
+def test_a_portion_that_could_be_rolled_back_is_refused() -> None:
+    due(1)
+
+    with pytest.raises(RuntimeError), transaction.atomic():
+        VideoJob.objects.claim_portion(9, token=uuid4())
+
+    assert VideoJob.objects.get().turn == 0
+
+
+def test_of_eight_workers_each_job_has_one(shared_database: None) -> None:
+    for number in range(40):
+        due(number)
+
+    def claim(_round: int) -> list[Any]:
+        return [job.pk for job in VideoJob.objects.claim_portion(7, token=uuid4()).jobs]
+
+    [portions] = race(claim, rounds=1)
+
+    claimed = [pk for portion in portions for pk in portion]
+    assert len(claimed) == len(set(claimed)) > 0
+    assert set(VideoJob.objects.values_list("turn", flat=True)) <= {0, 1}
+
+
+def test_a_portion_is_recorded_in_one_statement_that_frees_its_jobs() -> None:
+    due(1)
+    due(2)
+    jobs = VideoJob.objects.claim_portion(9, token=uuid4()).jobs
+    later = timezone.now() + timedelta(seconds=30)
+
+    with CaptureQueriesContext(connection) as captured:
+        assert VideoJob.objects.record_portion(jobs, due_at=later) == 2
+
+    assert statements(captured) == ["UPDATE"]
+    kept = VideoJob.objects.values_list("turn", "due_at", "claimed_until", "claim_token")
+    assert set(kept) == {(2, later, None, None)}
+
+
+def test_a_record_of_a_portion_leaves_a_job_that_was_taken_from_it() -> None:
+    due(1)
+    due(2)
+    jobs = VideoJob.objects.claim_portion(9, token=uuid4()).jobs
+    taken = VideoJob.objects.get(pk=jobs[0].pk)
+    VideoJob.objects.transition(taken, status=Status.STOPPED, due_at=None, actor="ann")
+
+    assert VideoJob.objects.record_portion(jobs, due_at=timezone.now()) == 1
+
+    assert row(taken)["due_at"] is None
+
+
+def test_every_single_write_clears_the_token() -> None:
+    due(1)
+    [job] = VideoJob.objects.claim_portion(9, token=uuid4()).jobs
+
+    VideoJob.objects.transition(job, due_at=timezone.now())
+
+    assert row(job)["claim_token"] is None
+
+
+def test_jobs_that_are_put_off_are_spread_with_one_wake_up_for_each_time(
+    wakeups: list[Wakeup],
+) -> None:
+    for number in range(5):
+        due(number)
+    now = timezone.now()
+    times = [now + timedelta(seconds=seconds) for seconds in (30, 40)]
+
+    assert VideoJob.objects.put_off("poll", times) == 5
+
+    found = VideoJob.objects.order_by("due_at").values_list("due_at", flat=True)
+    assert list(found) == [times[0]] * 3 + [times[1]] * 2
+    assert [(w.step, w.job_id) for w in wakeups] == [("poll", None)] * 2
 
 
 # renew
 
 
-def test_a_lease_can_be_renewed_by_its_holder() -> None:
+def a_claimed_job() -> VideoJob:
     job = a_job(**MIRROR_ROW)
-    claimed = VideoJob.objects.claim("mirror", job.pk, 0)
-    assert claimed is not None
+    assert VideoJob.objects.claim(job)
+    return job
 
+
+def test_a_lease_can_be_renewed_by_its_holder() -> None:
+    claimed = a_claimed_job()
     VideoJob.objects.update(claimed_until=timezone.now() + timedelta(seconds=1))
 
     assert VideoJob.objects.renew(claimed)
@@ -191,10 +302,8 @@ def test_a_lease_can_be_renewed_by_its_holder() -> None:
 
 
 def test_a_lost_lease_can_not_be_renewed() -> None:
-    job = a_job(**MIRROR_ROW)
-    claimed = VideoJob.objects.claim("mirror", job.pk, 0)
-    assert claimed is not None
-    VideoJob.objects.rearm(VideoJob.objects.get())
+    claimed = a_claimed_job()
+    VideoJob.objects.transition(VideoJob.objects.get(), due_at=timezone.now())
 
     assert not VideoJob.objects.renew(claimed)
 
@@ -356,12 +465,32 @@ def test_the_next_step_is_woken_up_when_it_is_due(wakeups: list[Wakeup]) -> None
     VideoJob.objects.transition(job, due_at=due_at)
 
     [wakeup] = wakeups
-    assert wakeup[:3] == ("poll", job.pk, 1)
-    assert wakeup.eta is not None
-    assert abs((wakeup.eta - due_at).total_seconds()) < 2
+    assert (wakeup.step, wakeup.job_id) == ("poll", None)
+    assert wakeup.at is not None
+    assert 0 <= (wakeup.at - due_at).total_seconds() < 2
 
 
-def test_the_countdown_is_counted_from_the_commit(wakeups: list[Wakeup]) -> None:
+def test_a_named_change_wakes_up_this_job_alone(wakeups: list[Wakeup]) -> None:
+    job = a_job(**POLLED_ROW)
+    due_at = timezone.now() + timedelta(seconds=45)
+
+    VideoJob.objects.transition(job, due_at=due_at, named=True)
+
+    assert wakeups == [("poll", job.pk, due_at)]
+
+
+@pytest.mark.parametrize(("step", "fields"), [("submit", {}), ("mirror", MIRROR_ROW)])
+def test_an_attempt_that_may_cost_or_take_long_has_a_wake_up_of_its_own(
+    step: str, fields: dict[str, Any], wakeups: list[Wakeup]
+) -> None:
+    job = a_job(**fields)
+
+    VideoJob.objects.transition(job, due_at=timezone.now())
+
+    assert wakeups == [(step, job.pk, None)]
+
+
+def test_the_moment_of_a_wake_up_does_not_move_with_its_commit(wakeups: list[Wakeup]) -> None:
     job = a_job(**POLLED_ROW)
     due_at = timezone.now() + timedelta(seconds=45)
 
@@ -371,8 +500,8 @@ def test_the_countdown_is_counted_from_the_commit(wakeups: list[Wakeup]) -> None
             clock.shift(40)
         [wakeup] = wakeups
 
-    assert wakeup.eta is not None
-    assert abs((wakeup.eta - due_at).total_seconds()) < 2
+    assert wakeup.at is not None
+    assert 0 <= (wakeup.at - due_at).total_seconds() < 2
 
 
 @pytest.mark.parametrize(
@@ -411,45 +540,20 @@ def test_a_record_is_one_statement_and_one_more_for_its_event() -> None:
         VideoJob.objects.transition(job, status=Status.PROCESSING, due_at=timezone.now())
 
     assert statements(routine) == ["UPDATE"]
-    # The last one marks the signals as sent, after the commit.
+    assert statements(change) == ["UPDATE", "INSERT"]
+
+
+def test_a_change_with_receivers_costs_a_third_statement_that_marks_it_as_sent() -> None:
+    job = a_job(**POLLED_ROW)
+
+    def receive(**_: Any) -> None:
+        pass
+
+    status_changed.connect(receive)
+    try:
+        with CaptureQueriesContext(connection) as change:
+            VideoJob.objects.transition(job, status=Status.PROCESSING, due_at=timezone.now())
+    finally:
+        status_changed.disconnect(receive)
+
     assert statements(change) == ["UPDATE", "INSERT", "UPDATE"]
-
-
-def test_rearming_makes_every_earlier_message_stale(wakeups: list[Wakeup]) -> None:
-    job = a_job(**POLLED_ROW)
-
-    assert VideoJob.objects.rearm(job)
-
-    assert wakeups == [("poll", job.pk, 1, None)]
-    assert VideoJob.objects.claim("poll", job.pk, 0) is None
-    assert VideoJob.objects.claim("poll", job.pk, 1) is not None
-
-
-def test_rearming_can_be_put_off(wakeups: list[Wakeup]) -> None:
-    job = a_job(**POLLED_ROW)
-    expected = timezone.now() + timedelta(seconds=20)
-
-    VideoJob.objects.rearm(job, delay=20.0)
-
-    [wakeup] = wakeups
-    assert wakeup.eta is not None
-    assert abs((wakeup.eta - expected).total_seconds()) < 2
-
-
-def test_a_claim_ends_the_count_of_wake_ups_in_vain() -> None:
-    job = a_job(**POLLED_ROW)
-    VideoJob.objects.rearm(job)
-    assert VideoJob.objects.get().wake_count == 1
-
-    VideoJob.objects.claim("poll", job.pk, job.turn)
-
-    assert VideoJob.objects.get().wake_count == 0
-
-
-def test_wake_ups_in_vain_are_counted_up_to_a_bound() -> None:
-    job = a_job(**POLLED_ROW)
-
-    for _ in range(10):
-        VideoJob.objects.rearm(job)
-
-    assert VideoJob.objects.get().wake_count == 6

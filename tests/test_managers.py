@@ -31,7 +31,7 @@ def test_a_submitted_job_is_written_and_woken_up_at_once(wakeups: list[Wakeup]) 
     assert (kept.pk, kept.status, kept.mirror_status) == (job.pk, "pending", "none")
     assert (kept.prompt, kept.duration, kept.params) == ("A kitten", 5, {"ratio": "16:9"})
     assert kept.metadata == {"order": 42}
-    assert wakeups == [("submit", job.pk, 0, None)]
+    assert wakeups == [("submit", job.pk, None)]
 
 
 def test_the_request_is_frozen_with_its_endpoint_and_the_first_model(settings: Any) -> None:
@@ -56,7 +56,7 @@ def test_a_tracked_task_is_adopted_and_polled_at_once(wakeups: list[Wakeup]) -> 
     assert kept.metadata == {"order": 1}
     assert kept.deadline_at is not None
     assert kept.deadline_at >= before + timedelta(seconds=conf.OVERDUE_AFTER)
-    assert wakeups == [("poll", job.pk, 0, None)]
+    assert wakeups == [("poll", job.pk, None)]
 
 
 @pytest.mark.parametrize("door", ["submit", "track"])
@@ -197,7 +197,7 @@ def test_nothing_is_woken_up_before_the_callers_transaction_commits(
         before_the_commit = list(wakeups)
 
     assert before_the_commit == []
-    assert wakeups == [("submit", job.pk, 0, None)]
+    assert wakeups == [("submit", job.pk, None)]
 
 
 def test_a_job_that_another_caller_inserts_in_the_same_moment_is_found(
@@ -273,7 +273,14 @@ def test_a_broker_that_is_down_neither_fails_the_caller_nor_loses_the_job(
     finally:
         celery_app.set_current()
 
-    assert VideoJob.objects.due(timezone.now() + timedelta(seconds=61), grace=60).get() == job
+    assert VideoJob.objects.next_ready("submit") == job
+
+
+def test_submitting_costs_five_statements_at_most() -> None:
+    with CaptureQueriesContext(connection) as captured:
+        VideoJob.objects.submit("A kitten", duration=5, key="order-42", metadata={"order": 42})
+
+    assert len(captured.captured_queries) <= 5
 
 
 def test_asking_costs_two_statements_and_one_more_for_a_key() -> None:
@@ -297,35 +304,3 @@ def test_async_code_submits_and_tracks() -> None:
 
     assert (job.status, job.params) == ("pending", {"ratio": "16:9"})
     assert (tracked.status, tracked.key) == ("queued", "order-42")
-
-
-# due and stuck
-
-
-def test_late_jobs_are_those_past_the_grace_that_nobody_is_at() -> None:
-    now = timezone.now()
-    late = a_job(due_at=now - timedelta(seconds=61))
-    a_job(due_at=now - timedelta(seconds=59))
-    a_job(due_at=now + timedelta(seconds=30))
-    a_job(due_at=now - timedelta(seconds=61), claimed_until=now + timedelta(seconds=9))
-    a_job(status=Status.UNCONFIRMED)
-
-    assert list(VideoJob.objects.due(now, grace=60)) == [late]
-
-
-@pytest.mark.parametrize(("count", "grace"), [(0, 60), (1, 120), (2, 240), (6, 3840)])
-def test_each_wake_up_in_vain_doubles_the_grace(count: int, grace: int) -> None:
-    now = timezone.now()
-    late = a_job(due_at=now - timedelta(seconds=grace + 1), wake_count=count)
-    a_job(due_at=now - timedelta(seconds=grace - 1), wake_count=count)
-
-    assert list(VideoJob.objects.due(now, grace=60)) == [late]
-
-
-def test_stuck_jobs_are_those_whose_lease_has_ended() -> None:
-    now = timezone.now()
-    stuck = a_job(due_at=now, claimed_until=now - timedelta(seconds=1))
-    a_job(due_at=now, claimed_until=now + timedelta(seconds=1))
-    a_job(due_at=now - timedelta(days=1))
-
-    assert list(VideoJob.objects.stuck(now)) == [stuck]

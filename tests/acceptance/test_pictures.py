@@ -74,7 +74,8 @@ def generated(provider: SimulatedProvider, prompt: str, video: bytes) -> VideoJo
     provider.expect(prompt, Script(["completed"], output=video, actual_duration=1.0))
     job = VideoJob.objects.submit(prompt, duration=5, ratio="16:9", metadata={"gallery": True})
     for step in (services.submit, services.poll, services.mirror):
-        step(job.pk, job.turn)
+        VideoJob.objects.filter(pk=job.pk).update(due_at=timezone.now())
+        step(job.pk)
         job.refresh_from_db()
     assert job.mirror_status == "stored"
     return job

@@ -107,12 +107,6 @@ def test_what_is_late_beyond_the_grace_is_stalled(settings: Settings) -> None:
     assert monitor.snapshot().now.stalled == 1
 
 
-def test_what_was_woken_in_vain_is_stalled_although_the_sweep_is_patient_with_it() -> None:
-    jobs.make(due_at=ago(100), wake_count=6)
-
-    assert monitor.snapshot().now.stalled == 1
-
-
 def test_what_a_lost_worker_has_left_is_stalled_and_not_claimed() -> None:
     jobs.make(due_at=ago(90), claimed_until=ago(1))
 
