@@ -44,11 +44,11 @@ def _options(seconds: float) -> dict[str, Any]:
 def _run(step: str, act: Callable[..., bool], job: str | None, at: str | None) -> None:
     now = timezone.now()
     moment = datetime.fromisoformat(at) if at else now
-    wake_up = queue.WakeUp(step, moment, job, named=job is not None)
+    again = queue.WakeUp(step, moment, job, named=job is not None, again=True)
     using = router.db_for_write(VideoJob)
     # The countdown of a message is limited. A worker that shuts down leaves steps to others.
     if moment > now or services.stopping.is_set():
-        queue.wake(wake_up, using=using, again=True)
+        queue.wake(again, using=using)
     elif act(job) and job is None:
         queue.wake(queue.WakeUp(step, now), using=using)
 

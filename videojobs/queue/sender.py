@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from celery import Celery, _state, current_app, current_task
+from celery import Celery, Task, _state, current_app, current_task
 from celery.backends.base import DisabledBackend
 from celery.signals import task_postrun
 from django.utils.module_loading import import_string
@@ -88,22 +88,35 @@ def publish(
     `about` names it in the log. `on_lost` is called if it will not be published.
     """
     message = Message(about or task, on_lost)
+    try:
+        _record(app, task, message, options)
+        _sender(app).put(message)
+    except Exception as error:
+        _drop(message, error)
+
+
+def _record(app: Celery, task: str, message: Message, options: dict[str, Any]) -> None:
+    """Run `apply_async`, and record in `message` what it publishes."""
     found: Any = app.tasks[task]
     if found.ignore_result and found._backend is None:
         # Without it each new thread, such as that of a web request, would build a result backend.
         found.backend = DisabledBackend(app)
-    try:
-        found.apply_async(
-            producer=_Recorder(message),
-            retry=True,
-            # One immediate retry, since a pooled connection may have died since its last use.
-            retry_policy={"max_retries": 1, "interval_start": 0, "interval_max": 0},
-            **options,
-        )
-        _sender(app).put(message)
-    except Exception:
-        on_lost()
-        raise
+    found.apply_async(
+        producer=_Recorder(message),
+        retry=True,
+        # One immediate retry, since a pooled connection may have died since its last use.
+        retry_policy={"max_retries": 1, "interval_start": 0, "interval_max": 0},
+        **options,
+    )
+
+
+def _drop(message: Message, error: Exception) -> None:
+    logger.warning(
+        "%s could not be sent (%s); a sweep will wake the job up",
+        message.about,
+        type(error).__name__,
+    )
+    message.on_lost()
 
 
 class Sender:
@@ -116,6 +129,8 @@ class Sender:
         self._thread: threading.Thread | None = None
         self._overflowed = False
         self._failing = False
+        #: How many messages were taken on, and how many of them are done.
+        self._taken = self._finished = 0
 
     def put(self, message: Message) -> None:
         with self._changed:
@@ -123,22 +138,24 @@ class Sender:
             if not full:
                 self._start()
                 self._waiting.append(message)
+                self._taken += 1
                 self._changed.notify_all()
             self._overflowed |= full
         if full:
             message.on_lost()
 
     def flush(self, seconds: float) -> bool:
-        """Wait until all messages are published; False if some still wait.
+        """Wait until the messages of before are published; False if some still wait.
 
         Returns at once while the broker is known to be away.
         """
         ends_at = time.monotonic() + seconds
         with self._changed:
-            while self._waiting and not self._failing:
+            taken = self._taken
+            while self._finished < taken and not self._failing:
                 if not self._changed.wait(max(0.0, ends_at - time.monotonic())):
                     break
-            return not self._waiting
+            return self._finished >= taken
 
     def _start(self) -> None:
         if self._thread is None or not self._thread.is_alive():
@@ -160,12 +177,7 @@ class Sender:
                 delay = min(2 * delay, _RETRIES[1])
                 continue
             except Exception as error:  # it would fail again, and hold up all others
-                logger.warning(
-                    "%s could not be sent (%s); a sweep will wake the job up",
-                    message.about,
-                    type(error).__name__,
-                )
-                message.on_lost()
+                _drop(message, error)
             else:
                 delay = _RETRIES[0]
                 self._note_recovery()
@@ -181,6 +193,7 @@ class Sender:
     def _done(self) -> None:
         with self._changed:
             self._waiting.popleft()
+            self._finished += 1
             overflowed = self._overflowed and not self._waiting
             if overflowed:
                 self._overflowed = False
@@ -216,12 +229,13 @@ def _sender(app: Celery) -> Sender:
 
 
 @task_postrun.connect
-def _flush_before_a_task_returns(**_: Any) -> None:
-    flush(PATIENCE)
+def _flush_before_a_task_returns(task: Task, **_: Any) -> None:
+    if not task.request.is_eager:  # a web request may run it, which must not wait
+        flush(PATIENCE)
 
 
 def flush(seconds: float) -> bool:
-    """Wait up to `seconds` until all messages are published; False if some still wait."""
+    """Wait up to `seconds` until what was sent before is published; False if some still waits."""
     ends_at = time.monotonic() + seconds
     # All of them, even if the first one takes all the time.
     empty = [sender.flush(ends_at - time.monotonic()) for sender in list(_senders.values())]

@@ -42,6 +42,8 @@ class WakeUp:
     at: datetime
     job_id: str | None = None
     named: bool = False
+    #: Sent again, since its countdown was limited; so its slot may be noted as published.
+    again: bool = False
 
 
 def visibility_timeout() -> float | None:
@@ -68,15 +70,11 @@ def slot(moment: datetime) -> datetime:
     return datetime.fromtimestamp(math.ceil(moment.timestamp() / length) * length, UTC)
 
 
-def wake(wake_up: WakeUp, *, using: str, again: bool = False) -> None:
-    """Send a wake-up once the transaction on database `using` commits.
-
-    A wake-up without a name is sent once by each process, unless it is sent `again` since its
-    message came before its time.
-    """
+def wake(wake_up: WakeUp, *, using: str) -> None:
+    """Send a wake-up once the transaction on database `using` commits."""
 
     def send() -> None:  # not a partial: Django can't log its errors
-        _send(wake_up, using, again)
+        _send(wake_up, using)
 
     transaction.on_commit(send, using=using, robust=True)
 
@@ -86,7 +84,7 @@ def sweep_soon(app: Celery) -> None:
     sender.publish(app, "videojobs.sweep", queue="videojobs")
 
 
-def _send(wake_up: WakeUp, using: str, again: bool = False) -> None:
+def _send(wake_up: WakeUp, using: str) -> None:
     app = sender.sending_app()
     running = current_task.name if current_task and current_task.request.is_eager else ""
     if app.conf.task_always_eager or running:
@@ -97,10 +95,10 @@ def _send(wake_up: WakeUp, using: str, again: bool = False) -> None:
             if wake_up.job_id:
                 app.tasks[TASKS[wake_up.step][0]].apply_async(kwargs={"job": wake_up.job_id})
             return
-    _publish(app, wake_up, using, again)
+    _publish(app, wake_up, using)
 
 
-def _publish(app: Celery, wake_up: WakeUp, using: str, again: bool) -> None:
+def _publish(app: Celery, wake_up: WakeUp, using: str) -> None:
     task, queue = TASKS[wake_up.step]
     now, at = timezone.now(), wake_up.at
     about = f"job={wake_up.job_id}" if wake_up.named else task
@@ -110,7 +108,7 @@ def _publish(app: Celery, wake_up: WakeUp, using: str, again: bool) -> None:
     elif at > now:
         at = slot(at)
         key = (wake_up.step, at, using, getattr(connections[using], "schema_name", ""))
-        if not _slots.take(key) and not again:
+        if not _slots.take(key) and not wake_up.again:
             return
         options["on_lost"] = lambda: _slots.drop(key)
     if at > now:
