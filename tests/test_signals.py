@@ -10,7 +10,7 @@ from celery.signals import before_task_publish
 from django.db import connection, transaction
 from django.utils import timezone
 
-from videojobs import operations, outbox, queue, signals
+from videojobs import operations, outbox, signals
 from videojobs.conf import conf
 from videojobs.models import JobEvent, VideoJob
 from videojobs.states import TERMINAL, MirrorStatus, Status
@@ -63,7 +63,7 @@ def received() -> Iterator[list[Received]]:
 
 
 @pytest.fixture
-def order(received: list[Received], monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def order(received: list[Received]) -> Iterator[list[str]]:
     """The names of signals and wake-ups, in the order of sending."""
     names: list[str] = []
 
@@ -73,7 +73,6 @@ def order(received: list[Received], monkeypatch: pytest.MonkeyPatch) -> Iterator
     def woken(sender: str, **_: Any) -> None:
         names.append(sender)
 
-    monkeypatch.setattr(queue, "_quiet_until", 0.0)
     signals.status_changed.connect(changed)
     before_task_publish.connect(woken, weak=False)
     yield names
@@ -302,6 +301,28 @@ def test_signals_whose_worker_died_before_it_sent_them_are_sent_by_a_sweep(
         operations.sweep()
 
     assert [signal.name for signal in received] == expected
+
+
+def test_a_change_without_receivers_is_not_kept_for_any() -> None:
+    with transaction.atomic():
+        VideoJob.objects.transition(
+            a_job(Status.QUEUED), status=Status.PROCESSING, due_at=timezone.now()
+        )
+        before_the_commit = JobEvent.objects.get().signal_due_at
+
+    assert before_the_commit is None
+
+
+def test_a_change_with_receivers_is_kept_until_they_were_called(received: list[Received]) -> None:
+    with transaction.atomic():
+        VideoJob.objects.transition(
+            a_job(Status.QUEUED), status=Status.PROCESSING, due_at=timezone.now()
+        )
+        before_the_commit = JobEvent.objects.get().signal_due_at
+
+    assert before_the_commit is not None
+    assert JobEvent.objects.get().signal_due_at is None
+    assert [signal.name for signal in received] == ["status_changed"]
 
 
 def test_an_error_that_is_no_change_has_no_signal_to_be_sent() -> None:

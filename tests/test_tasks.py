@@ -1,7 +1,7 @@
 """The Celery tasks: their names, options and calls."""
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -10,7 +10,8 @@ from celery.signals import before_task_publish
 from django.utils import timezone
 
 from project import celery_app
-from videojobs import operations, queue, services, tasks
+from tests.support.record import Wakeup
+from videojobs import operations, services, tasks
 from videojobs.conf import conf
 from videojobs.models import VideoJob
 from videojobs.states import MirrorStatus, Status
@@ -22,17 +23,21 @@ TASKS = ["submit", "poll", "mirror", "sweep", "purge"]
 
 
 @pytest.fixture
-def published(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def published() -> Iterator[list[str]]:
     """The names of the tasks that are sent to the broker."""
     names: list[str] = []
 
     def note(sender: str, **_: Any) -> None:
         names.append(sender)
 
-    monkeypatch.setattr(queue, "_quiet_until", 0.0)
     before_task_publish.connect(note, weak=False)
     yield names
     before_task_publish.disconnect(note)
+
+
+@pytest.fixture(autouse=True)
+def no_sweep_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "_swept_at", float("-inf"))
 
 
 @pytest.fixture
@@ -63,16 +68,97 @@ def test_a_task_is_acknowledged_when_it_arrives_whatever_the_sites_default_is(na
     assert site.tasks[f"videojobs.{name}"].acks_late is False
 
 
-@pytest.mark.parametrize("name", ["submit", "poll", "mirror"])
-def test_a_step_is_one_call_with_the_message_as_it_came(
-    name: str, monkeypatch: pytest.MonkeyPatch
+STEPS = pytest.mark.parametrize("name", ["submit", "poll", "mirror"])
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_has_limits_of_its_own_that_a_site_does_not_replace(name: str) -> None:
+    site = Celery("site", set_as_current=False)
+    site.conf.update(task_soft_time_limit=1, task_time_limit=2)
+    site.finalize()
+
+    task = site.tasks[f"videojobs.{name}"]
+
+    assert conf.RECEIVER_TIMEOUT < task.soft_time_limit < task.time_limit
+
+
+def test_a_download_has_the_time_that_the_settings_give_it() -> None:
+    assert tasks.mirror.soft_time_limit > conf.longest_mirror + conf.RECEIVER_TIMEOUT
+
+
+@STEPS
+@pytest.mark.parametrize("job", [None, "8a53a8f7-2b8b-4f7d-a2b4-54da0bd3ff3a"])
+def test_a_step_is_one_call_with_the_name_of_the_message(
+    name: str, job: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[Any] = []
-    monkeypatch.setattr(services, name, lambda *args: calls.append(args))
+    monkeypatch.setattr(services, name, calls.append)
 
-    getattr(tasks, name).apply(args=("job", 7))
+    getattr(tasks, name).apply(kwargs={"job": job} if job else {})
 
-    assert calls == [("job", 7)]
+    assert calls == [job]
+
+
+@STEPS
+@pytest.mark.parametrize("at", [-30, 0])
+def test_a_message_is_served_from_its_moment_on(
+    name: str, at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[Any] = []
+    monkeypatch.setattr(services, name, calls.append)
+    moment = timezone.now() + timedelta(seconds=at)
+
+    getattr(tasks, name).apply(kwargs={"at": moment.isoformat()})
+
+    assert calls == [None]
+
+
+@STEPS
+def test_a_message_before_its_moment_is_sent_again_and_does_nothing_else(
+    name: str, monkeypatch: pytest.MonkeyPatch, wakeups: list[Wakeup]
+) -> None:
+    monkeypatch.setattr(services, name, lambda _: pytest.fail("called"))
+    at = timezone.now().replace(microsecond=0) + timedelta(seconds=900)
+
+    getattr(tasks, name).run(at=at.isoformat())
+
+    assert wakeups == [(name, None, at)]
+
+
+@pytest.mark.parametrize("name", ["submit", "mirror"])
+@pytest.mark.parametrize(("claimed", "sent"), [(True, 1), (False, 0)])
+def test_an_attempt_without_a_name_is_followed_by_the_next_one_while_there_is_work(
+    name: str, claimed: bool, sent: int, monkeypatch: pytest.MonkeyPatch, wakeups: list[Wakeup]
+) -> None:
+    monkeypatch.setattr(services, name, lambda _: claimed)
+
+    getattr(tasks, name).run()
+
+    assert wakeups == [(name, None, None)] * sent
+
+
+@pytest.mark.parametrize("name", ["submit", "mirror"])
+def test_an_attempt_with_a_name_is_followed_by_none(
+    name: str, monkeypatch: pytest.MonkeyPatch, wakeups: list[Wakeup]
+) -> None:
+    monkeypatch.setattr(services, name, lambda _: True)
+
+    getattr(tasks, name).run(job="8a53a8f7-2b8b-4f7d-a2b4-54da0bd3ff3a")
+
+    assert wakeups == []
+
+
+@STEPS
+@pytest.mark.parametrize("call", ["apply", "apply_async"])
+def test_a_message_of_the_old_shape_is_ignored(
+    name: str, call: str, monkeypatch: pytest.MonkeyPatch, eagerly: None, published: list[str]
+) -> None:
+    monkeypatch.setattr(services, name, lambda _: pytest.fail("called"))
+    pk = "8a53a8f7-2b8b-4f7d-a2b4-54da0bd3ff3a"
+
+    outcome = getattr(getattr(tasks, name), call)(args=(pk, 7))
+
+    assert (outcome.state, published) == ("SUCCESS", [])
 
 
 @pytest.mark.parametrize("name", ["sweep", "purge"])
@@ -110,7 +196,7 @@ def test_a_poll_that_is_applied_checks_once_and_does_not_reschedule_itself(
     job = VideoJob.objects.track("proj_1")
     published.clear()
 
-    tasks.poll.apply(args=(str(job.pk), 0))
+    tasks.poll.apply(kwargs={"job": str(job.pk)})
 
     job.refresh_from_db()
     assert (simulated_provider.checks("proj_1"), published) == (1, [])
@@ -142,30 +228,45 @@ def test_in_eager_mode_what_is_due_at_once_is_done_at_once(
     assert job.output_size == len(SAMPLE)
 
 
-def test_sweep_and_purge_do_their_work(settings: Any) -> None:
+def test_sweep_and_purge_do_their_work(settings: Any, wakeups: list[Wakeup]) -> None:
     settings.VIDEOJOBS = {"PURGE_AFTER": 1}
     long_ago = timezone.now() - timedelta(days=9)
     VideoJob.objects.create(endpoint="e", status=Status.FAILED, finished_at=long_ago)
     late = VideoJob.objects.create(endpoint="e", due_at=long_ago)
 
-    tasks.sweep.apply()
-    tasks.purge.apply()
+    tasks.sweep.run()
+    tasks.purge.run()
 
-    assert VideoJob.objects.get().turn == late.turn + 1
+    assert VideoJob.objects.get() == late
+    assert [wakeup.step for wakeup in wakeups] == ["submit"]
 
 
-def test_a_worker_that_starts_sweeps_at_once_and_when_its_predecessor_s_leases_have_ended() -> None:
-    sent: list[tuple[str, Any]] = []
+def test_a_process_sweeps_at_most_once_in_five_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    swept: list[float] = []
+    clock = [100.0]
+    monkeypatch.setattr(operations, "sweep", lambda: swept.append(clock[0]))
+    monkeypatch.setattr(tasks.time, "monotonic", lambda: clock[0])
 
-    def note(sender: str, headers: Any, **_: Any) -> None:
-        sent.append((sender, headers["eta"]))
+    for clock[0] in (100.0, 104.9, 105.0, 105.1):
+        tasks.sweep.run()
 
-    before_task_publish.connect(note)
-    try:
-        tasks.sweep_at_start()
-    finally:
-        before_task_publish.disconnect(note)
+    assert swept == [100.0, 105.0]
 
-    assert [name for name, _ in sent] == ["videojobs.sweep"] * 2
-    eta = datetime.fromisoformat(sent[1][1])
-    assert conf.lease < (eta - timezone.now()).total_seconds() + 1 < conf.lease + 3
+
+def test_a_worker_sends_a_sweep_at_once_and_one_each_interval(
+    published: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
+    class Stopping:
+        def is_set(self) -> bool:
+            return len(waits) == 3
+
+        def wait(self, seconds: float) -> None:
+            waits.append(seconds)
+
+    monkeypatch.setattr(services, "stopping", Stopping())
+
+    tasks._sweep_regularly()
+
+    assert (published, waits) == (["videojobs.sweep"] * 3, [conf.SWEEP_INTERVAL] * 3)

@@ -8,9 +8,7 @@ that filters by it records those that have not changed. All other writes clear t
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Iterator, Mapping
 from copy import copy
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -26,29 +24,6 @@ if TYPE_CHECKING:
     from .models import VideoJob
 
 logger = logging.getLogger("videojobs")
-
-Act = Callable[[], None]
-_deferred: ContextVar[list[Act] | None] = ContextVar("videojobs_deferred", default=None)
-
-
-@contextmanager
-def announcing_later() -> Iterator[None]:
-    """Send the signals of changes at the end of the context, and wake-ups of next steps after them.
-
-    Receivers may take minutes, and must not hold up the records of a portion.
-    """
-    acts: list[Act] = []
-    token = _deferred.set(acts)
-    try:
-        yield
-    finally:
-        _deferred.reset(token)
-        for act in acts:
-            try:
-                act()
-            except Exception as error:  # the sweep makes up for it
-                logger.error("a change could not be announced: %s", type(error).__name__)
-
 
 class FencedQuerySet(ClaimQuerySet):
     """Claim a job, renew the claim, record the result."""
@@ -140,7 +115,7 @@ class FencedQuerySet(ClaimQuerySet):
             logger.log(level, "job=%s %s", job.pk, message)
             outbox.deliver(job, event)
 
-        self._after_commit(announce)
+        outbox.after_commit(announce, using=self.db)
 
     def _wake(self, job: "VideoJob", *, named: bool) -> None:
         """Send the wake-up for a job's next step once the transaction commits."""
@@ -150,15 +125,7 @@ class FencedQuerySet(ClaimQuerySet):
         if job.step == "poll":
             queue.wake(wake_up, using=self.db)
         else:
-            self._after_commit(lambda: queue.wake(wake_up, using=self.db))
-
-    def _after_commit(self, act: Act) -> None:
-        """Call `act` once the transaction commits, or at the end of `announcing_later`."""
-        acts = _deferred.get()
-        if acts is None:
-            transaction.on_commit(act, using=self.db, robust=True)
-        else:
-            transaction.on_commit(lambda: acts.append(act), using=self.db)
+            outbox.after_commit(lambda: queue.wake(wake_up, using=self.db), using=self.db)
 
 
 def _check_transition(job: "VideoJob", changes: Mapping[str, Any], actor: str) -> None:

@@ -6,11 +6,14 @@ them. So signals are sent once, and again only if the sender dies while receiver
 receivers take longer than `RECEIVER_TIMEOUT`.
 """
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from django.db import router
+from django.db import router, transaction
 from django.dispatch import Signal
 from django.utils import timezone
 
@@ -20,6 +23,40 @@ from .states import MirrorStatus, Status
 
 if TYPE_CHECKING:
     from .models import JobEvent, VideoJob
+
+
+logger = logging.getLogger("videojobs")
+
+Act = Callable[[], None]
+_deferred: ContextVar[list[Act] | None] = ContextVar("videojobs_deferred", default=None)
+
+
+@contextmanager
+def announcing_later() -> Iterator[None]:
+    """Send the signals of changes at the end of the context, and wake-ups of next steps after them.
+
+    Receivers may take minutes, and must not hold up the records of a portion.
+    """
+    acts: list[Act] = []
+    token = _deferred.set(acts)
+    try:
+        yield
+    finally:
+        _deferred.reset(token)
+        for act in acts:
+            try:
+                act()
+            except Exception as error:  # the sweep makes up for it
+                logger.error("a change could not be announced: %s", type(error).__name__)
+
+
+def after_commit(act: Act, *, using: str) -> None:
+    """Call `act` once the transaction commits, or at the end of `announcing_later`."""
+    acts = _deferred.get()
+    if acts is None:
+        transaction.on_commit(act, using=using, robust=True)
+    else:
+        transaction.on_commit(lambda: acts.append(act), using=using)
 
 
 def due_at(job: "VideoJob", event: "JobEvent") -> datetime | None:

@@ -26,13 +26,16 @@ _LOOKING_BACK = 60.0
 _SWEEP_PAUSE = 5.0
 
 
-def _options(seconds: float) -> dict[str, Any]:
-    """The options of a task that takes `seconds`, and of the receivers of its signals.
+def _options(seconds: Callable[[], float]) -> dict[str, Any]:
+    """The options of a task that takes `seconds()`, and of the receivers of its signals.
 
     All are set explicitly, since a site may have other defaults: late acknowledgement, or limits
     for all of its tasks that are too short for a download.
     """
-    limit = seconds + conf.RECEIVER_TIMEOUT
+    try:
+        limit = float(seconds() + conf.RECEIVER_TIMEOUT)
+    except TypeError:  # a system check reports settings that are not numbers
+        limit = 3600.0
     return {
         "ignore_result": True,
         "acks_late": False,
@@ -53,21 +56,21 @@ def _run(step: str, act: Callable[..., bool], job: str | None, at: str | None) -
         queue.wake(queue.WakeUp(step, now), using=using)
 
 
-@shared_task(name="videojobs.submit", **_options(conf.lease))
+@shared_task(name="videojobs.submit", **_options(lambda: conf.lease))
 def submit(job: str | None = None, *old: Any, at: str | None = None) -> None:
     """Send the create request of one job that is due."""
     if not old:
         _run("submit", services.submit, job, at)
 
 
-@shared_task(name="videojobs.poll", **_options(2 * conf.lease))
+@shared_task(name="videojobs.poll", **_options(lambda: 2 * conf.lease))
 def poll(job: str | None = None, *old: Any, at: str | None = None) -> None:
     """Check what is due once, or one job; reschedules itself until each status is terminal."""
     if not old:
         _run("poll", partial(services.poll, since=_shortly_before(at)), job, at)
 
 
-@shared_task(name="videojobs.mirror", **_options(conf.longest_mirror + conf.lease))
+@shared_task(name="videojobs.mirror", **_options(lambda: conf.longest_mirror + conf.lease))
 def mirror(job: str | None = None, *old: Any, at: str | None = None) -> None:
     """Mirror the output of one completed job that is due into storage."""
     if not old:
@@ -86,7 +89,7 @@ def _shortly_before(at: str | None) -> datetime | None:
 _swept_at = -_SWEEP_PAUSE
 
 
-@shared_task(name="videojobs.sweep", **_options(600.0))
+@shared_task(name="videojobs.sweep", **_options(lambda: 600.0))
 def sweep() -> None:
     """Find what is due although no wake-up came for it. Schedule it with beat, once a minute."""
     global _swept_at
@@ -95,7 +98,7 @@ def sweep() -> None:
         operations.sweep()
 
 
-@shared_task(name="videojobs.purge", **_options(6 * 3600.0))
+@shared_task(name="videojobs.purge", **_options(lambda: 6 * 3600.0))
 def purge() -> None:
     """Delete jobs finished over `PURGE_AFTER` days ago, with their files. Schedule it daily."""
     operations.purge()

@@ -31,7 +31,8 @@ def messages() -> Callable[..., list]:
             for name in names or QUEUES:
                 bound = app.amqp.queues[name](connection.default_channel)
                 bound.declare()
-                found += list(iter(lambda b=bound: b.get(no_ack=True), None))
+                while (message := bound.get(no_ack=True)) is not None:
+                    found.append(message)
         return found
 
     return take

@@ -123,10 +123,9 @@ def test_the_hour_that_clocks_show_twice_delays_nothing(
 
 
 def test_the_moment_does_not_move_with_the_commit(app: Celery, messages: Messages) -> None:
-    with time_machine.travel(NOW, tick=False) as traveller:
-        with transaction.atomic():
-            wake("poll", NOW + timedelta(seconds=33), "id-1")
-            traveller.shift(10)
+    with time_machine.travel(NOW, tick=False) as traveller, transaction.atomic():
+        wake("poll", NOW + timedelta(seconds=33), "id-1")
+        traveller.shift(10)
 
     [message] = messages(app)
     assert datetime.fromisoformat(message.headers["eta"]) == NOW + timedelta(seconds=33)
@@ -341,7 +340,7 @@ def test_a_poll_that_was_applied_does_not_reschedule_itself(
 
 
 def test_a_task_of_the_site_that_was_applied_may_submit(app: Celery, messages: Messages) -> None:
-    @app.task(name="site.order")
+    @app.task(name="site.order", shared=False)
     def order() -> None:
         wake("submit", timezone.now(), "id-1")
 

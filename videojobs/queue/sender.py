@@ -20,6 +20,7 @@ from celery import Celery, Task, _state, current_app, current_task
 from celery.backends.base import DisabledBackend
 from celery.signals import task_postrun
 from django.utils.module_loading import import_string
+from kombu import pools
 from kombu.exceptions import OperationalError
 
 from ..conf import conf
@@ -192,14 +193,15 @@ class Sender:
 
     def _done(self) -> None:
         with self._changed:
-            self._waiting.popleft()
-            self._finished += 1
-            overflowed = self._overflowed and not self._waiting
+            overflowed = self._overflowed and len(self._waiting) == 1
             if overflowed:
                 self._overflowed = False
-            self._changed.notify_all()
         if overflowed:
             publish(self._app, "videojobs.sweep", queue="videojobs")
+        with self._changed:
+            self._waiting.popleft()
+            self._finished += 1
+            self._changed.notify_all()
 
     def _note_outage(self, error: Exception) -> None:
         with self._changed:
@@ -243,11 +245,20 @@ def flush(seconds: float) -> bool:
 
 
 def reset() -> None:
-    """Forget all senders, after a fork and in tests: a child has no threads of its parent."""
+    """Forget all senders, after a fork and in tests."""
     global _lock
     _lock = threading.Lock()
     _senders.clear()
 
 
-os.register_at_fork(after_in_child=reset)
+def _start_anew() -> None:
+    """Use no connections of the parent, nor locks that one of its threads held."""
+    for app in _senders:
+        app._after_fork()  # type: ignore[attr-defined]
+    pools.producers.clear()
+    pools.connections.clear()
+    reset()
+
+
+os.register_at_fork(after_in_child=_start_anew)
 atexit.register(flush, _LAST_PATIENCE)

@@ -17,8 +17,8 @@ from .. import holds, queue
 from ..claims import Portion
 from ..conf import conf
 from ..exceptions import VideoJobsError
-from ..fencing import announcing_later
 from ..models import ProviderHold, VideoJob
+from ..outbox import announcing_later
 from ..providers import client
 from ..schedule import Policy
 from . import breaker, polling
