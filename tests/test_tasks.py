@@ -77,13 +77,15 @@ def test_a_task_has_limits_of_its_own_that_a_site_does_not_replace(name: str) ->
     site.conf.update(task_soft_time_limit=1, task_time_limit=2)
     site.finalize()
 
-    task = site.tasks[f"videojobs.{name}"]
+    task: Any = site.tasks[f"videojobs.{name}"]
 
     assert conf.RECEIVER_TIMEOUT < task.soft_time_limit < task.time_limit
 
 
 def test_a_download_has_the_time_that_the_settings_give_it() -> None:
-    assert tasks.mirror.soft_time_limit > conf.longest_mirror + conf.RECEIVER_TIMEOUT
+    limit: Any = tasks.mirror.soft_time_limit
+
+    assert limit > conf.longest_mirror + conf.RECEIVER_TIMEOUT
 
 
 @STEPS

@@ -1,4 +1,8 @@
 import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -411,3 +415,25 @@ async def too_late(request: object, job: object) -> bool:
 )
 def test_a_rule_for_visitors_must_be_the_path_of_a_function(rule: Any, message_id: str) -> None:
     assert [found_id for found_id, _, _ in found(MAY_SEE_JOB=rule)] == [message_id]
+
+
+SETTINGS_OF_TEXT = """
+from tests.settings import *
+VIDEOJOBS = {**VIDEOJOBS, "READ_TIMEOUT": "30"}
+"""
+
+
+def test_a_setting_that_is_no_number_is_reported_by_a_check_and_by_no_traceback(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "settings_of_text.py").write_text(SETTINGS_OF_TEXT)
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    environment = os.environ | {"DJANGO_SETTINGS_MODULE": "settings_of_text", "PYTHONPATH": path}
+
+    done = subprocess.run(
+        [sys.executable, "-m", "django", "check"], env=environment, capture_output=True, text=True
+    )
+
+    assert done.returncode == 1
+    assert "READ_TIMEOUT" in done.stderr
+    assert "Traceback" not in done.stderr
