@@ -91,11 +91,11 @@ def test_when_a_create_call_that_never_left_is_tried_again(
         (1, False, False, None, 30, 36),
         (2, False, False, None, 50, 60),
         (50, False, False, None, 50, 60),
-        (1, False, False, 100, 100, 120),
-        (1, False, False, 10**9, 1800, 2160),
+        (1, False, False, 100, 100, 100),
+        (1, False, False, 10**9, 1800, 1800),
         (1, True, False, None, 300, 360),
         (50, True, False, None, 300, 360),
-        (1, True, False, 1000, 1000, 1200),
+        (1, True, False, 1000, 1000, 1000),
         # A costly trial: a create request, which can leave a job unconfirmed.
         (1, False, True, None, 30, 36),
         (4, False, True, None, 240, 288),
@@ -253,10 +253,30 @@ def test_no_wait_is_shorter_than_the_interval_or_than_the_provider_asked(
     deadline = policy.deadline(STARTED)
     for at in (
         policy.next_poll(now, deadline, error_count=error_count, retry_after=retry_after),
-        policy.hold_until(now, count=error_count, rejected=False, retry_after=retry_after),
         policy.next_mirror(now, attempts=error_count, retry_after=retry_after),
     ):
         assert at is None or at >= least > now - ROUNDING
+
+
+@given(policies, st.integers(1, 100), st.booleans(), st.floats(0, 1e9))
+def test_a_hold_lasts_exactly_as_long_as_the_provider_asks(
+    policy: Policy, count: int, rejected: bool, retry_after: float
+) -> None:
+    until = policy.hold_until(STARTED, count=count, rejected=rejected, retry_after=retry_after)
+
+    assert until == STARTED + timedelta(seconds=min(retry_after, MAX_RETRY_AFTER))
+
+
+@given(policies, st.integers(1, 20))
+def test_a_group_that_waited_goes_on_in_parts_within_an_interval(
+    policy: Policy, parts: int
+) -> None:
+    times = policy.spread(STARTED, parts)
+
+    assert len(times) == parts
+    assert times == sorted(times)
+    assert times[0] >= STARTED
+    assert times[-1] <= STARTED + timedelta(seconds=policy.poll_interval) + ROUNDING
 
 
 @given(policies, ages, errors)
@@ -297,23 +317,6 @@ def test_more_errors_never_shorten_the_wait(
     first = policy.next_poll(now, deadline, error_count=error_count)
     second = policy.next_poll(now, deadline, error_count=error_count + more)
     assert first is None or (second is not None and second >= first)
-
-
-@given(policies, ages, errors, retry_afters)
-def test_no_wake_up_is_sent_further_ahead_than_the_longest_countdown(
-    policy: Policy, age: float, error_count: int, retry_after: float | None
-) -> None:
-    now = STARTED + timedelta(seconds=age)
-    latest = now + timedelta(seconds=policy.longest_countdown) + ROUNDING
-    deadline = policy.deadline(STARTED)
-    hold = policy.hold_until(now, count=error_count, rejected=True, retry_after=retry_after)
-    for at in (
-        policy.next_poll(now, deadline, error_count=error_count, retry_after=retry_after),
-        policy.next_submit(now, error_count=error_count),
-        policy.next_mirror(now, attempts=error_count, retry_after=retry_after),
-        policy.after(hold),
-    ):
-        assert at is None or at <= latest
 
 
 @pytest.mark.parametrize(("asked", "wait"), [(None, 0), (-5, 25), (-30, 0), (-3000, 0), (5, 35)])

@@ -120,15 +120,14 @@ def test_the_acts_of_a_person_take_three_statements_and_perhaps_a_look_for_a_hol
 
 
 def test_the_next_step_comes_at_once_and_wakes_a_worker(woken: list[Any], now: datetime) -> None:
-    job = jobs.make("overdue", due_at=now + timedelta(seconds=590), wake_count=6)
+    job = jobs.make("overdue", due_at=now + timedelta(seconds=590))
 
     assert operations.check_now(job, actor="ann")
 
     job = VideoJob.objects.get()
     assert job.due_at is not None
     assert now <= job.due_at <= now + timedelta(seconds=5)
-    assert job.wake_count == 0
-    assert woken == [("videojobs.poll", str(job.pk), 1)]
+    assert woken == [("videojobs.poll", str(job.pk))]
     assert history(job) == [("note", "processing", "the next step was brought forward", "ann")]
 
 
@@ -174,7 +173,8 @@ def test_a_hold_of_the_provider_is_respected(
     hold = jobs.make_hold("limited")
 
     assert not operations.check_now(job, actor="ann")
-    services.poll(job.pk, job.turn)
+    VideoJob.objects.update(due_at=now)
+    services.poll(job.pk)
 
     job.refresh_from_db()
     assert (job.check_count, simulated_provider.checks("proj_0")) == (0, 0)
@@ -268,10 +268,9 @@ def test_what_a_worker_learns_of_a_job_that_was_stopped_meanwhile_changes_nothin
     def stop() -> None:
         operations.stop(VideoJob.objects.get(), actor="ann")
 
-    claimed = VideoJob.objects.claim("poll", job.pk, job.turn)
+    assert VideoJob.objects.claim(job)
     stop()
-    assert claimed is not None
-    recorded = VideoJob.objects.transition(claimed, status=Status.PROCESSING, due_at=timezone.now())
+    recorded = VideoJob.objects.transition(job, status=Status.PROCESSING, due_at=timezone.now())
 
     assert (recorded, VideoJob.objects.get().status) == (False, Status.STOPPED)
 
@@ -295,7 +294,7 @@ def test_a_job_that_is_taken_up_is_asked_for_at_once_with_a_new_deadline(
     assert job.due_at < now + timedelta(seconds=5)
     assert job.deadline_at > now + timedelta(seconds=1700)
     assert history(job) == [("status", "queued", "tracking resumed", "ann")]
-    assert woken == [("videojobs.poll", str(job.pk), 1)]
+    assert woken == [("videojobs.poll", str(job.pk))]
 
 
 def test_a_job_that_was_asked_for_just_now_is_taken_up_an_interval_later(now: datetime) -> None:
@@ -327,7 +326,7 @@ def test_a_job_that_expired_and_is_taken_up_gets_its_verdict(
     )
 
     operations.resume(job, actor="ann")
-    services.poll(job.pk, job.turn)
+    services.poll(job.pk)
 
     assert VideoJob.objects.get().status == Status.COMPLETED
 
@@ -374,7 +373,7 @@ def test_a_new_job_has_the_frozen_request_of_the_old_one(woken: list[Any]) -> No
     assert (new.status, new.key, new.provider_task_id) == ("pending", "k", None)
     assert new.regenerated_from == job
     assert list(job.regenerated_as.all()) == [new]
-    assert woken == [("videojobs.submit", str(new.pk), 0)]
+    assert woken == [("videojobs.submit", str(new.pk))]
 
 
 def test_both_histories_tell_who_generated_what_again() -> None:
@@ -515,7 +514,7 @@ def test_an_attached_id_is_tracked_from_now_on(now: datetime, woken: list[Any]) 
 
     job = VideoJob.objects.get()
     assert (job.status, job.provider_task_id, job.error_count) == (Status.QUEUED, "proj_7", 0)
-    assert woken == [("videojobs.poll", str(job.pk), 1)]
+    assert woken == [("videojobs.poll", None)]
     assert job.deadline_at is not None
     assert job.deadline_at >= now + timedelta(seconds=1800)
 
@@ -527,7 +526,7 @@ def test_a_submission_that_was_not_created_is_sent_again(woken: list[Any]) -> No
 
     job = VideoJob.objects.get()
     assert (job.status, job.error_count) == (Status.PENDING, 0)
-    assert woken == [("videojobs.submit", str(job.pk), 1)]
+    assert woken == [("videojobs.submit", str(job.pk))]
 
 
 @pytest.mark.parametrize(
@@ -581,7 +580,7 @@ def test_an_output_is_fetched_again_from_the_first_attempt_with_a_fresh_url(
 
     job = VideoJob.objects.get()
     assert (job.mirror_status, job.mirror_attempts, job.video_url) == (MirrorStatus.DUE, 0, "")
-    assert woken == [("videojobs.mirror", str(job.pk), 1)]
+    assert woken == [("videojobs.mirror", str(job.pk))]
     assert [(event.new, event.actor) for event in job.events.all()] == [("due", "ann")]
 
 
@@ -622,9 +621,10 @@ def test_a_download_that_asks_for_a_fresh_url_has_asked_the_provider(
         provider_task_id="proj_1",
         endpoint=f"{simulated_provider.base_url}/v1/",
         video_url="",
+        due_at=now,
     )
 
-    services.mirror(job.pk, job.turn)
+    services.mirror(job.pk)
 
     job.refresh_from_db()
     assert job.last_checked_at is not None

@@ -1,6 +1,5 @@
 """The sweep finds lost wake-ups, workers and signals, and changes no other jobs."""
 
-import itertools
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
@@ -53,28 +52,24 @@ def rows() -> list[dict[str, Any]]:
     ],
 )
 @pytest.mark.parametrize("lost", ["wake-up", "worker"])
-def test_a_job_that_lost_its_wake_up_or_its_worker_is_woken_up_again(
+def test_a_step_that_lost_its_wake_up_or_its_worker_is_woken_up_again(
     fields: dict[str, Any], task: str, lost: str, now: datetime, late: datetime, woken: list[Any]
 ) -> None:
-    lease = {"claimed_until": late, "due_at": now} if lost == "worker" else {"due_at": late}
-    job = a_job(turn=3, **lease, **fields)
+    job = a_job(turn=3, claimed_until=late if lost == "worker" else None, due_at=now, **fields)
+    before = rows()
 
     swept = operations.sweep()
 
-    job.refresh_from_db()
     assert swept == Swept(woken=1, unconfirmed=0)
-    assert woken == [(task, str(job.pk), 4)]
-    assert (job.status, job.turn, job.claimed_until) == (fields["status"], 4, None)
-    assert job.due_at is not None
-    assert job.due_at >= now
-    assert VideoJob.objects.claim(task.removeprefix("videojobs."), job.pk, 3) is None
+    assert woken == [(task, None)]
+    assert rows() == before
+    assert VideoJob.objects.next_ready(task.removeprefix("videojobs.")) == job
 
 
 def test_whatever_is_on_its_way_is_left_alone(
     now: datetime, late: datetime, woken: list[Any]
 ) -> None:
     soon = now + timedelta(seconds=9)
-    a_job(status=Status.PENDING, due_at=now - timedelta(seconds=50))
     a_job(status=Status.QUEUED, due_at=soon)
     a_job(status=Status.QUEUED, due_at=late, claimed_until=soon)
     a_job(status=Status.SUBMITTING, due_at=late, claimed_until=soon)
@@ -89,13 +84,31 @@ def test_whatever_is_on_its_way_is_left_alone(
     assert (rows(), woken, JobEvent.objects.count()) == (before, [], 0)
 
 
+@pytest.mark.parametrize("status", [Status.QUEUED, Status.SUBMITTING])
+def test_a_worker_counts_as_lost_when_the_clocks_of_hosts_can_t_be_the_reason(
+    status: Status, now: datetime, settings: Any
+) -> None:
+    settings.VIDEOJOBS = {"CLOCK_SKEW": 10}
+    a_job(status=status, due_at=now, claimed_until=now)
+
+    with time_machine.travel(now + timedelta(seconds=9), tick=False):
+        early = operations.sweep()
+    with time_machine.travel(now + timedelta(seconds=11), tick=False):
+        swept = operations.sweep()
+
+    assert early == Swept(woken=0, unconfirmed=0)
+    is_lost = status == Status.SUBMITTING
+    assert swept == Swept(woken=not is_lost, unconfirmed=is_lost)
+
+
 def test_a_create_call_that_was_lost_with_its_worker_is_never_sent_again(
     now: datetime, late: datetime, woken: list[Any]
 ) -> None:
     job = a_job(status=Status.SUBMITTING, due_at=now, claimed_until=late)
 
     assert operations.sweep() == Swept(woken=0, unconfirmed=1)
-    assert operations.sweep(grace=-DAY.total_seconds()) == Swept(woken=0, unconfirmed=0)
+    with time_machine.travel(now + DAY):
+        assert operations.sweep() == Swept(woken=0, unconfirmed=0)
 
     job.refresh_from_db()
     assert (job.status, job.due_at, woken) == (Status.UNCONFIRMED, None, [])
@@ -110,125 +123,76 @@ def test_waking_up_again_is_no_event(late: datetime) -> None:
     assert not JobEvent.objects.exists()
 
 
-def test_a_job_that_was_just_woken_up_is_not_woken_up_again(
+def test_a_sweep_sends_one_poll_and_a_handful_of_other_messages(
     late: datetime, woken: list[Any]
 ) -> None:
-    a_job(status=Status.QUEUED, due_at=late)
+    for _ in range(20):
+        a_job(due_at=late)
+        a_job(status=Status.QUEUED, due_at=late)
+        a_job(due_at=late, **MIRROR_DUE)
 
-    for _ in range(3):
-        operations.sweep()
+    swept = operations.sweep()
 
-    assert len(woken) == 1
-
-
-def test_a_sweep_is_bounded_and_begins_with_the_latest_jobs(late: datetime) -> None:
-    for minutes in range(6):
-        a_job(due_at=late - timedelta(minutes=minutes), prompt=str(minutes))
-
-    swept = operations.sweep(limit=2)
-
-    assert swept.woken == 2
-    assert set(VideoJob.objects.filter(turn=1).values_list("prompt", flat=True)) == {"4", "5"}
+    tasks = [task.removeprefix("videojobs.") for task, _ in woken]
+    assert tasks == ["poll"] + ["submit"] * 8 + ["mirror"] * 8
+    assert swept.woken == 17
 
 
-def test_the_bound_and_the_grace_come_from_the_settings(settings: Any, now: datetime) -> None:
-    settings.VIDEOJOBS = {"SWEEP_BATCH": 2, "SWEEP_INTERVAL": 5}
-    for seconds in (3, 6, 7, 8):
-        a_job(due_at=now - timedelta(seconds=seconds))
+def test_the_number_of_lost_create_calls_of_a_sweep_is_bounded(
+    settings: Any, late: datetime
+) -> None:
+    settings.VIDEOJOBS = {"SWEEP_BATCH": 2}
+    for minutes in range(5):
+        lost = late - timedelta(minutes=minutes)
+        a_job(status=Status.SUBMITTING, due_at=lost, claimed_until=late, prompt=str(minutes))
 
-    assert [operations.sweep().woken for _ in range(3)] == [2, 1, 0]
+    first = operations.sweep().unconfirmed
+    found = set(VideoJob.objects.filter(turn=1).values_list("prompt", flat=True))
+
+    assert (first, found) == (2, {"3", "4"})
+    assert [operations.sweep().unconfirmed for _ in range(3)] == [2, 1, 0]
 
 
-def test_two_sweeps_side_by_side_do_each_job_once(
-    now: datetime, late: datetime, woken: list[Any]
+def test_two_sweeps_side_by_side_settle_each_lost_create_call_once(
+    now: datetime, late: datetime
 ) -> None:
     for _ in range(3):
-        a_job(status=Status.QUEUED, due_at=late)
-        a_job(status=Status.QUEUED, due_at=now, claimed_until=late)
         a_job(status=Status.SUBMITTING, due_at=now, claimed_until=late)
     other: list[Swept] = []
 
     with meanwhile("videojobs_videojob", "UPDATE", lambda: other.append(operations.sweep())):
         mine = operations.sweep()
 
-    total = Swept(mine.woken + other[0].woken, mine.unconfirmed + other[0].unconfirmed)
-    assert total == Swept(woken=6, unconfirmed=3)
-    assert len(woken) == len({job_id for _, job_id, _ in woken}) == 6
+    assert mine.unconfirmed + other[0].unconfirmed == 3
     assert set(VideoJob.objects.values_list("turn", flat=True)) == {1}
     assert JobEvent.objects.count() == 3
 
 
-def test_a_worker_that_is_quicker_than_the_sweep_keeps_its_job(
-    late: datetime, woken: list[Any]
-) -> None:
-    job = a_job(status=Status.QUEUED, due_at=late)
+def test_an_answer_that_is_quicker_than_the_sweep_is_kept(now: datetime, late: datetime) -> None:
+    job = a_job(status=Status.SUBMITTING, due_at=now, claimed_until=late)
 
-    def claim() -> None:
-        VideoJob.objects.filter(pk=job.pk).update(turn=1, claimed_until=timezone.now() + DAY)
+    def answer() -> None:
+        mine = VideoJob.objects.get()
+        VideoJob.objects.transition(mine, status="queued", provider_task_id="proj_1", due_at=now)
 
-    with meanwhile("videojobs_videojob", "UPDATE", claim):
+    with meanwhile("videojobs_videojob", "UPDATE", answer):
         swept = operations.sweep()
 
     job.refresh_from_db()
-    assert (swept.woken, woken, job.turn) == (0, [], 1)
-    assert job.claimed_until is not None
+    assert (swept.unconfirmed, job.status) == (0, Status.QUEUED)
 
 
-def test_a_sweep_with_nothing_to_do_costs_three_statements(now: datetime) -> None:
-    for _ in range(20):
-        a_job(due_at=now)
+@pytest.mark.parametrize("count", [0, 1, 20])
+def test_a_sweep_costs_five_statements_however_much_is_due(count: int, late: datetime) -> None:
+    for _ in range(count):
+        a_job(due_at=late)
+        a_job(status=Status.QUEUED, due_at=late)
+        a_job(due_at=late, **MIRROR_DUE)
 
     with CaptureQueriesContext(connection) as captured:
         operations.sweep()
 
-    assert [query["sql"].split()[0] for query in captured] == ["SELECT"] * 3
-
-
-def test_each_job_that_is_woken_up_costs_one_statement(late: datetime) -> None:
-    for _ in range(5):
-        a_job(due_at=late)
-
-    with CaptureQueriesContext(connection) as captured:
-        operations.sweep()
-
-    verbs = [query["sql"].split()[0] for query in captured]
-    assert [v for v in verbs if v not in {"BEGIN", "COMMIT"}].count("UPDATE") == 5
-    assert verbs.count("SELECT") == 3
-
-
-def test_a_full_batch_is_spread_over_half_the_grace(late: datetime, now: datetime) -> None:
-    for _ in range(10):
-        a_job(due_at=late)
-
-    operations.sweep(limit=10)
-
-    times = VideoJob.objects.values_list("due_at", flat=True)
-    waits = sorted((due_at - now).total_seconds() for due_at in times if due_at)
-    assert waits[0] < 3
-    assert 26 < waits[-1] < 32
-    assert all(later - earlier < 6 for earlier, later in itertools.pairwise(waits))
-
-
-def test_a_few_jobs_are_not_put_off(late: datetime, now: datetime) -> None:
-    for _ in range(5):
-        a_job(due_at=late)
-
-    operations.sweep()
-
-    assert not VideoJob.objects.filter(due_at__gt=now + timedelta(seconds=3)).exists()
-
-
-def test_with_nobody_at_work_sweeping_for_a_day_sends_a_message_an_hour(
-    now: datetime, woken: list[Any]
-) -> None:
-    for _ in range(3):
-        a_job(status=Status.QUEUED, due_at=now)
-
-    for minute in range(24 * 60):
-        with time_machine.travel(now + timedelta(minutes=minute), tick=False):
-            operations.sweep()
-
-    assert len(woken) / 3 < 30
+    assert [query["sql"].split()[0] for query in captured] == ["SELECT"] * 5
 
 
 # signals of lost workers

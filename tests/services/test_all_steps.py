@@ -49,16 +49,17 @@ def test_no_secret_is_written_down(
     assert provider.api_key not in written
 
 
-def test_a_check_costs_four_statements(provider: MeddledProvider) -> None:
+def test_a_check_of_one_job_costs_five_statements(provider: MeddledProvider) -> None:
     job = tracked(provider, WAITING)
 
     with CaptureQueriesContext(connection) as captured:
-        services.poll(str(job.pk), 0)
+        services.poll(str(job.pk))
 
     verbs = [query["sql"].split()[0] for query in captured]
     assert [verb for verb in verbs if verb in {"SELECT", "INSERT", "UPDATE"}] == [
         "SELECT",  # an active hold
-        "SELECT",  # the claim reads
+        "SELECT",  # what is due
         "UPDATE",  # the claim
+        "SELECT",  # what was claimed
         "UPDATE",  # the answer
     ]

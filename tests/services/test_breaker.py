@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import time_machine
 from django.db import InterfaceError, OperationalError, connection, transaction
+from django.db.models import F
 from django.utils import timezone
 
 from tests.support import jobs
@@ -18,6 +19,8 @@ from videojobs.providers import client
 from videojobs.services import breaker
 from videojobs.states import Status
 from videojobs.testing import Answer, Drop, Hang, Script, SimulatedProvider
+
+from .steps import run
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -43,14 +46,6 @@ def tracked(provider: SimulatedProvider, name: str, *steps: Any) -> VideoJob:
     return VideoJob.objects.track(name)
 
 
-def run(job: VideoJob) -> VideoJob:
-    """Run a job's next step with a current wake-up."""
-    job.refresh_from_db()
-    getattr(services, job.step)(job.pk, job.turn)
-    job.refresh_from_db()
-    return job
-
-
 def wait_of(job: VideoJob) -> float:
     assert job.due_at is not None
     return (job.due_at - timezone.now()).total_seconds()
@@ -71,8 +66,9 @@ def go_on_for(clock: time_machine.Traveller, seconds: float, *, step: float = 5)
     """Run all steps that become due; return the seconds during which everything was held."""
     waited, end = 0.0, timezone.now() + timedelta(seconds=seconds)
     while timezone.now() < end:
-        for job in VideoJob.objects.filter(due_at__lte=timezone.now()).order_by("due_at"):
-            run(job)
+        services.poll()
+        while services.submit() or services.mirror():
+            pass
         waited += step * ProviderHold.objects.filter(reset_at=None, scope="everything").count()
         clock.shift(step)
     return waited
@@ -104,7 +100,7 @@ def test_one_answer_about_the_key_holds_every_job_of_the_key(
     assert (hold.kind, hold.scope) == (kind, "everything")
     assert hold.until == timezone.now() + timedelta(seconds=seconds)
     assert provider.checks("proj_2") == 0
-    assert seconds <= wait_of(second) <= seconds + 30
+    assert seconds <= wait_of(second) <= seconds + 31
     assert (second.check_count, second.error_count) == (0, 0)
     assert not second.events.exclude(new="queued").exists()
 
@@ -316,16 +312,6 @@ def test_jobs_of_another_provider_neither_wait_nor_use_up_the_try(
     assert 0 < waited < 120
 
 
-def test_being_put_off_ends_the_count_of_wake_ups_in_vain(
-    provider: SimulatedProvider, clock: time_machine.Traveller
-) -> None:
-    run(tracked(provider, "proj_1", LIMITED))
-    job = tracked(provider, "proj_2")
-    VideoJob.objects.filter(pk=job.pk).update(wake_count=6)
-
-    assert run(job).wake_count == 0
-
-
 def test_a_job_becomes_overdue_also_while_it_meets_a_hold(
     provider: SimulatedProvider, clock: time_machine.Traveller
 ) -> None:
@@ -359,10 +345,10 @@ def test_a_held_create_call_waits_before_its_intent_is_recorded(
 def test_after_a_hold_a_create_call_goes_out_only_once_a_harmless_one_was_answered(
     provider: SimulatedProvider, clock: time_machine.Traveller
 ) -> None:
+    provider.expect("first", Script(create=Drop()))
     first, second = submitted("first"), submitted("second")
-    key, provider.api_key = provider.api_key, "another"
     assert run(first).status == Status.UNCONFIRMED
-    clock.move_to(over())
+    key, provider.api_key = provider.api_key, "another"
 
     second = run(second)
     assert (second.status, held() is None) == (Status.PENDING, False)
@@ -402,14 +388,47 @@ def test_a_harmless_call_without_an_answer_lets_no_create_call_out(
     nothing: Any, provider: SimulatedProvider, clock: time_machine.Traveller, settings: Any
 ) -> None:
     settings.VIDEOJOBS |= jobs.IMPATIENT
-    run(tracked(provider, "proj_1", LIMITED))
-    job = submitted()
+    provider.expect("first", Script(create=Drop()))
+    run(submitted("first"))
     provider.add_task("videojobs-probe", Script([nothing]))
+
+    job = run(submitted("second"))
+
+    assert (job.status, sent(provider, "second")) == (Status.PENDING, 0)
+
+
+@pytest.mark.parametrize("kind", ["limited", "rejected", "unreachable"])
+def test_a_create_call_that_is_clearly_taken_or_not_needs_no_harmless_one_before(
+    kind: str, provider: SimulatedProvider, clock: time_machine.Traveller
+) -> None:
+    jobs.make_hold(kind)
     clock.move_to(over())
 
-    job = run(job)
+    job = run(submitted())
 
-    assert (job.status, provider.creates) == (Status.PENDING, [])
+    assert (job.status, held()) == (Status.QUEUED, None)
+    assert [call.kind for call in provider.calls] == ["create"]
+
+
+@pytest.mark.parametrize("status", [401, 402, 403, 429])
+@pytest.mark.parametrize("where", ["status", "body"])
+def test_a_create_call_that_was_clearly_not_taken_waits_under_a_hold_and_is_sent_again(
+    status: int, where: str, provider: SimulatedProvider, clock: time_machine.Traveller
+) -> None:
+    body = {"code": str(status), "msg": "Not now.", "data": None}
+    answer = Answer(status if where == "status" else 200, body)
+    provider.expect("kitten", Script(create=answer))
+
+    job = run(submitted())
+    hold = held()
+    provider._expected.clear()
+    clock.move_to(over())
+
+    assert (job.status, job.error_count) == (Status.PENDING, 1)
+    assert hold
+    assert hold.scope == "creates"
+    assert hold.until <= job.due_at <= hold.until + timedelta(seconds=30)
+    assert run(job).status == Status.QUEUED
 
 
 @pytest.mark.parametrize(
@@ -432,13 +451,11 @@ def test_a_provider_that_takes_no_new_requests_is_still_asked_for_the_old_ones(
 
     statuses = list(VideoJob.objects.values_list("status", flat=True))
     assert waited == 0
-    # Each attempt leaves one job unconfirmed; the interval grows to half an hour.
-    assert statuses.count(Status.UNCONFIRMED) < 20
-    assert statuses.count(Status.PENDING) > 10
+    assert statuses.count(Status.PENDING) == 30
     assert all(provider.checks(job.provider_task_id or "") > 40 for job in running)
 
 
-def test_of_many_submissions_under_a_rejected_key_one_is_left_to_a_person(
+def test_of_many_submissions_under_a_rejected_key_one_is_sent_and_all_stay_pending(
     provider: SimulatedProvider,
 ) -> None:
     jobs = [submitted(f"kitten {n}") for n in range(5)]
@@ -446,7 +463,8 @@ def test_of_many_submissions_under_a_rejected_key_one_is_left_to_a_person(
 
     statuses = [run(job).status for job in jobs]
 
-    assert statuses == ["unconfirmed"] + ["pending"] * 4
+    assert statuses == ["pending"] * 5
+    assert [call.kind for call in provider.calls] == ["create"]
 
 
 def test_a_message_that_comes_twice_does_not_end_a_hold(
@@ -458,14 +476,14 @@ def test_a_message_that_comes_twice_does_not_end_a_hold(
 
     def slow_put_off(*args: Any) -> None:
         if twice:
-            services.submit(twice.pop().pk, job.turn)
+            services.submit(twice.pop().pk)
         put_off(*args)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(breaker, "_put_off", slow_put_off)
-        services.submit(job.pk, job.turn)
+        services.submit(job.pk)
 
-    assert (provider.checks("videojobs-probe"), held() is None) == (0, False)
+    assert (provider.creates, held() is None) == ([], False)
 
 
 def test_nobody_is_called_inside_of_a_transaction(
@@ -477,24 +495,25 @@ def test_nobody_is_called_inside_of_a_transaction(
     calls = len(provider.calls)
 
     with pytest.raises(RuntimeError), transaction.atomic():
-        services.submit(job.pk, job.turn)
+        services.submit(job.pk)
 
     assert len(provider.calls) == calls
 
 
-def test_an_outage_writes_no_events_while_it_lasts(
+def test_in_an_outage_only_the_job_that_tries_writes_events(
     provider: SimulatedProvider, clock: time_machine.Traveller
 ) -> None:
     jobs = [submitted(f"kitten {n}") for n in range(3)]
     provider.stop()
 
     for _ in range(60):
-        for job in VideoJob.objects.filter(due_at__lte=timezone.now()):
-            run(job)
+        while services.submit():
+            pass
         clock.shift(60)
 
     assert {job.status for job in VideoJob.objects.all()} == {Status.PENDING}
-    assert JobEvent.objects.filter(job__in=jobs).count() == 3 + 2
+    # A try a minute: one event for its start, one for its end.
+    assert JobEvent.objects.filter(job__in=jobs).count() <= 3 + 2 * 61
 
 
 def test_after_an_outage_everything_is_sent_once(
@@ -507,8 +526,8 @@ def test_after_an_outage_everything_is_sent_once(
     provider.start()
 
     for _ in range(10):
-        for job in VideoJob.objects.filter(status="pending", due_at__lte=timezone.now()):
-            run(job)
+        while services.submit():
+            pass
         clock.shift(30)
 
     assert {job.status for job in VideoJob.objects.all()} == {Status.QUEUED}
@@ -557,8 +576,8 @@ def test_a_message_that_is_stale_does_not_use_up_the_try(
     job = run(tracked(provider, "proj_1", LIMITED, "processing"))
     clock.move_to(over())
 
-    services.poll(job.pk, job.turn - 1)
-    services.submit(job.pk, job.turn - 1)
+    services.poll(job.pk)
+    services.submit(job.pk)
 
     assert run(job).status == Status.PROCESSING
 
@@ -637,7 +656,7 @@ def test_a_job_that_was_taken_over_is_not_asked_for_a_second_time(
 
     def reject_too_late(*_: Any) -> client.Answer:
         calls.append(1)
-        VideoJob.objects.rearm(VideoJob.objects.get())
+        VideoJob.objects.update(turn=F("turn") + 1, claimed_until=None, claim_token=None)
         raise KeyRejected("HTTP 401")
 
     monkeypatch.setattr(client, "fetch", reject_too_late)
@@ -794,7 +813,7 @@ def test_a_worker_that_dies_with_the_harmless_call_delays_the_others_by_its_leas
             run(second)
     third = submitted("third")
     began = timezone.now()
-    while run(third).status == Status.PENDING:
+    while (third := run(third)).status == Status.PENDING:
         clock.move_to(third.due_at)
 
     assert third.status == Status.QUEUED

@@ -53,9 +53,8 @@ def claimed(settings: Any) -> VideoJob:
     """A job under a claim that is renewed every 20 ms."""
     settings.VIDEOJOBS = {"CONNECT_TIMEOUT": 0.02, "READ_TIMEOUT": 0.02, "LEASE_MARGIN": 0.04}
     job = VideoJob.objects.track("proj_1")
-    claimed = VideoJob.objects.claim("poll", job.pk, job.turn)
-    assert claimed
-    return claimed
+    assert VideoJob.objects.claim(job)
+    return job
 
 
 def lease(job: VideoJob) -> datetime:
@@ -188,12 +187,12 @@ def test_the_sweep_leaves_a_download_alone_whose_host_stalls(
     script = Script(["completed"], output=output, downloads=[Slow(20_000)])
     simulated_provider.add_task("proj_1", script)
     job = VideoJob.objects.track("proj_1")
-    services.poll(job.pk, job.turn)
+    services.poll(job.pk)
     job.refresh_from_db()
     swept: list[int] = []
-    renewals.before = lambda: swept.append(operations.sweep(grace=0).woken)
+    renewals.before = lambda: swept.append(operations.sweep().woken)
 
-    services.mirror(job.pk, job.turn)
+    services.mirror(job.pk)
 
     job.refresh_from_db()
     assert job.mirror_status == "stored", [e.reason for e in job.events.all()]

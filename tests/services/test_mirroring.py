@@ -203,7 +203,7 @@ def test_a_download_that_was_taken_over_is_dropped_and_done_by_the_other(
 ) -> None:
     caplog.set_level("INFO", "videojobs")
     job = completed(provider)
-    provider.meanwhile = lose_the_worker
+    provider.meanwhile = take_it(due_at=timezone.now())
 
     job = run(job)
     assert (job.mirror_status, job.claimed_until, files(media_root)) == ("due", None, [])
@@ -367,13 +367,15 @@ def test_a_file_that_came_too_late_is_looked_at_again_by_who_is_at_it(
     provider: MeddledProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job, store = completed(provider), mirroring.store
-    claims: list[VideoJob | None] = []
+    claims: list[VideoJob] = []
 
     def stored_late(*args: Any) -> str:
         name = store(*args)
         # Another worker has stored its own bytes and is about to record them.
         lose_the_worker()
-        claims.append(VideoJob.objects.claim("mirror", job.pk, VideoJob.objects.get().turn))
+        other = VideoJob.objects.get()
+        assert VideoJob.objects.claim(other)
+        claims.append(other)
         return name
 
     with monkeypatch.context() as patch:
@@ -381,7 +383,6 @@ def test_a_file_that_came_too_late_is_looked_at_again_by_who_is_at_it(
         run(job)
 
     (other,) = claims
-    assert other is not None
     assert not VideoJob.objects.transition(other, due_at=None, mirror_status="failed")
     assert run(job).output_sha256 == provider.sha256("proj_1")
 
@@ -396,8 +397,8 @@ def test_a_file_that_came_too_late_is_looked_at_again_though_the_other_was_just_
         saved = store(*args)
         # Another worker has stored its own bytes and records them during the check.
         lose_the_worker()
-        other = VideoJob.objects.claim("mirror", job.pk, VideoJob.objects.get().turn)
-        assert other is not None
+        other = VideoJob.objects.get()
+        assert VideoJob.objects.claim(other)
         recorded: dict[str, Any] = {
             "output": name,
             "output_size": len(SAMPLE),
@@ -477,7 +478,7 @@ def test_attempts_that_are_lost_with_their_workers_are_bounded(
     job = completed(provider)
     for _ in range(10):
         job.refresh_from_db()
-        assert VideoJob.objects.claim("mirror", job.pk, job.turn)
+        assert VideoJob.objects.claim(job)
         lose_the_worker()
 
     job = run(job)

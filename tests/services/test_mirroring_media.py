@@ -14,6 +14,8 @@ from videojobs.mirror import media, pipeline
 from videojobs.models import VideoJob
 from videojobs.testing import SAMPLE, Script, SimulatedProvider, sample
 
+from .steps import run
+
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
@@ -37,11 +39,6 @@ def provider(settings: Any) -> Iterator[SimulatedProvider]:
 def completed(provider: SimulatedProvider, **options: Any) -> VideoJob:
     provider.add_task("proj_1", Script(["completed"], **options))
     return run(VideoJob.objects.track("proj_1"))
-
-
-def run(job: VideoJob) -> VideoJob:
-    getattr(services, job.step)(str(job.pk), job.turn)
-    return VideoJob.objects.filter(pk=job.pk).first() or job
 
 
 def files(media_root: Path) -> set[str]:
@@ -82,7 +79,7 @@ def test_a_wake_up_that_is_delivered_five_times_downloads_once(
     job = completed(provider)
 
     for _ in range(5):
-        services.mirror(str(job.pk), job.turn)
+        services.mirror(str(job.pk))
 
     assert provider.downloads("proj_1") == 1
 

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import time_machine
@@ -52,8 +53,9 @@ def test_a_job_follows_the_provider_to_its_verdict(provider: MeddledProvider) ->
 def test_between_two_checks_lies_the_interval(provider: MeddledProvider) -> None:
     job = run(tracked(provider, WAITING))
 
-    assert 25 < seconds_until(job) <= 30
-    assert job.claimed_until is None
+    # Rounded up to a full slot.
+    assert 25 < seconds_until(job) <= 31
+    assert (job.claimed_until, job.claim_token) == (None, None)
     assert job.last_checked_at is not None
 
 
@@ -61,7 +63,7 @@ def test_a_message_that_is_delivered_five_times_checks_once(provider: MeddledPro
     job = tracked(provider, WAITING)
 
     for _ in range(5):
-        services.poll(str(job.pk), 0)
+        services.poll(str(job.pk))
 
     assert provider.checks("proj_1") == 1
 
@@ -121,7 +123,8 @@ def test_a_mistake_of_ours_fails_no_job(provider: MeddledProvider) -> None:
     def trip() -> None:
         raise ZeroDivisionError("an unexpected error")
 
-    with before_the_record(trip, nth=2):
+    # Neither the record of its portion nor its own one succeeds.
+    with before_the_record(trip, nth=2, times=2):
         job = run(job)
 
     assert (job.status, job.error_count) == (Status.QUEUED, 1)
@@ -134,7 +137,7 @@ def test_what_a_mistake_of_ours_says_is_written_down_without_secrets(
     def trip() -> None:
         raise ValueError(f"{provider.api_key} at https://a.test/x?Signature=1")
 
-    with before_the_record(trip, nth=2):
+    with before_the_record(trip, nth=2, times=2):
         job = run(tracked(provider, WAITING))
 
     assert "https://a.test/x" in last_reason(job)
@@ -306,8 +309,8 @@ def test_a_late_success_is_stored_and_settles_once(provider: MeddledProvider) ->
     with time_machine.travel(timezone.now() + timedelta(seconds=1801)):
         job = run(job, times=3)
         turn = job.turn
-        operations.sweep(grace=0)
-        services.poll(job.pk, turn)
+        operations.sweep()
+        services.poll(job.pk)
 
     for name, note in notes.items():
         getattr(signals, name).disconnect(note)
@@ -352,18 +355,33 @@ def test_a_job_without_a_deadline_is_given_one(provider: MeddledProvider) -> Non
     assert 1790 < (job.deadline_at - timezone.now()).total_seconds() <= 1800
 
 
-@pytest.mark.parametrize("answer", ["completed", "failed", Answer(500)])
-def test_a_result_that_comes_after_the_lease_is_dropped(
+@pytest.mark.parametrize("answer", ["queued", "completed", "failed", Answer(500)])
+def test_a_result_is_dropped_if_another_worker_took_over_after_the_lease(
     answer: Any, provider: MeddledProvider
 ) -> None:
-    job = tracked(provider, Script([answer]))
-    provider.meanwhile = lose_the_worker
+    job, other = tracked(provider, Script([answer])), uuid4()
+
+    def take_over() -> None:
+        lose_the_worker()
+        assert VideoJob.objects.claim_portion(9, token=other).jobs
+
+    provider.meanwhile = take_over
 
     job = run(job)
 
     assert (job.status, job.check_count, job.error_count) == (Status.QUEUED, 0, 0)
-    assert (job.turn, job.claimed_until) == (2, None)
+    assert (job.turn, job.claim_token) == (2, other)
     assert changes(job) == [("", "queued")]
+
+
+def test_a_result_that_comes_after_the_lease_is_kept_if_no_other_worker_took_over(
+    provider: MeddledProvider,
+) -> None:
+    provider.meanwhile = lose_the_worker
+
+    job = run(tracked(provider, Script(["completed"])))
+
+    assert (job.status, job.check_count) == (Status.COMPLETED, 1)
 
 
 def test_a_job_that_was_stopped_during_the_check_stays_stopped(provider: MeddledProvider) -> None:
@@ -387,8 +405,8 @@ def test_a_job_that_was_deleted_during_the_check_is_nobodys_trouble(
 def test_a_message_that_comes_after_the_end_does_nothing(provider: MeddledProvider) -> None:
     job = run(tracked(provider, Script(["failed"])))
 
-    for turn in range(job.turn + 2):
+    for named in (job.pk, None):
         for step in (services.submit, services.poll, services.mirror):
-            step(job.pk, turn)
+            step(named)
 
     assert len(provider.calls) == 1

@@ -98,9 +98,11 @@ AMBIGUOUS = {
     "reset": Reset(),
     "500": Answer(500, "Internal Server Error"),
     "502 in html": Answer(502, "<html>Bad Gateway</html>"),
-    "401": Answer(401, {"code": "401", "msg": "The key is not valid."}),
-    "402": Answer(402, {"code": "402", "msg": "Insufficient balance"}),
-    "429": Answer(429, {"code": "429", "msg": "Too fast."}, {"Retry-After": "1"}),
+    "401 with an id": Answer(401, {"code": "401", "data": {"projectId": "proj_9"}}),
+    "429 with an id": Answer(429, {"code": "429", "id": "proj_9"}),
+    "408": Answer(408, "Request Timeout"),
+    "409": Answer(409, "Conflict"),
+    "busy": Answer(500, {"code": "429", "msg": "System busy"}),
     "garbage": HTML,
     "empty": Answer(200, {}),
     "no id": Answer(200, {"code": "0", "data": {}}),
@@ -118,9 +120,9 @@ def test_after_an_answer_that_leaves_it_open_nothing_is_ever_sent_again(
     assert (job.status, job.due_at) == (Status.UNCONFIRMED, None)
 
     with time_machine.travel(timezone.now() + timedelta(days=2)):
-        for turn in range(5):
+        for named in (job.pk, None):
             for step in (services.submit, services.poll, services.mirror):
-                step(job.pk, turn)
+                step(named)
             operations.sweep()
 
     assert len(provider.creates) == 1
@@ -133,8 +135,8 @@ def test_a_message_that_is_delivered_again_during_the_call_sends_nothing(
     job = submitted()
 
     def deliver_again() -> None:
-        for turn in (0, 1, 2):
-            services.submit(job.pk, turn)
+        for named in (job.pk, None):
+            services.submit(named)
 
     provider.meanwhile = deliver_again
     run(job)
@@ -172,11 +174,11 @@ def test_a_worker_lost_during_the_call_leaves_the_job_unconfirmed(
     provider: MeddledProvider,
 ) -> None:
     job = submitted()
-    VideoJob.objects.claim("submit", job.pk, 0)
+    assert VideoJob.objects.claim(job)
 
     lose_the_worker()
-    for turn in range(5):
-        services.submit(job.pk, turn)
+    for named in (job.pk, None):
+        services.submit(named)
 
     assert VideoJob.objects.get().status == Status.UNCONFIRMED
     assert provider.creates == []

@@ -107,13 +107,17 @@ def creating(probed: Sequence[ProviderHold]) -> Iterator[None]:
 
 @contextmanager
 def asking(
-    job: VideoJob, probed: Sequence[ProviderHold], tripped: VideoJobsError | None = None
+    job: VideoJob,
+    probed: Sequence[ProviderHold],
+    tripped: VideoJobsError | None = None,
+    *,
+    probe_key: bool = True,
 ) -> Iterator[None]:
     """Wrap a status check: its errors propagate, and may trip a hold of all requests.
 
     After a rejection, a second request finds out whether it concerns the key or only this task.
     `tripped` is the error of this portion that has tripped a hold: others that may concern the key
-    need no further request.
+    need no further request. Neither do they, without `probe_key`, after one that was answered.
     """
     if tripped is not None:
         try:
@@ -126,6 +130,8 @@ def asking(
         with _judged(_EVERYTHING, probed, (RateLimited,)):
             yield
     except KeyRejected as error:
+        if not probe_key and not probed:
+            raise
         # The lease covers one call: renew it for the second one, which is skipped if it was lost.
         with _best_effort():
             if not VideoJob.objects.renew(job):
@@ -191,11 +197,18 @@ def _judged(
                 error.held_until = holds.trip(error, scope, mine)
             # `asking` examines a rejected key further.
             elif isinstance(error, ProviderError) and not isinstance(error, KeyRejected):
-                holds.reset(mine)
+                _reset(scope, probed)
         raise
     else:
         with _best_effort():
-            holds.reset(mine)
+            _reset(scope, probed)
+
+
+def _reset(scope: str, probed: Sequence[ProviderHold]) -> None:
+    """End the holds under trial. An answered create request ends those of all requests too."""
+    for hold in probed:
+        if scope in (_CREATES, hold.scope):
+            holds.reset(hold)
 
 
 def _of(scope: str, probed: Sequence[ProviderHold]) -> ProviderHold | None:

@@ -69,12 +69,10 @@ class Batch(Generic[T, R]):
     def __len__(self) -> int:
         return len(self._pending)
 
-    def start(self, items: Sequence[T]) -> None:
-        now = time.monotonic()
-        calls = [
-            Call(item, self._make, now + self._start_within, now + self._end_within, self._finished)
-            for item in items
-        ]
+    def start(self, items: Sequence[T], since: float) -> None:
+        """Start the requests for items that were claimed after `since` (on the monotonic clock)."""
+        start_by, end_by = since + self._start_within, since + self._end_within
+        calls = [Call(item, self._make, start_by, end_by, self._finished) for item in items]
         self._pending |= {id(call): call for call in calls}
         # A single call is made in this thread, which saves two changes of threads.
         if len(self._pending) == 1 and calls and _helpers.enter():
@@ -141,15 +139,19 @@ class _Helpers:
     def leave(self) -> None:
         with self._changed:
             self._threads -= 1
+            self._start_threads()
 
     def put(self, calls: Sequence[Call]) -> None:
         with self._changed:
             self._waiting.extend(calls)
-            missing = min(len(self._waiting) - self._idle, conf.POLL_CONCURRENCY - self._threads)
-            for _ in range(missing):
-                threading.Thread(target=self._work, name="videojobs-call", daemon=True).start()
-                self._threads += 1
+            self._start_threads()
             self._changed.notify(len(calls))
+
+    def _start_threads(self) -> None:
+        missing = min(len(self._waiting) - self._idle, conf.POLL_CONCURRENCY - self._threads)
+        for _ in range(missing):
+            threading.Thread(target=self._work, name="videojobs-call", daemon=True).start()
+            self._threads += 1
 
     def take_back(self, calls: Iterable[Call]) -> list[Call]:
         wanted = set(map(id, calls))

@@ -1,30 +1,33 @@
 """Check what is due, in portions: claim, ask side by side, record, reschedule."""
 
+import logging
 import os
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from functools import partial
+from typing import Any
 from uuid import UUID, uuid4
 
-from django.db import close_old_connections
+from django.db import InterfaceError, OperationalError, close_old_connections
 from django.db.models import F
 from django.utils import timezone
 
 from .. import holds, queue
-from ..claims import Portion
 from ..conf import conf
-from ..exceptions import VideoJobsError
+from ..exceptions import KeyRejected, RateLimited, VideoJobsError
+from ..fencing import Portion, announcing_later
 from ..models import ProviderHold, VideoJob
-from ..outbox import announcing_later
 from ..providers import client
 from ..schedule import Policy
 from . import breaker, polling
 from .calls import Batch, Call, NotStarted, room
-from .recording import patiently
+from .recording import describe, patiently
 
+logger = logging.getLogger("videojobs")
+
+_Outcome = client.Answer | Exception
 #: For how long a poll goes on claiming, in seconds. Then it hands over to the next one.
 _CLAIMING_TIME = 10.0
 
@@ -32,14 +35,15 @@ _CLAIMING_TIME = 10.0
 stopping = threading.Event()
 
 
-def poll(job_id: UUID | str | None = None, *, since: datetime | None = None) -> bool:
+def poll(job_id: UUID | str | None = None) -> bool:
     """Check all jobs that are due once, or one job if it is due, and schedule their next steps.
 
-    Jobs that become due while requests are running are included, for ten seconds at most. Those
-    that were due before `since` are not. Returns False: what is left needs no other message.
+    Jobs that become due while requests are running are included, for ten seconds at most. Returns
+    False: what is left needs no other message.
     """
     close_old_connections()
-    _Run(job_id, since).run()
+    with announcing_later():
+        _Run(job_id).run()
     return False
 
 
@@ -80,56 +84,52 @@ def reset() -> None:
 os.register_at_fork(after_in_child=reset)
 
 
-def _fetch(job: VideoJob) -> client.Answer:
-    return client.fetch(job.endpoint, job.provider_task_id or "")
-
-
 class _Run:
     """One poll: its claims, its requests and their results."""
 
-    def __init__(self, job_id: UUID | str | None, since: datetime | None) -> None:
-        self._job_id, self._since = job_id, since
+    def __init__(self, job_id: UUID | str | None) -> None:
+        self._job_id = job_id
         self._token = uuid4()
         self._batch: Batch[VideoJob, client.Answer] = Batch(
-            _fetch, start_within=conf.LEASE_MARGIN, end_within=conf.lease
+            self._fetch, start_within=conf.LEASE_MARGIN, end_within=conf.lease
         )
         self._claims_until = time.monotonic() + _CLAIMING_TIME
         self._may_claim = True
         self._is_claiming = False
-        self._trial: list[ProviderHold] = []
+        #: The holds for which a job makes the trial call.
+        self._trials: dict[UUID, list[ProviderHold]] = {}
+        #: Set while an answer may trip a hold: no further request starts.
+        self._doubted = threading.Event()
         #: The error that has tripped a hold.
         self._tripped: VideoJobsError | None = None
+        self._is_key_fine = False
 
     def run(self) -> None:
-        try:
-            wants_more = True
-            while wants_more:
-                # Receivers of signals may take minutes: no request is open while they run.
-                with announcing_later():
-                    self._ask()
-                    wants_more = self._is_claiming
-                    self._leave()
-        finally:
-            self._leave()
-
-    def _ask(self) -> None:
-        """Claim, ask and record until no request is open."""
         slot = queue.slot_length()
-        while True:
-            self._batch.start(self._claim())
-            if stopping.is_set():
-                self._release(self._batch.call_back())
-            if self._batch:
-                self._record(self._batch.wait(slot))
-            elif self._is_claiming and not room():  # other polls of this process use all places
-                time.sleep(slot)
-            if not self._batch:
-                return
+        try:
+            while True:
+                since = time.monotonic()
+                self._batch.start(self._claim(), since)
+                if stopping.is_set():
+                    self._release(self._batch.call_back())
+                if self._batch:
+                    self._record(self._batch.wait(slot))
+                elif self._is_claiming:  # other polls of this process use all places
+                    time.sleep(slot)
+                else:
+                    return
+        finally:
+            self._stop_claiming()
 
-    def _leave(self) -> None:
-        if self._is_claiming:
-            self._is_claiming = False
-            _turnstile.leave(claimed_all=False)
+    def _fetch(self, job: VideoJob) -> client.Answer:
+        """Ask for a job; runs in a helper thread."""
+        if stopping.is_set() or self._doubted.is_set():
+            raise NotStarted
+        try:
+            return client.fetch(job.endpoint, job.provider_task_id or "")
+        except (KeyRejected, RateLimited):
+            self._doubted.set()
+            raise
 
     def _claim(self) -> list[VideoJob]:
         """Claim what is due, as far as there are places for it and holds allow it."""
@@ -162,9 +162,7 @@ class _Run:
         return claimed
 
     def _claim_portion(self, limit: int) -> Portion:
-        return VideoJob.objects.claim_portion(
-            limit, token=self._token, job_id=self._job_id, since=self._since
-        )
+        return VideoJob.objects.claim_portion(limit, token=self._token, job_id=self._job_id)
 
     def _hand_over(self, delay: timedelta = timedelta()) -> None:
         """Leave the rest to another poll, if more is due."""
@@ -175,7 +173,9 @@ class _Run:
 
     def _stop_claiming(self) -> None:
         self._may_claim = False
-        self._leave()
+        if self._is_claiming:
+            self._is_claiming = False
+            _turnstile.leave(claimed_all=False)
 
     def _claim_for_trial(self, held: Sequence[ProviderHold]) -> Sequence[VideoJob]:
         """Claim one job for the trial call of expired holds; otherwise put off what is due."""
@@ -185,7 +185,7 @@ class _Run:
             if jobs and not client.is_current_endpoint(jobs[0].endpoint):
                 return jobs
             if jobs and holds.take_trial(held):
-                self._trial = list(held)
+                self._trials[jobs[0].pk] = list(held)
                 return jobs
         self._put_off(jobs, holds.waits_until(held))
         return []
@@ -196,9 +196,10 @@ class _Run:
         times = [queue.slot(time) for time in Policy.current().spread(until)]
         for number, at in enumerate(times):
             if group := claimed[number :: len(times)]:
-                patiently(partial(VideoJob.objects.record_portion, group, due_at=at))
+                self._record_portion(group, due_at=at)
                 self._wake(group, at)
-        VideoJob.objects.on_primary().put_off("poll", times, self._job_id)
+        due = VideoJob.objects.on_primary()
+        patiently(lambda: due.put_off("poll", times, self._job_id))
 
     def _wake(self, jobs: Sequence[VideoJob], at: datetime) -> None:
         using = VideoJob.objects.on_primary().db
@@ -207,37 +208,69 @@ class _Run:
             queue.wake(queue.WakeUp("poll", at, str(job.pk), name), using=using)
 
     def _record(self, calls: Sequence[Call[VideoJob, client.Answer]]) -> None:
-        """Record the results of calls: first those that change nothing."""
-        unchanged: dict[datetime, list[VideoJob]] = defaultdict(list)
-        changed: list[tuple[VideoJob, client.Answer | Exception]] = []
-        not_asked: list[VideoJob] = []
-        for call in calls:
-            outcome = self._judge(call)
-            if isinstance(outcome, NotStarted):
-                not_asked.append(call.item)
-            elif due_at := polling.next_check(call.item, outcome):
-                unchanged[queue.slot(due_at)].append(call.item)
-            else:
-                changed.append((call.item, outcome))
-        self._release(not_asked)
-        for at, jobs in unchanged.items():
-            values = {"check_count": F("check_count") + 1, "last_checked_at": timezone.now()}
-            patiently(partial(VideoJob.objects.record_portion, jobs, due_at=at, **values))
-            self._wake(jobs, at)
-        for job, outcome in changed:
-            polling.record_outcome(job, outcome, named=self._job_id is not None)
-        if self._tripped and self._tripped.held_until:
-            self._put_off(self._batch.call_back(), self._tripped.held_until)
+        """Record the results of calls: first those that change nothing, last rejections.
 
-    def _judge(self, call: Call[VideoJob, client.Answer]) -> client.Answer | Exception:
-        """The result or the error of a call, after the breaker has seen it."""
-        trial, self._trial = self._trial, []
+        A rejection may need a second request, which must not hold up the others.
+        """
+        rejected = [call for call in calls if isinstance(call.error, KeyRejected)]
+        asked = [call for call in calls if not isinstance(call.error, (KeyRejected, NotStarted))]
+        was_tripped = self._tripped is not None
+        self._record_outcomes([(call.item, self._judge(call)) for call in asked])
+        for call in rejected:
+            self._record_outcomes([(call.item, self._judge(call))])
+        waiting = [call.item for call in calls if isinstance(call.error, NotStarted)]
+        if self._tripped is None:
+            self._release(waiting)
+            self._doubted.clear()
+        elif waiting or not was_tripped:
+            until = self._tripped.held_until or timezone.now()
+            self._put_off([*waiting, *self._batch.call_back()], until)
+
+    def _record_outcomes(self, outcomes: Sequence[tuple[VideoJob, _Outcome]]) -> None:
+        unchanged: dict[datetime, list[tuple[VideoJob, _Outcome]]] = defaultdict(list)
+        changed: list[tuple[VideoJob, _Outcome]] = []
+        for job, outcome in outcomes:
+            due_at = polling.next_check(job, outcome)
+            (unchanged[queue.slot(due_at)] if due_at else changed).append((job, outcome))
+        for at, group in unchanged.items():
+            jobs = [job for job, _ in group]
+            values = {"check_count": F("check_count") + 1, "last_checked_at": timezone.now()}
+            try:
+                self._record_portion(jobs, due_at=at, **values)
+            except (OperationalError, InterfaceError):
+                raise
+            except Exception as error:
+                logger.error("a portion is recorded one by one: %s", describe(jobs[0], error))
+                changed += group
+            else:
+                self._wake(jobs, at)
+        for job, outcome in changed:
+            self._record_one(job, outcome)
+
+    def _record_portion(self, jobs: Sequence[VideoJob], **changes: Any) -> None:
+        patiently(lambda: VideoJob.objects.record_portion(jobs, **changes))
+
+    def _record_one(self, job: VideoJob, outcome: _Outcome) -> None:
+        """Record an outcome, or the error that this raises: it concerns no other job."""
+        named = self._job_id is not None
         try:
-            with breaker.asking(call.item, trial, self._tripped):
+            polling.record_outcome(job, outcome, named=named)
+        except (OperationalError, InterfaceError):
+            raise
+        except Exception as error:
+            polling.record_outcome(job, error, named=named)
+
+    def _judge(self, call: Call[VideoJob, client.Answer]) -> _Outcome:
+        """The result or the error of a call, after the breaker has seen it."""
+        trial = self._trials.pop(call.item.pk, [])
+        try:
+            with breaker.asking(call.item, trial, self._tripped, probe_key=not self._is_key_fine):
                 return call.result()
         except VideoJobsError as error:
             if error.held_until:
                 self._tripped = self._tripped or error
+            elif isinstance(error, KeyRejected):
+                self._is_key_fine = True
             return error
         except Exception as error:
             return error
@@ -245,5 +278,5 @@ class _Run:
     def _release(self, jobs: Sequence[VideoJob]) -> None:
         """End the claims of jobs that were not asked for; another poll checks them."""
         if jobs:
-            patiently(partial(VideoJob.objects.record_portion, jobs))
+            self._record_portion(jobs)
             self._wake(jobs, timezone.now())
