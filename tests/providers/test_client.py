@@ -226,6 +226,62 @@ def test_an_answer_that_leaves_open_whether_a_task_exists_is_neither_an_id_nor_a
         submit(provider)
 
 
+NOT_TAKEN = {401: KeyRejected, 402: KeyRejected, 403: KeyRejected, 429: RateLimited}
+
+
+@pytest.mark.parametrize("code", NOT_TAKEN)
+@pytest.mark.parametrize("status", [None, "200 OK"])
+@pytest.mark.parametrize("as_text", [True, False])
+def test_an_answer_about_the_key_says_that_the_request_was_not_taken(
+    provider: RawServer, code: int, status: str | None, as_text: bool
+) -> None:
+    body = {"code": str(code) if as_text else code, "msg": "no", "data": None}
+    respond(provider, body, "Retry-After: 7", status=status or f"{code} X")
+
+    with pytest.raises(NOT_TAKEN[code]) as caught:
+        submit(provider)
+
+    assert str(caught.value) == ("no (code %d)" if status else "HTTP %d: no") % code
+    assert caught.value.retry_after == 7
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"null"])
+def test_a_status_about_the_key_needs_no_envelope(provider: RawServer, body: bytes) -> None:
+    respond(provider, body, status="402 Payment Required")
+    with pytest.raises(KeyRejected, match=r"^HTTP 402$"):
+        submit(provider)
+
+
+@pytest.mark.parametrize("code", NOT_TAKEN)
+@pytest.mark.parametrize("made", [{"id": "t1"}, {"data": {"projectId": "t1"}}])
+def test_with_an_id_an_answer_about_the_key_leaves_it_open(
+    provider: RawServer, code: int, made: dict[str, Any]
+) -> None:
+    for status in (f"{code} X", "200 OK"):
+        respond(provider, {"code": code, "msg": "no", **made}, status=status)
+        with pytest.raises(InvalidAnswer):
+            submit(provider)
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [("500 X", 429), ("503 X", "401"), ("408 X", 429), ("302 X", 403)]
+)
+def test_a_code_about_the_key_behind_another_status_leaves_it_open(
+    provider: RawServer, status: str, code: object
+) -> None:
+    respond(provider, {"code": code, "msg": "System busy"}, status=status)
+    with pytest.raises(ProviderError) as caught:
+        submit(provider)
+    assert not isinstance(caught.value, (KeyRejected, RateLimited, Refused))
+
+
+@pytest.mark.parametrize("code", ["4" * 5000, "٤٢٩", "429x", "4 29", True, {"a": 429}, [429]])
+def test_an_odd_code_is_not_taken_for_one_about_the_key(provider: RawServer, code: object) -> None:
+    respond(provider, {"code": code, "msg": "no"})
+    with pytest.raises(Refused):
+        submit(provider)
+
+
 # A create request is sent once
 
 

@@ -86,7 +86,7 @@ def _raise_if_not_taken(reply: transport.Reply, answer: dict[str, Any] | None) -
     With the ID of a task, it is doubtful whether the request was taken.
     """
     code = _text((answer or {}).get("code")).strip()
-    in_body = _KINDS.get(int(code)) if code.isascii() and code.isdigit() else None
+    in_body = next((kind for number, kind in _KINDS.items() if str(number) == code), None)
     kind = _KINDS.get(reply.status) or (in_body if 200 <= reply.status < 300 else None)
     if kind not in (KeyRejected, RateLimited):
         return
