@@ -339,7 +339,8 @@ def test_a_file_that_is_stored_while_it_is_removed_is_fetched_again(
     def finds_it(storage: FileSystemStorage, removed: str) -> None:
         now = VideoJob.objects.get()
         assert operations.remirror(now, actor="eve")
-        assert VideoJob.objects.claim(worker := VideoJob.objects.get())
+        worker = VideoJob.objects.get()
+        assert VideoJob.objects.claim(worker)
         workers.append(worker)
         if is_recorded:
             assert records_it()

@@ -427,6 +427,7 @@ def test_a_create_call_that_was_clearly_not_taken_waits_under_a_hold_and_is_sent
     assert (job.status, job.error_count) == (Status.PENDING, 1)
     assert hold
     assert hold.scope == "creates"
+    assert job.due_at
     assert hold.until <= job.due_at <= hold.until + timedelta(seconds=30)
     assert run(job).status == Status.QUEUED
 

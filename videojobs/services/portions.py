@@ -20,6 +20,7 @@ from ..exceptions import KeyRejected, RateLimited, VideoJobsError
 from ..fencing import Portion, announcing_later
 from ..models import ProviderHold, VideoJob
 from ..providers import client
+from ..sanitize import clean
 from ..schedule import Policy
 from . import breaker, polling
 from .calls import Batch, Call, NotStarted, room
@@ -102,14 +103,21 @@ class _Run:
         self._doubted = threading.Event()
         #: The error that has tripped a hold.
         self._tripped: VideoJobsError | None = None
-        self._is_key_fine = False
+        self._is_key_probed = False
 
     def run(self) -> None:
         slot = queue.slot_length()
         try:
             while True:
-                since = time.monotonic()
-                self._batch.start(self._claim(), since)
+                since, claimed = time.monotonic(), list[VideoJob]()
+                try:
+                    self._claim(claimed)
+                except (OperationalError, InterfaceError) as error:
+                    self._stop_claiming()
+                    if not self._batch and not claimed:
+                        raise
+                    logger.warning("no more jobs are claimed: %s", clean(str(error)))
+                self._batch.start(claimed, since)
                 if stopping.is_set():
                     self._release(self._batch.call_back())
                 if self._batch:
@@ -127,21 +135,21 @@ class _Run:
             raise NotStarted
         try:
             return client.fetch(job.endpoint, job.provider_task_id or "")
-        except (KeyRejected, RateLimited):
-            self._doubted.set()
+        except (KeyRejected, RateLimited) as error:
+            if isinstance(error, RateLimited) or not self._is_key_probed:
+                self._doubted.set()
             raise
 
-    def _claim(self) -> list[VideoJob]:
-        """Claim what is due, as far as there are places for it and holds allow it."""
-        claimed: list[VideoJob] = []
+    def _claim(self, claimed: list[VideoJob]) -> None:
+        """Add what is due to `claimed`, as far as there are places for it and holds allow it."""
         if stopping.is_set() or time.monotonic() > self._claims_until:
             self._hand_over()
         if not self._may_claim:
-            return claimed
+            return
         if self._job_id is not None:
             self._may_claim = False
         elif not self._is_claiming and not _turnstile.enter():
-            return claimed
+            return
         self._is_claiming = self._job_id is None
         while places := max(0, room() - len(claimed)):
             limits = holds.limits("poll")
@@ -159,7 +167,6 @@ class _Run:
             if not more and _turnstile.leave():
                 self._is_claiming = False
                 break
-        return claimed
 
     def _claim_portion(self, limit: int) -> Portion:
         return VideoJob.objects.claim_portion(limit, token=self._token, job_id=self._job_id)
@@ -221,7 +228,8 @@ class _Run:
         waiting = [call.item for call in calls if isinstance(call.error, NotStarted)]
         if self._tripped is None:
             self._release(waiting)
-            self._doubted.clear()
+            if rejected:
+                self._doubted.clear()
         elif waiting or not was_tripped:
             until = self._tripped.held_until or timezone.now()
             self._put_off([*waiting, *self._batch.call_back()], until)
@@ -264,13 +272,13 @@ class _Run:
         """The result or the error of a call, after the breaker has seen it."""
         trial = self._trials.pop(call.item.pk, [])
         try:
-            with breaker.asking(call.item, trial, self._tripped, probe_key=not self._is_key_fine):
+            with breaker.asking(call.item, trial, self._tripped, probe_key=not self._is_key_probed):
                 return call.result()
         except VideoJobsError as error:
             if error.held_until:
                 self._tripped = self._tripped or error
             elif isinstance(error, KeyRejected):
-                self._is_key_fine = True
+                self._is_key_probed = True
             return error
         except Exception as error:
             return error
