@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from uuid import UUID
 
 from django.db import OperationalError, connections, models, transaction
@@ -23,6 +23,8 @@ STEPS = {
     "poll": IS_POLLED,
     "mirror": Q(mirror_status=MirrorStatus.DUE),
 }
+#: The changes that end a claim.
+_FREED: dict[str, Any] = {"claimed_until": None, "claim_token": None, "turn": F("turn") + 1}
 #: How many jobs a hold puts off at a time; the others are found by the next poll or sweep.
 _PUT_OFF_AT_ONCE = 1000
 #: How often a claim is tried again after a deadlock or a serialization failure.
@@ -111,7 +113,7 @@ class ClaimQuerySet(models.QuerySet["VideoJob"]):
                 )
         return ids, more
 
-    def record_portion(self, jobs: "Sequence[VideoJob]", **changes: object) -> int:
+    def record_portion(self, jobs: "Sequence[VideoJob]", **changes: Any) -> int:
         """Record the same changes of jobs claimed together, and end their claims.
 
         Returns the number of jobs that were still claimed. Events, signals and wake-ups are up to
@@ -119,9 +121,7 @@ class ClaimQuerySet(models.QuerySet["VideoJob"]):
         """
         self._for_write = True
         ids, token = [job.pk for job in jobs], jobs[0].claim_token
-        return self.filter(pk__in=ids, claim_token=token).update(
-            claimed_until=None, claim_token=None, turn=F("turn") + 1, **changes
-        )
+        return self.filter(pk__in=ids, claim_token=token).update(**_FREED, **changes)
 
     def put_off(
         self, step: str, times: Sequence[datetime], job_id: UUID | str | None = None
@@ -133,7 +133,7 @@ class ClaimQuerySet(models.QuerySet["VideoJob"]):
         count = 0
         for number, at in enumerate(times):
             if group := ids[number :: len(times)]:
-                count += ready.filter(pk__in=group).update(due_at=at, turn=F("turn") + 1)
+                count += ready.filter(pk__in=group).update(due_at=at, **_FREED)
                 queue.wake(queue.WakeUp(step, at), using=self.db)
         return count
 

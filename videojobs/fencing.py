@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("videojobs")
 
+
 class FencedQuerySet(ClaimQuerySet):
     """Claim a job, renew the claim, record the result."""
 

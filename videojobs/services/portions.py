@@ -15,16 +15,18 @@ from django.db.models import F
 from django.utils import timezone
 
 from .. import holds, queue
+from ..claims import Portion
 from ..conf import conf
 from ..exceptions import KeyRejected, RateLimited, VideoJobsError
-from ..fencing import Portion, announcing_later
 from ..models import ProviderHold, VideoJob
+from ..outbox import announcing_later
 from ..providers import client
 from ..sanitize import clean
 from ..schedule import Policy
 from . import breaker, polling
 from .calls import Batch, Call, NotStarted, room
 from .recording import describe, patiently
+from .turnstile import Turnstile
 
 logger = logging.getLogger("videojobs")
 
@@ -36,49 +38,24 @@ _CLAIMING_TIME = 10.0
 stopping = threading.Event()
 
 
-def poll(job_id: UUID | str | None = None) -> bool:
+def poll(job_id: UUID | str | None = None, *, since: datetime | None = None) -> bool:
     """Check all jobs that are due once, or one job if it is due, and schedule their next steps.
 
-    Jobs that become due while requests are running are included, for ten seconds at most. Returns
-    False: what is left needs no other message.
+    Jobs that become due while requests are running are included, for ten seconds at most. Those
+    that were due before `since` are not. Returns False: what is left needs no other message.
     """
     close_old_connections()
-    with announcing_later():
-        _Run(job_id).run()
+    _Run(job_id, since).run()
     return False
 
 
-class _Turnstile:
-    """Lets one poll of this process claim at a time. A poll that comes meanwhile leaves a note."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._is_taken = self._is_noted = False
-
-    def enter(self) -> bool:
-        with self._lock:
-            self._is_noted |= self._is_taken
-            entered, self._is_taken = not self._is_taken, True
-            return entered
-
-    def leave(self, *, claimed_all: bool = True) -> bool:
-        """False, without leaving, if another poll has come meanwhile: claim for it.
-
-        Without `claimed_all`, leaves in any case.
-        """
-        with self._lock:
-            noted, self._is_noted = self._is_noted, False
-            self._is_taken = noted and claimed_all
-            return not self._is_taken
-
-
-_turnstile = _Turnstile()
+_turnstile = Turnstile()
 
 
 def reset() -> None:
     """Start anew, as in a forked child."""
     global _turnstile
-    _turnstile = _Turnstile()
+    _turnstile = Turnstile()
     stopping.clear()
 
 
@@ -88,8 +65,8 @@ os.register_at_fork(after_in_child=reset)
 class _Run:
     """One poll: its claims, its requests and their results."""
 
-    def __init__(self, job_id: UUID | str | None) -> None:
-        self._job_id = job_id
+    def __init__(self, job_id: UUID | str | None, since: datetime | None) -> None:
+        self._job_id, self._since = job_id, since
         self._token = uuid4()
         self._batch: Batch[VideoJob, client.Answer] = Batch(
             self._fetch, start_within=conf.LEASE_MARGIN, end_within=conf.lease
@@ -106,28 +83,48 @@ class _Run:
         self._is_key_probed = False
 
     def run(self) -> None:
-        slot = queue.slot_length()
         try:
-            while True:
-                since, claimed = time.monotonic(), list[VideoJob]()
-                try:
-                    self._claim(claimed)
-                except (OperationalError, InterfaceError) as error:
-                    self._stop_claiming()
-                    if not self._batch and not claimed:
-                        raise
-                    logger.warning("no more jobs are claimed: %s", clean(str(error)))
-                self._batch.start(claimed, since)
-                if stopping.is_set():
-                    self._release(self._batch.call_back())
-                if self._batch:
-                    self._record(self._batch.wait(slot))
-                elif self._is_claiming:  # other polls of this process use all places
-                    time.sleep(slot)
-                else:
-                    return
+            wants_more = True
+            while wants_more:
+                # Receivers of signals may take minutes: no request is open while they run.
+                with announcing_later():
+                    self._ask()
+                    wants_more = self._is_claiming
+                    self._leave()
         finally:
+            self._leave()
+
+    def _ask(self) -> None:
+        """Claim, ask and record until no request is open."""
+        slot = queue.slot_length()
+        while True:
+            self._start()
+            if stopping.is_set():
+                self._release(self._batch.call_back())
+            if self._batch:
+                self._record(self._batch.wait(slot))
+            elif self._is_claiming and not room():  # other polls of this process use all places
+                time.sleep(slot)
+            if not self._batch:
+                return
+
+    def _start(self) -> None:
+        """Claim what is due, and start its requests."""
+        claimed: list[VideoJob] = []
+        claimed_at = time.monotonic()
+        try:
+            self._claim(claimed)
+        except (OperationalError, InterfaceError) as error:
             self._stop_claiming()
+            if not (claimed or self._batch):
+                raise
+            logger.warning("no more jobs are claimed: %s", clean(str(error)))
+        self._batch.start(claimed, claimed_at)
+
+    def _leave(self) -> None:
+        if self._is_claiming:
+            self._is_claiming = False
+            _turnstile.leave(claimed_all=False)
 
     def _fetch(self, job: VideoJob) -> client.Answer:
         """Ask for a job; runs in a helper thread."""
@@ -169,7 +166,9 @@ class _Run:
                 break
 
     def _claim_portion(self, limit: int) -> Portion:
-        return VideoJob.objects.claim_portion(limit, token=self._token, job_id=self._job_id)
+        return VideoJob.objects.claim_portion(
+            limit, token=self._token, job_id=self._job_id, since=self._since
+        )
 
     def _hand_over(self, delay: timedelta = timedelta()) -> None:
         """Leave the rest to another poll, if more is due."""
@@ -180,9 +179,7 @@ class _Run:
 
     def _stop_claiming(self) -> None:
         self._may_claim = False
-        if self._is_claiming:
-            self._is_claiming = False
-            _turnstile.leave(claimed_all=False)
+        self._leave()
 
     def _claim_for_trial(self, held: Sequence[ProviderHold]) -> Sequence[VideoJob]:
         """Claim one job for the trial call of expired holds; otherwise put off what is due."""
