@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import environ
 import pytest
@@ -18,7 +19,7 @@ from videojobs import operations
 from videojobs.admin.changelist import search
 from videojobs.management.lookup import find_job
 from videojobs.models import JobEvent, ProviderHold, VideoJob
-from videojobs.states import IS_POLLED, MirrorStatus, Status
+from videojobs.states import MirrorStatus, Status
 from videojobs.testing import Answer, Script
 
 #: Equal by the default collation of MariaDB, which ignores case, accents and trailing spaces.
@@ -135,14 +136,15 @@ def test_a_prefix_is_searched_exactly_and_in_the_indexes() -> None:
     assert "sort_union(videojob_task,key)" in found.explain()
 
 
-def test_due_jobs_are_found() -> None:
+def test_due_jobs_are_claimed() -> None:
     late = jobs.make("queued", due_at=jobs.from_now(-600))
-    lost = jobs.make("processing", claimed_until=jobs.from_now(-1))
-    now = jobs.from_now(0)
+    lost = jobs.make("processing", due_at=jobs.from_now(-300), claimed_until=jobs.from_now(-60))
 
-    assert list(VideoJob.objects.due(now, grace=60)) == [late]
-    assert list(VideoJob.objects.stuck(now)) == [lost]
-    assert set(VideoJob.objects.filter(IS_POLLED)) == {late, lost}
+    portion = VideoJob.objects.claim_portion(10, token=uuid4())
+
+    assert set(portion.jobs) == {late, lost}
+    assert not portion.more
+    assert not VideoJob.objects.ready("poll").exists()
 
 
 def test_a_job_is_submitted_polled_and_stored(provider: MeddledProvider) -> None:
@@ -185,11 +187,8 @@ def test_a_hold_keeps_other_jobs_from_asking(provider: MeddledProvider) -> None:
 
 
 def test_a_sweep_sends_a_wake_up_again_and_a_purge_deletes_old_jobs() -> None:
-    late = jobs.make("queued", due_at=jobs.from_now(-600))
+    jobs.make("queued", due_at=jobs.from_now(-600))
     jobs.make("failed", finished_at=jobs.from_now(-9 * 86400))
 
-    operations.sweep()
-
+    assert operations.sweep().woken == 1
     assert operations.purge(older_than=timedelta(days=1)) == 1
-    late.refresh_from_db()
-    assert late.wake_count == 1

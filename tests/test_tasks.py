@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
+from unittest import mock
 
 import pytest
 from celery import Celery
@@ -255,20 +256,12 @@ def test_a_process_sweeps_at_most_once_in_five_seconds(monkeypatch: pytest.Monke
     assert swept == [100.0, 105.0]
 
 
-def test_a_worker_sends_a_sweep_at_once_and_one_each_interval(
-    published: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    waits: list[float] = []
+def test_a_worker_sends_a_sweep_at_once_and_one_each_interval(published: list[str]) -> None:
+    worker = mock.Mock(app=celery_app)
 
-    class Stopping:
-        def is_set(self) -> bool:
-            return len(waits) == 3
+    tasks.start_sweeping(worker)
 
-        def wait(self, seconds: float) -> None:
-            waits.append(seconds)
-
-    monkeypatch.setattr(services, "stopping", Stopping())
-
-    tasks._sweep_regularly()
-
-    assert (published, waits) == (["videojobs.sweep"] * 3, [conf.SWEEP_INTERVAL] * 3)
+    interval, send = worker.timer.call_repeatedly.call_args.args
+    assert (published, interval) == (["videojobs.sweep"], conf.SWEEP_INTERVAL)
+    send()
+    assert published == ["videojobs.sweep"] * 2

@@ -97,7 +97,7 @@ def test_no_countdown_is_longer_than_the_horizon(
 
 def test_nothing_expires(app: Celery, messages: Messages) -> None:
     wake("poll", timezone.now() + timedelta(seconds=33))
-    wakeups.sweep_soon()
+    wakeups.sweep_soon(app)
 
     assert [message.headers["expires"] for message in messages(app)] == [None, None]
 
@@ -110,7 +110,7 @@ def test_the_hour_that_clocks_show_twice_delays_nothing(
     messages(app)
     with time_machine.travel(TWICE, tick=False):
         wake("poll", TWICE + timedelta(seconds=seconds), "id-1")
-        wakeups.sweep_soon()
+        wakeups.sweep_soon(app)
 
     poll, sweep = messages(app)
     assert (sweep.headers["eta"], sweep.headers["expires"]) == (None, None)

@@ -817,7 +817,7 @@ def test_a_poll_that_claims_for_too_long_hands_over_by_a_message(
     provider: Provider, wakeups: list[Wakeup], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tracked(12)
-    first = portions._Run(None)
+    first = portions._Run(None, None)
     claim = VideoJobQuerySet.claim_portion
 
     def slow(self: Any, *args: Any, **kwargs: Any) -> Any:

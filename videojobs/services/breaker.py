@@ -39,7 +39,6 @@ from .recording import patiently, record
 logger = logging.getLogger("videojobs")
 
 _EVERYTHING, _CREATES = ProviderHold.Scope.EVERYTHING, ProviderHold.Scope.CREATES
-_DOUBTFUL = (ProviderHold.Kind.SUSPECT, ProviderHold.Kind.FAILING)
 #: Subclasses of the errors above that concern one job only and trip no hold.
 _NO_REASONS = (ForeignEndpoint, Refused)
 #: A task ID that does not exist, to check whether the provider answers this key.
@@ -68,6 +67,8 @@ def claim(
             held = []
         if held and not _takes_trial(step, job, held):
             _put_off(step, job, holds.waits_until(held))
+            if step == "mirror":  # another download may need no call
+                continue
             return None
         if VideoJob.objects.claim(job):
             return job, held
@@ -83,13 +84,17 @@ def _takes_trial(step: str, job: VideoJob, held: Sequence[ProviderHold]) -> bool
 
 
 def _needs_preflight(held: Sequence[ProviderHold]) -> bool:
-    """Whether the trial create request might be billed without a clear answer."""
-    return any(hold.kind in _DOUBTFUL for hold in held)
+    """Whether a free request should come before the trial create request.
+
+    An attempt in vain writes two events, or leaves its job unconfirmed. Under a rate limit, the
+    free request would only use up what the create request may use.
+    """
+    return any(hold.kind != ProviderHold.Kind.LIMITED for hold in held)
 
 
 def _put_off(step: str, job: VideoJob, until: datetime) -> None:
     policy = Policy.current()
-    if step == "mirror":  # other downloads may need no call
+    if step == "mirror":
         record(job, due_at=policy.after(until))
     else:
         patiently(lambda: VideoJob.objects.put_off(step, policy.spread(until)))
