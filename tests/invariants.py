@@ -44,16 +44,16 @@ MUTANTS = [
         "test_fencing.py::test_of_two_workers_that_read_the_same_row_one_gets_it",
     ),
     Mutant(
-        *("I1", "fencing.py", "self.filter(pk=job_id, turn=turn)", "self.filter(pk=job_id)"),
-        "services/test_polling.py::test_a_message_that_is_delivered_five_times_checks_once",
+        *("I1", "fencing.py", "pk__in=ids, claim_token=token).update", "pk__in=ids).update"),
+        "test_fencing.py::test_a_record_of_a_portion_leaves_a_job_that_was_taken_from_it",
     ),
     Mutant(
-        *("I1", "fencing.py", " or job.claimed_until is not None:\n", ":\n"),
-        "test_fencing.py::test_a_claimed_job_is_not_claimed_again_even_with_its_new_turn",
+        *("I1", "fencing.py", "STEPS[step], free, due_at", "STEPS[step], due_at"),
+        "test_fencing.py::test_a_claim_is_not_taken_over_before_the_clocks_of_all_hosts_agree",
     ),
     Mutant(
         *("I1", "fencing.py", '"turn": job.turn + 1}', '"turn": job.turn}'),
-        "test_fencing.py::test_rearming_makes_every_earlier_message_stale",
+        "test_fencing.py::test_a_lost_lease_can_not_be_renewed",
     ),
     # Only operators change terminal statuses, and the event has its actor.
     Mutant(
@@ -129,7 +129,7 @@ MUTANTS = [
     ),
     Mutant(
         *("I5", "fencing.py", 'changes["status"] = Status.SUBMITTING', "pass"),
-        "test_fencing.py::test_the_intent_to_send_the_create_call_is_recorded_with_its_claim",
+        "test_fencing.py::test_the_intent_to_send_the_create_request_is_recorded_with_its_claim",
     ),
     Mutant(
         *("I5", "providers/client.py", 'fresh=method == "POST",', "fresh=False,"),

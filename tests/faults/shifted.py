@@ -10,6 +10,6 @@ time_machine.travel(_begins_at, tick=True).start()
 
 from project.celery import app  # noqa: E402
 
-app.conf.timezone = "Europe/Berlin"  # type: ignore[assignment]
+app.conf.update(timezone="Europe/Berlin")
 
 __all__ = ["app"]
