@@ -94,12 +94,12 @@ def test_a_download_has_the_time_that_the_settings_give_it() -> None:
 def test_a_step_is_one_call_with_the_name_of_the_message(
     name: str, job: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls: list[Any] = []
-    monkeypatch.setattr(services, name, calls.append)
+    step = mock.Mock(return_value=False)
+    monkeypatch.setattr(services, name, step)
 
     getattr(tasks, name).apply(kwargs={"job": job} if job else {})
 
-    assert calls == [job]
+    assert [call.args for call in step.mock_calls] == [(job,)]
 
 
 @STEPS
@@ -107,13 +107,13 @@ def test_a_step_is_one_call_with_the_name_of_the_message(
 def test_a_message_is_served_from_its_moment_on(
     name: str, at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls: list[Any] = []
-    monkeypatch.setattr(services, name, calls.append)
+    step = mock.Mock(return_value=False)
+    monkeypatch.setattr(services, name, step)
     moment = timezone.now() + timedelta(seconds=at)
 
     getattr(tasks, name).apply(kwargs={"at": moment.isoformat()})
 
-    assert calls == [None]
+    assert [call.args for call in step.mock_calls] == [(None,)]
 
 
 @STEPS
@@ -244,11 +244,15 @@ def test_sweep_and_purge_do_their_work(settings: Any, wakeups: list[Wakeup]) -> 
     assert [wakeup.step for wakeup in wakeups] == ["submit"]
 
 
-def test_a_process_sweeps_at_most_once_in_five_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_sweeps_at_most_once_in_five_seconds(
+    monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> None:
+    settings.VIDEOJOBS = {**settings.VIDEOJOBS, "SWEEP_INTERVAL": 60.0}
     swept: list[float] = []
     clock = [100.0]
     monkeypatch.setattr(operations, "sweep", lambda: swept.append(clock[0]))
     monkeypatch.setattr(tasks.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(tasks, "_swept_at", 0.0)
 
     for clock[0] in (100.0, 104.9, 105.0, 105.1):
         tasks.sweep.run()

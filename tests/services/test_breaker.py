@@ -397,9 +397,16 @@ def test_a_harmless_call_without_an_answer_lets_no_create_call_out(
     assert (job.status, sent(provider, "second")) == (Status.PENDING, 0)
 
 
-@pytest.mark.parametrize("kind", ["limited", "rejected", "unreachable"])
-def test_a_create_call_that_is_clearly_taken_or_not_needs_no_harmless_one_before(
-    kind: str, provider: SimulatedProvider, clock: time_machine.Traveller
+@pytest.mark.parametrize(
+    ("kind", "calls"),
+    [
+        ("limited", ["create"]),
+        ("rejected", ["check", "create"]),
+        ("unreachable", ["check", "create"]),
+    ],
+)
+def test_only_a_rate_limit_needs_no_harmless_call_before_the_next_create_call(
+    kind: str, calls: list[str], provider: SimulatedProvider, clock: time_machine.Traveller
 ) -> None:
     jobs.make_hold(kind)
     clock.move_to(over())
@@ -407,7 +414,7 @@ def test_a_create_call_that_is_clearly_taken_or_not_needs_no_harmless_one_before
     job = run(submitted())
 
     assert (job.status, held()) == (Status.QUEUED, None)
-    assert [call.kind for call in provider.calls] == ["create"]
+    assert [call.kind for call in provider.calls] == calls
 
 
 @pytest.mark.parametrize("status", [401, 402, 403, 429])

@@ -161,7 +161,8 @@ def test_a_connection_that_broke_is_replaced(
 
     def break_it() -> None:
         # As after a restart of the database: this connection keeps failing.
-        if connection.connection is not None and not broken:
+        connection.ensure_connection()
+        if not broken:
             broken.append(connection.connection)
         if connection.connection in broken:
             raise kind("the connection is closed")

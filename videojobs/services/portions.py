@@ -74,6 +74,8 @@ class _Run:
         self._claims_until = time.monotonic() + _CLAIMING_TIME
         self._may_claim = True
         self._is_claiming = False
+        #: The number of jobs that were claimed.
+        self._count = 0
         #: The holds for which a job makes the trial call.
         self._trials: dict[UUID, list[ProviderHold]] = {}
         #: Set while an answer may trip a hold: no further request starts.
@@ -91,6 +93,9 @@ class _Run:
                     self._ask()
                     wants_more = self._is_claiming
                     self._leave()
+                if wants_more and self._is_over():
+                    self._pass_on()
+                    return
         finally:
             self._leave()
 
@@ -139,7 +144,7 @@ class _Run:
 
     def _claim(self, claimed: list[VideoJob]) -> None:
         """Add what is due to `claimed`, as far as there are places for it and holds allow it."""
-        if stopping.is_set() or time.monotonic() > self._claims_until:
+        if self._is_over():
             self._hand_over()
         if not self._may_claim:
             return
@@ -153,12 +158,14 @@ class _Run:
             if limits.held:
                 claimed += self._claim_for_trial(limits.held)
                 break
-            limit = min(places, limits.allowance or places)
-            jobs, more = self._claim_portion(limit)
-            claimed += jobs
-            if more and limits.allowance and limit == limits.allowance:
+            limit = places
+            if limits.allowance is not None:
+                limit = min(places, limits.allowance - self._count)
+            if limit <= 0:
                 self._hand_over(timedelta(seconds=queue.slot_length()))
                 break
+            jobs, more = self._claim_portion(limit)
+            claimed += jobs
             if self._job_id is not None:
                 break
             if not more and _turnstile.leave():
@@ -166,16 +173,24 @@ class _Run:
                 break
 
     def _claim_portion(self, limit: int) -> Portion:
-        return VideoJob.objects.claim_portion(
+        portion = VideoJob.objects.claim_portion(
             limit, token=self._token, job_id=self._job_id, since=self._since
         )
+        self._count += len(portion.jobs)
+        return portion
 
     def _hand_over(self, delay: timedelta = timedelta()) -> None:
         """Leave the rest to another poll, if more is due."""
         if self._is_claiming:
-            at = timezone.now() + delay
-            queue.wake(queue.WakeUp("poll", at), using=VideoJob.objects.on_primary().db)
+            self._pass_on(delay)
         self._stop_claiming()
+
+    def _is_over(self) -> bool:
+        return stopping.is_set() or time.monotonic() > self._claims_until
+
+    def _pass_on(self, delay: timedelta = timedelta()) -> None:
+        at = timezone.now() + delay
+        queue.wake(queue.WakeUp("poll", at), using=VideoJob.objects.on_primary().db)
 
     def _stop_claiming(self) -> None:
         self._may_claim = False
