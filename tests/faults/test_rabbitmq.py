@@ -36,7 +36,7 @@ def submit(site: Deployment, batch: str) -> None:
 
 
 def waiting(site: Deployment) -> Counter[str]:
-    """Task ID → the number of times that workers received a check that is not due yet."""
+    """Message ID → the number of times that workers received it: of polls for a later slot."""
     logs = [log.read_text() for log in site.directory.glob("worker*.log")]
     return Counter(re.findall(r"Task videojobs\.poll\[(\S+)\] received", "".join(logs)))
 
@@ -47,7 +47,7 @@ def any_ended(workers: Workers) -> bool:
 
 def submit_and_wait_until_all_are_waiting(site: Deployment) -> None:
     submit(site, "first")
-    site.wait_until(lambda: len(waiting(site)) >= JOBS)
+    site.wait_until(lambda: waiting(site) and site.jobs.filter(status="queued").count() == JOBS)
 
 
 def restarted_broker(site: Deployment, broker: RabbitMQ) -> Workers:
