@@ -44,16 +44,29 @@ MUTANTS = [
         "test_fencing.py::test_of_two_workers_that_read_the_same_row_one_gets_it",
     ),
     Mutant(
-        *("I1", "fencing.py", "pk__in=ids, claim_token=token).update", "pk__in=ids).update"),
+        *("I1", "claims.py", "pk__in=ids, claim_token=token).update", "pk__in=ids).update"),
         "test_fencing.py::test_a_record_of_a_portion_leaves_a_job_that_was_taken_from_it",
     ),
     Mutant(
-        *("I1", "fencing.py", "STEPS[step], free, due_at", "STEPS[step], due_at"),
+        *("I1", "claims.py", "STEPS[step], free, due_at", "STEPS[step], due_at"),
         "test_fencing.py::test_a_claim_is_not_taken_over_before_the_clocks_of_all_hosts_agree",
     ),
     Mutant(
         *("I1", "fencing.py", '"turn": job.turn + 1}', '"turn": job.turn}'),
         "test_fencing.py::test_a_lost_lease_can_not_be_renewed",
+    ),
+    Mutant(
+        *("I1", "claims.py", "lost_at = now - timedelta(seconds=conf.CLOCK_SKEW)", "lost_at = now"),
+        "test_fencing.py::test_a_claim_is_not_taken_over_before_the_clocks_of_all_hosts_agree",
+    ),
+    Mutant(
+        *("I1", "fencing.py", '        changes["claim_token"] = None\n', ""),
+        "services/test_portions.py::test_a_job_whose_claim_was_lost_meanwhile_is_not_recorded",
+    ),
+    Mutant(
+        *("I1", "services/calls.py", "if time.monotonic() > self.start_by:", "if False:"),
+        "services/test_portions.py::"
+        "test_a_request_that_waited_longer_than_the_margin_is_not_sent_and_its_job_released",
     ),
     # Only operators change terminal statuses, and the event has its actor.
     Mutant(
@@ -82,15 +95,15 @@ MUTANTS = [
     Mutant(
         "I3",
         "fencing.py",
-        "transaction.on_commit(announce, using=self.db, robust=True)",
+        "outbox.after_commit(announce, using=self.db)",
         "announce()",
         "test_signals.py::test_receivers_run_after_the_commit_and_outside_of_any_transaction",
     ),
     Mutant(
         "I3",
         "outbox.py",
-        "signals.job_completed.send_robust(",
-        "signals.job_completed.send(",
+        "signal.send_robust(",
+        "signal.send(",
         "test_signals.py::test_a_raising_receiver_changes_nothing_for_anybody_else",
     ),
     Mutant(
@@ -98,7 +111,7 @@ MUTANTS = [
         "test_signals.py::test_what_is_sent_is_ticked_off",
     ),
     Mutant(
-        *("I3", "operations/sweeping.py", "    _send_lost_signals(now, limit)\n", ""),
+        *("I3", "operations/sweeping.py", "    _send_lost_signals(now, conf.SWEEP_BATCH)\n", ""),
         "test_signals.py::test_signals_whose_worker_died_before_it_sent_them_are_sent_by_a_sweep",
     ),
     # An unfinished job has a due_at, or is unconfirmed: a constraint of the database.
@@ -122,14 +135,20 @@ MUTANTS = [
     Mutant(
         "I5",
         "operations/sweeping.py",
-        "if job.status == Status.SUBMITTING:",
-        "if job.status == Status.SUBMITTING and VideoJob.objects.transition("
-        "job, status=Status.PENDING, due_at=now):",
+        "job, status=Status.UNCONFIRMED, due_at=None, error=_LOST, reason=_LOST",
+        "job, status=Status.PENDING, due_at=now, error=_LOST, reason=_LOST",
         "operations/test_sweeping.py::test_a_create_call_that_was_lost_with_its_worker_is_never_sent_again",
     ),
     Mutant(
         *("I5", "fencing.py", 'changes["status"] = Status.SUBMITTING', "pass"),
         "test_fencing.py::test_the_intent_to_send_the_create_request_is_recorded_with_its_claim",
+    ),
+    Mutant(
+        "I5",
+        "providers/client.py",
+        "    if answer and _created_id(answer):\n        raise InvalidAnswer(",
+        "    if False:\n        raise InvalidAnswer(",
+        "providers/test_client.py::test_with_an_id_an_answer_about_the_key_leaves_it_open",
     ),
     Mutant(
         *("I5", "providers/client.py", 'fresh=method == "POST",', "fresh=False,"),
@@ -294,18 +313,24 @@ MUTANTS = [
         *(
             "I10",
             "fencing.py",
-            "return job if self.transition(job, durable=True, **changes) else None",
-            "return job if self.transition(job, **changes) else None",
+            "return self.transition(job, durable=True, **changes)",
+            "return self.transition(job, **changes)",
         ),
         "test_fencing.py::test_a_claim_that_could_be_rolled_back_is_refused",
     ),
     Mutant(
         "I10",
-        "services/polling.py",
-        "        with breaker.asking(job, probed):\n            answer",
+        "services/portions.py",
+        "        self._batch.start(claimed, claimed_at)\n",
         "        from django.db import transaction\n"
-        "        with transaction.atomic(), breaker.asking(job, probed):\n            answer",
+        "        with transaction.atomic():\n"
+        "            self._batch.start(claimed, claimed_at)\n",
         "services/test_all_steps.py::test_no_call_and_no_file_copy_happens_inside_a_transaction",
+    ),
+    Mutant(
+        *("I10", "claims.py", "atomic(using=self.db, durable=True):", "atomic(using=self.db):"),
+        "services/test_portions.py::"
+        "test_a_poll_inside_a_transaction_is_refused_before_anything_is_sent",
     ),
 ]
 

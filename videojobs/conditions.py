@@ -126,8 +126,8 @@ def late(now: datetime) -> Q:
 
 def stalled(now: datetime) -> Q:
     """Jobs late by more than `SWEEP_INTERVAL`, and jobs whose worker was lost."""
-    grace = now - timedelta(seconds=conf.SWEEP_INTERVAL)
-    waits = Q(claimed_until__isnull=True, due_at__lt=grace)
+    swept_at = now - timedelta(seconds=conf.SWEEP_INTERVAL)
+    waits = Q(claimed_until__isnull=True, due_at__lt=swept_at)
     # Also true of claimed steps; naming it lets the index be used.
     return Q(due_at__lt=now) & (waits | Q(claimed_until__lt=now))
 
@@ -150,8 +150,8 @@ def unserved(now: datetime) -> Q:
 
 def unserved_before(now: datetime) -> datetime:
     """The time before which every due step would be done if a worker were running."""
-    grace = _SWEEPS_WITHOUT_WORKER * conf.SWEEP_INTERVAL
-    return now - timedelta(seconds=max(_SECONDS_WITHOUT_WORKER, grace))
+    sweeps = _SWEEPS_WITHOUT_WORKER * conf.SWEEP_INTERVAL
+    return now - timedelta(seconds=max(_SECONDS_WITHOUT_WORKER, sweeps))
 
 
 # Search by ID.
