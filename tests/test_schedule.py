@@ -267,16 +267,23 @@ def test_a_hold_lasts_exactly_as_long_as_the_provider_asks(
     assert until == STARTED + timedelta(seconds=min(retry_after, MAX_RETRY_AFTER))
 
 
-@given(policies, st.integers(1, 20))
+@given(policies, st.sampled_from(["submit", "poll"]), st.integers(1, 20))
 def test_a_group_that_waited_goes_on_in_parts_within_an_interval(
-    policy: Policy, parts: int
+    policy: Policy, step: str, parts: int
 ) -> None:
-    times = policy.spread(STARTED, parts)
+    times = policy.spread(STARTED, step, parts)
 
     assert len(times) == parts
     assert times == sorted(times)
     assert times[0] >= STARTED
     assert times[-1] <= STARTED + timedelta(seconds=policy.poll_interval) + ROUNDING
+
+
+@given(policies)
+def test_a_create_request_that_waited_is_sent_within_ten_seconds(policy: Policy) -> None:
+    times = [*policy.spread(STARTED, "submit"), policy.submit_after(STARTED)]
+
+    assert max(times) <= STARTED + timedelta(seconds=10) + ROUNDING
 
 
 @given(policies, ages, errors)

@@ -109,9 +109,17 @@ class Policy:
         """When a job that waited for `until` continues; spread, so that not all start at once."""
         return until + timedelta(seconds=self.poll_interval * self.draw())
 
-    def spread(self, until: datetime, parts: int = 8) -> list[datetime]:
-        """Times for the parts of a group that waited for `until`, within a poll interval."""
-        part = self.poll_interval / parts
+    def submit_after(self, until: datetime) -> datetime:
+        """When a create request that waited for `until` is sent; sooner, since a user waits."""
+        return until + timedelta(seconds=self._submit_spread * self.draw())
+
+    @property
+    def _submit_spread(self) -> float:
+        return min(self.poll_interval, 10.0)
+
+    def spread(self, until: datetime, step: str, parts: int = 8) -> list[datetime]:
+        """Times for the parts of a group that waited for `until` with a step."""
+        part = (self._submit_spread if step == "submit" else self.poll_interval) / parts
         return [until + timedelta(seconds=part * (n + self.draw())) for n in range(parts)]
 
     def next_mirror(

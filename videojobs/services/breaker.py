@@ -97,7 +97,7 @@ def _put_off(step: str, job: VideoJob, until: datetime) -> None:
     if step == "mirror":
         record(job, due_at=policy.after(until))
     else:
-        patiently(lambda: VideoJob.objects.put_off(step, policy.spread(until)))
+        patiently(lambda: VideoJob.objects.put_off(step, policy.spread(until, step)))
 
 
 @contextmanager

@@ -212,7 +212,7 @@ class _Run:
     def _put_off(self, claimed: Sequence[VideoJob], until: datetime) -> None:
         """Stop claiming, and postpone the jobs that were claimed and all others that are due."""
         self._stop_claiming()
-        times = [queue.slot(time) for time in Policy.current().spread(until)]
+        times = [queue.slot(time) for time in Policy.current().spread(until, "poll")]
         for number, at in enumerate(times):
             if group := claimed[number :: len(times)]:
                 self._record_portion(group, due_at=at)

@@ -64,7 +64,7 @@ def _not_taken(job: VideoJob, error: VideoJobsError) -> None:
     # For a foreign endpoint only a change of the settings can help: each attempt writes two events.
     due_at = policy.next_submit(now, error_count=errors, slowly=isinstance(error, ForeignEndpoint))
     if isinstance(error, (KeyRejected, RateLimited)) and error.held_until:
-        due_at = policy.after(error.held_until)
+        due_at = policy.submit_after(error.held_until)
     what = "not sent" if isinstance(error, NotSent) else "not taken"
     _record_submission(
         job,
