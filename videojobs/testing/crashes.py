@@ -209,7 +209,8 @@ class _Executioner:
     def _sweeps_are_pending(self) -> bool:
         """Whether an unnamed submission might take a job that a sweep has to find."""
         names = [name for name, point in POINTS.items() if point.use_case == "sweep"]
-        return not all(self._mark(name).exists() for name in names)
+        left = [name for name in names if not self._mark(name).exists()]
+        return bool(left) and _jobs().filter(key__in=left).exists()
 
     def _die_once(self, name: str) -> None:
         if self._dying.is_set():  # a sweep that continues reaches other jobs' points
@@ -231,11 +232,15 @@ class _Executioner:
         return self._marks / _file(name)
 
 
-def _key_of(job_id: Any) -> str | None:
+def _jobs() -> Any:
     from django.apps import apps
 
-    jobs = apps.get_model("videojobs", "VideoJob")._default_manager
-    return jobs.filter(pk=job_id).values_list("key", flat=True).first()
+    return apps.get_model("videojobs", "VideoJob")._default_manager
+
+
+def _key_of(job_id: Any) -> str | None:
+    key: str | None = _jobs().filter(pk=job_id).values_list("key", flat=True).first()
+    return key
 
 
 def _key_in(values: Iterable[Any]) -> str | None:
