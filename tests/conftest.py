@@ -20,7 +20,7 @@ from pytest_django import Settings
 from tests.support.record import Wakeup
 from videojobs import estimates, monitor
 from videojobs.queue import sender, wakeups
-from videojobs.services import portions
+from videojobs.services import turnstile
 
 # Tests must not fail because the machine is slow.
 hypothesis.settings.register_profile(
@@ -103,7 +103,7 @@ def nothing_is_published() -> Iterator[None]:
 def forget_messages() -> None:
     sender.reset()
     wakeups.reset()
-    portions.reset()
+    turnstile.reset()
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ not even a bug in this package, can lose a job.
 """
 
 from .mirroring import mirror
-from .portions import poll, stopping
+from .portions import poll
 from .submitting import submit
+from .turnstile import stopping
 
 __all__ = ["mirror", "poll", "stopping", "submit"]

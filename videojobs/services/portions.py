@@ -1,7 +1,6 @@
 """Check what is due, in portions: claim, ask side by side, record, reschedule."""
 
 import logging
-import os
 import threading
 import time
 from collections import defaultdict
@@ -26,16 +25,13 @@ from ..schedule import Policy
 from . import breaker, polling
 from .calls import Batch, Call, NotStarted, room
 from .recording import describe, patiently
-from .turnstile import Turnstile
+from .turnstile import stopping, turnstile
 
 logger = logging.getLogger("videojobs")
 
 _Outcome = client.Answer | Exception
-#: For how long a poll goes on claiming, in seconds. Then it hands over to the next one.
+#: For how many seconds a poll goes on claiming. Then it hands over to the next one.
 _CLAIMING_TIME = 10.0
-
-#: Set when the worker shuts down: no further request is sent.
-stopping = threading.Event()
 
 
 def poll(job_id: UUID | str | None = None, *, since: datetime | None = None) -> bool:
@@ -49,17 +45,8 @@ def poll(job_id: UUID | str | None = None, *, since: datetime | None = None) -> 
     return False
 
 
-_turnstile = Turnstile()
-
-
-def reset() -> None:
-    """Start anew, as in a forked child."""
-    global _turnstile
-    _turnstile = Turnstile()
-    stopping.clear()
-
-
-os.register_at_fork(after_in_child=reset)
+def _send(wake_up: queue.WakeUp) -> None:
+    queue.wake(wake_up, using=VideoJob.objects.on_primary().db)
 
 
 class _Run:
@@ -94,7 +81,7 @@ class _Run:
                     wants_more = self._is_claiming
                     self._leave()
                 if wants_more and self._is_over():
-                    self._pass_on()
+                    _send(queue.WakeUp("poll", timezone.now()))
                     return
         finally:
             self._leave()
@@ -129,7 +116,7 @@ class _Run:
     def _leave(self) -> None:
         if self._is_claiming:
             self._is_claiming = False
-            _turnstile.leave(claimed_all=False)
+            turnstile.leave(claimed_all=False)
 
     def _fetch(self, job: VideoJob) -> client.Answer:
         """Ask for a job; runs in a helper thread."""
@@ -144,33 +131,37 @@ class _Run:
 
     def _claim(self, claimed: list[VideoJob]) -> None:
         """Add what is due to `claimed`, as far as there are places for it and holds allow it."""
-        if self._is_over():
-            self._hand_over()
-        if not self._may_claim:
+        if not self._begins_to_claim():
             return
-        if self._job_id is not None:
-            self._may_claim = False
-        elif not self._is_claiming and not _turnstile.enter():
-            return
-        self._is_claiming = self._job_id is None
         while places := max(0, room() - len(claimed)):
             limits = holds.limits("poll")
             if limits.held:
                 claimed += self._claim_for_trial(limits.held)
-                break
-            limit = places
+                return
             if limits.allowance is not None:
-                limit = min(places, limits.allowance - self._count)
-            if limit <= 0:
+                places = min(places, limits.allowance - self._count)
+            if places <= 0:
                 self._hand_over(timedelta(seconds=queue.slot_length()))
-                break
-            jobs, more = self._claim_portion(limit)
+                return
+            jobs, more = self._claim_portion(places)
             claimed += jobs
             if self._job_id is not None:
-                break
-            if not more and _turnstile.leave():
+                return
+            if not more and turnstile.leave():
                 self._is_claiming = False
-                break
+                return
+
+    def _begins_to_claim(self) -> bool:
+        """Whether this poll may claim now, and no other one of this process does."""
+        if self._is_over():
+            self._hand_over()
+        if not self._may_claim:
+            return False
+        if self._job_id is not None:
+            self._may_claim = False  # once
+            return True
+        self._is_claiming = self._is_claiming or turnstile.enter()
+        return self._is_claiming
 
     def _claim_portion(self, limit: int) -> Portion:
         portion = VideoJob.objects.claim_portion(
@@ -182,15 +173,11 @@ class _Run:
     def _hand_over(self, delay: timedelta = timedelta()) -> None:
         """Leave the rest to another poll, if more is due."""
         if self._is_claiming:
-            self._pass_on(delay)
+            _send(queue.WakeUp("poll", timezone.now() + delay))
         self._stop_claiming()
 
     def _is_over(self) -> bool:
         return stopping.is_set() or time.monotonic() > self._claims_until
-
-    def _pass_on(self, delay: timedelta = timedelta()) -> None:
-        at = timezone.now() + delay
-        queue.wake(queue.WakeUp("poll", at), using=VideoJob.objects.on_primary().db)
 
     def _stop_claiming(self) -> None:
         self._may_claim = False
@@ -217,14 +204,12 @@ class _Run:
             if group := claimed[number :: len(times)]:
                 self._record_portion(group, due_at=at)
                 self._wake(group, at)
-        due = VideoJob.objects.on_primary()
-        patiently(lambda: due.put_off("poll", times, self._job_id))
+        patiently(lambda: VideoJob.objects.put_off("poll", times, self._job_id))
 
     def _wake(self, jobs: Sequence[VideoJob], at: datetime) -> None:
-        using = VideoJob.objects.on_primary().db
-        for job in jobs if self._job_id is not None else jobs[:1]:
-            name = self._job_id is not None
-            queue.wake(queue.WakeUp("poll", at, str(job.pk), name), using=using)
+        named = self._job_id is not None
+        for job in jobs if named else jobs[:1]:
+            _send(queue.WakeUp("poll", at, str(job.pk), named))
 
     def _record(self, calls: Sequence[Call[VideoJob, client.Answer]]) -> None:
         """Record the results of calls: first those that change nothing, last rejections.

@@ -1,12 +1,19 @@
-"""At most one poll of a process claims at a time."""
+"""At most one poll of a process claims at a time, and none while its worker shuts down."""
 
+import os
 import threading
+
+#: Set when the worker shuts down: no further request is sent.
+stopping = threading.Event()
 
 
 class Turnstile:
     """Lets one poll of this process claim at a time. A poll that comes meanwhile leaves a note."""
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
         self._lock = threading.Lock()
         self._is_taken = self._is_noted = False
 
@@ -25,3 +32,15 @@ class Turnstile:
             noted, self._is_noted = self._is_noted, False
             self._is_taken = noted and claimed_all
             return not self._is_taken
+
+
+turnstile = Turnstile()
+
+
+def reset() -> None:
+    """Start anew, as in a forked child."""
+    turnstile.reset()
+    stopping.clear()
+
+
+os.register_at_fork(after_in_child=reset)
