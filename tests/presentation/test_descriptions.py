@@ -123,7 +123,7 @@ def test_a_lost_worker_is_named_as_the_reason() -> None:
     job = jobs.make("submitting", due_at=after(-100), claimed_until=after(-1))
 
     text = " ".join(sentences(job))
-    assert "The worker was lost. If another worker and beat are running, the sweep" in text
+    assert "The worker was lost. If another worker is running, it takes over this step" in text
 
 
 def test_every_state_has_an_outlook() -> None:

@@ -49,7 +49,7 @@ def signed_in(client: Client) -> Client:
     return client
 
 
-def test_late_jobs_are_reported_with_the_processes_to_start() -> None:
+def test_late_jobs_are_reported_with_the_process_to_start() -> None:
     late(720)
     late(100)
     late(10)
@@ -59,7 +59,6 @@ def test_late_jobs_are_reported_with_the_processes_to_start() -> None:
 
     assert notice.startswith("2 jobs are waiting for a worker (longest: 12 min).")
     assert "celery worker -Q videojobs,videojobs-mirror" in notice
-    assert "celery beat" in notice
 
 
 @pytest.mark.parametrize(("seconds", "alerted"), [(180, False), (181, True)])

@@ -64,7 +64,7 @@ class Provider:
 def provider(monkeypatch: pytest.MonkeyPatch, settings: Any) -> Provider:
     settings.VIDEOJOBS = {
         "BASE_URL": "http://127.0.0.1:9",
-        "API_KEY": "k",
+        "API_KEY": "sim-portions-5e21",
         "POLL_JITTER": 0.0,
         "POLL_CONCURRENCY": 4,
     }

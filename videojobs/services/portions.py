@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from django.db import InterfaceError, OperationalError, close_old_connections
+from django.db import InterfaceError, OperationalError, connections
 from django.db.models import F
 from django.utils import timezone
 
@@ -40,7 +40,9 @@ def poll(job_id: UUID | str | None = None, *, since: datetime | None = None) -> 
     Jobs that become due while requests are running are included, for ten seconds at most. Those
     that were due before `since` are not. Returns False: what is left needs no other message.
     """
-    close_old_connections()
+    for connection in connections.all(initialized_only=True):
+        if not connection.in_atomic_block:
+            connection.close_if_unusable_or_obsolete()
     _Run(job_id, since).run()
     return False
 
