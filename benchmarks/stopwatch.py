@@ -21,7 +21,9 @@ def mirror(job_id: UUID | str | None = None) -> bool:
     begun, used = time.perf_counter(), time.process_time()
     found = _mirror(job_id)
     seconds, processor = time.perf_counter() - begun, time.process_time() - used
-    note = {"job": str(job_id), "seconds": seconds, "processor": processor}
+    if not found:  # a sweep has sent a message for the same job
+        return found
+    note = {"seconds": seconds, "processor": processor}
     # A short append is atomic, also between threads.
     descriptor = os.open(NOTES, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:

@@ -78,7 +78,7 @@ def test_a_run_that_lost_nothing_meets_all_targets() -> None:
             "16.7%",
         ),
         ({"tasks": changed(TASKS, checked_at=(10.0, 11.0))}, "polls sooner", "1"),
-        ({"recoveries": [Recovery(12.5, False)]}, "recovery", "1 jobs: median 12.5 s"),
+        ({"recoveries": [Recovery(15.5, False)]}, "recovery", "1 jobs: median 15.5 s"),
         ({"signals": ["clip 0", "clip 0", "clip 1"]}, "`output_stored` never", "1"),
         ({"kills": 0}, "workers killed", "0"),
         ({"broker_faults": 1}, "broker emptied", "1"),

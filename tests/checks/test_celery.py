@@ -209,3 +209,15 @@ def test_the_check_adds_no_queue_that_a_worker_would_serve(make_app: Callable[..
     found()
 
     assert set(app.amqp.queues) == set(NAMES)
+
+
+@pytest.mark.parametrize(
+    "path", [True, 1.5, "", "undotted", "no.such.module", "videojobs.conf.DEFAULTS"]
+)
+def test_the_path_of_the_sending_app_must_lead_to_an_app(path: object) -> None:
+    assert [code for code, *_ in found(CELERY_APP=path)] == ["videojobs.E018"]
+
+
+@pytest.mark.parametrize("path", ["project.celery.app", "project.celery:app", None])
+def test_the_sending_app_is_named_with_a_dot_or_a_colon(path: str | None) -> None:
+    assert found(CELERY_APP=path) == []

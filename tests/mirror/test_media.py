@@ -468,9 +468,9 @@ def test_a_check_that_is_off_starts_nothing(
 WORKER = """
 import sys, django, pathlib
 from django.conf import settings
-settings.configure(VIDEOJOBS={})
+apps = ["django.contrib.auth", "django.contrib.contenttypes", "videojobs"]
+settings.configure(VIDEOJOBS={}, INSTALLED_APPS=apps)
 django.setup()
-from videojobs import checks
 from videojobs.mirror import media
 media.inspect(pathlib.Path(sys.argv[1]), "video/mp4")
 print([name for name in sys.modules if name == "av" or name.startswith("av.")])

@@ -48,7 +48,11 @@ class Provider:
             self.asked.append(task_id)
             said = self.says.get(task_id, self.says.get("*", QUEUED))
         if callable(said):
-            said = said()
+            try:
+                said = said()
+            finally:
+                if threading.current_thread() is not threading.main_thread():
+                    connection.close()
         if isinstance(said, BaseException):
             raise said
         answer: client.Answer = said

@@ -4,21 +4,42 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 
-from celery import current_app
-from django.core.checks import CheckMessage, Warning
+from celery import Celery, current_app
+from django.core.checks import CheckMessage, Error, Warning
 from django.db import connections, router
+from django.utils.module_loading import import_string
 
 from .. import queue
 from ..celery import QUEUES
+from ..conf import conf as videojobs_conf
 from ..models import VideoJob
 
 
 def check_celery(*, has_numbers: bool) -> Iterator[CheckMessage]:
     """Yield messages; those about durations only if the settings of the app are numbers."""
-    if has_numbers:
+    wrong_app = list(_check_app())
+    yield from wrong_app
+    if has_numbers and not wrong_app:
         yield from _check_visibility_timeout()
     yield from _check_connections()
     yield from _check_queues()
+
+
+def _check_app() -> Iterator[CheckMessage]:
+    path: object = videojobs_conf.CELERY_APP
+    if path is None:
+        return
+    try:
+        app = import_string(path.replace(":", ".")) if isinstance(path, str) else None
+        reason = "it is not a Celery app"
+    except Exception as error:  # importing a module can raise any exception
+        app, reason = None, f"it can't be imported: {error}"
+    if not isinstance(app, Celery):
+        yield Error(
+            f"VIDEOJOBS['CELERY_APP'] must be the path of a Celery app: {reason}.",
+            hint="For example, 'mysite.celery.app'; None for Celery's default app.",
+            id="videojobs.E018",
+        )
 
 
 def _check_visibility_timeout() -> Iterator[CheckMessage]:
