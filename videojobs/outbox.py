@@ -60,7 +60,7 @@ def after_commit(act: Act, *, using: str) -> None:
 
 
 def due_at(job: "VideoJob", event: "JobEvent") -> datetime | None:
-    """When another process may send the signals of an event; None if nobody receives any."""
+    """When another process may send the signals of an event; None if they have no receivers."""
     if any(signal.has_listeners(type(job)) for signal, _ in _signals(event)):
         return _timeout()
     return None

@@ -65,7 +65,7 @@ def submit(job: str | None = None, *old: Any, at: str | None = None) -> None:
 
 @shared_task(name="videojobs.poll", **_options(lambda: 2 * conf.lease))
 def poll(job: str | None = None, *old: Any, at: str | None = None) -> None:
-    """Check what is due once, or one job; reschedules itself until each status is terminal."""
+    """Check all due jobs once, or one job; reschedules itself until each status is terminal."""
     if not old:
         _run("poll", partial(services.poll, since=_shortly_before(at)), job, at)
 
@@ -91,7 +91,7 @@ _swept_at = -_SWEEP_PAUSE
 
 @shared_task(name="videojobs.sweep", **_options(lambda: 600.0))
 def sweep() -> None:
-    """Find what is due although no wake-up came for it. Schedule it with beat, once a minute."""
+    """Find due jobs whose wake-up was lost. Schedule it with beat, once a minute."""
     global _swept_at
     if time.monotonic() - _swept_at >= min(_SWEEP_PAUSE, conf.SWEEP_INTERVAL / 2):
         _swept_at = time.monotonic()

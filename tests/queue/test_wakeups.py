@@ -1,4 +1,4 @@
-"""What a wake-up says, when it is sent, and to which queue."""
+"""The content of wake-ups, their times and their queues."""
 
 import contextlib
 import json
@@ -40,7 +40,7 @@ def names(found: list[Any]) -> list[str]:
     return [message.headers["task"] for message in found]
 
 
-# What it says
+# Content
 
 
 @pytest.mark.parametrize(("step", "task", "name"), [(step, *TASKS[step]) for step in TASKS])

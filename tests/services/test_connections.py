@@ -1,4 +1,4 @@
-"""What a step holds of the database while it waits for others."""
+"""The connections of a step to the database while it waits for others."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Find what is due although no wake-up came for it, and what was lost with its worker."""
+"""Find due jobs whose wake-up was lost, and settle the jobs of lost workers."""
 
 import logging
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Swept:
 
 
 def sweep() -> Swept:
-    """Send wake-ups for what is due, and settle what was lost with its worker.
+    """Send wake-ups for due jobs, and settle the jobs of lost workers.
 
     The sweep makes lost messages harmless. It calls no provider. A create request that was lost
     with its worker is not sent again, since it may have arrived: its job becomes unconfirmed.

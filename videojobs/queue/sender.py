@@ -2,7 +2,7 @@
 
 `apply_async` runs in the thread of the caller, so that `before_task_publish` and other hooks see
 its context: the tenant, the trace, the request. But it gets a recorder in place of a producer, and
-the sender's thread publishes what was recorded. While the broker doesn't answer, messages wait.
+the sender's thread publishes the record. While the broker doesn't answer, messages wait.
 """
 
 import atexit
@@ -60,7 +60,7 @@ class Message:
 
 
 class _Recorder:
-    """Stands in for a kombu producer, and keeps what is published."""
+    """Stands in for a kombu producer, and keeps the messages."""
 
     serializer = None
 
@@ -97,7 +97,7 @@ def publish(
 
 
 def _record(app: Celery, task: str, message: Message, options: dict[str, Any]) -> None:
-    """Run `apply_async`, and record in `message` what it publishes."""
+    """Run `apply_async`, and record its publications in `message`."""
     found: Any = app.tasks[task]
     if found.ignore_result and found._backend is None:
         # Without it each new thread, such as that of a web request, would build a result backend.
@@ -237,7 +237,7 @@ def _flush_before_a_task_returns(task: Task, **_: Any) -> None:
 
 
 def flush(seconds: float) -> bool:
-    """Wait up to `seconds` until what was sent before is published; False if some still waits."""
+    """Wait up to `seconds` until earlier messages are published; False if some still wait."""
     ends_at = time.monotonic() + seconds
     # All of them, even if the first one takes all the time.
     empty = [sender.flush(ends_at - time.monotonic()) for sender in list(_senders.values())]

@@ -152,5 +152,5 @@ os.register_at_fork(after_in_child=_slots.reset)
 
 
 def reset() -> None:
-    """Forget what was published."""
+    """Forget all published slots."""
     _slots.reset()

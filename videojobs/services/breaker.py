@@ -87,7 +87,7 @@ def _needs_preflight(held: Sequence[ProviderHold]) -> bool:
     """Whether a free request should come before the trial create request.
 
     An attempt in vain writes two events, or leaves its job unconfirmed. Under a rate limit, the
-    free request would only use up what the create request may use.
+    free request would only use up the allowance of the create request.
     """
     return any(hold.kind != ProviderHold.Kind.LIMITED for hold in held)
 

@@ -1,4 +1,4 @@
-"""Check what is due, in portions: claim, ask side by side, record, reschedule."""
+"""Check due jobs in portions: claim, ask side by side, record, reschedule."""
 
 import logging
 import threading
@@ -35,7 +35,7 @@ _CLAIMING_TIME = 10.0
 
 
 def poll(job_id: UUID | str | None = None, *, since: datetime | None = None) -> bool:
-    """Check all jobs that are due once, or one job if it is due, and schedule their next steps.
+    """Check all due jobs once, or one job if it is due, and schedule their next steps.
 
     Jobs that become due while requests are running are included, for ten seconds at most. Those
     that were due before `since` are not. Returns False: what is left needs no other message.
@@ -103,7 +103,7 @@ class _Run:
                 return
 
     def _start(self) -> None:
-        """Claim what is due, and start its requests."""
+        """Claim due jobs, and start their requests."""
         claimed: list[VideoJob] = []
         claimed_at = time.monotonic()
         try:
@@ -132,7 +132,7 @@ class _Run:
             raise
 
     def _claim(self, claimed: list[VideoJob]) -> None:
-        """Add what is due to `claimed`, as far as there are places for it and holds allow it."""
+        """Add due jobs to `claimed`, as far as there are places for them and holds allow it."""
         if not self._begins_to_claim():
             return
         while places := max(0, room() - len(claimed)):
@@ -186,7 +186,7 @@ class _Run:
         self._leave()
 
     def _claim_for_trial(self, held: Sequence[ProviderHold]) -> Sequence[VideoJob]:
-        """Claim one job for the trial call of expired holds; otherwise put off what is due."""
+        """Claim one job for the trial call of expired holds; otherwise put off all due jobs."""
         jobs: Sequence[VideoJob] = []
         if all(hold.until <= timezone.now() for hold in held):
             jobs = self._claim_portion(1).jobs

@@ -64,7 +64,7 @@ POINTS: Mapping[str, Point] = MappingProxyType(
         "submit: call sent, id not recorded": Point("submit", "after", _CREATE, unconfirmed=True),
         "submit: recorded, wake-up not sent": Point("submit", "before", _SEND, "poll"),
         "submit: wake-up sent": Point("submit", "after", _SEND, "poll"),
-        "poll: claimed, not told": Point("poll", "after", CLAIM_PORTION),
+        "poll: claimed, not started": Point("poll", "after", CLAIM_PORTION),
         "poll: claimed, request not sent": Point("poll", "before", _FETCH),
         "poll: response not recorded": Point("poll", "after", _FETCH),
         "poll: recorded, wake-up not sent": Point("poll", "before", _SEND, "poll"),

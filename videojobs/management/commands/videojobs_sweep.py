@@ -6,8 +6,8 @@ from videojobs.management.base import JobCommand
 
 class Command(JobCommand):
     help = (
-        "Send wake-ups for what is due, and settle what was lost with its worker. Workers and "
-        "Celery beat run a sweep every minute; additional runs are harmless."
+        "Send wake-ups for due jobs, and settle the jobs of lost workers. Workers and Celery beat "
+        "run a sweep every minute; additional runs are harmless."
     )
 
     def handle(self, **_: Any) -> None:
