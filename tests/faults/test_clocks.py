@@ -11,6 +11,8 @@ from videojobs.testing import Script, SimulatedProvider
 
 from .deployment import Deployment, deployed
 
+pytestmark = pytest.mark.timeout(300)  # on a busy machine
+
 STEPS = ("queued", "processing", "completed")
 
 
@@ -43,7 +45,7 @@ def test_no_job_waits_for_the_hour_to_pass(site: Deployment) -> None:
     site.start_beat()
     site.run("VideoJob.objects.submit('A kitten', duration=5, key='a')")
 
-    site.wait_until(site.all_finished, seconds=60)
+    site.wait_until(site.all_finished, seconds=180)
 
     [job] = site.jobs
     assert (job.status, job.mirror_status) == ("completed", "stored")

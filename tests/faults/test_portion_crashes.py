@@ -15,6 +15,9 @@ from videojobs.testing import Script, SimulatedProvider, Supervisor
 from .deployment import ALIAS, ROOT, Deployment, deployed
 from .portion_crash import POINTS
 
+# On a busy machine, the first test of each point includes its whole run.
+pytestmark = pytest.mark.timeout(300)
+
 JOBS = 12
 STEPS = ("processing", "processing", "completed")
 
@@ -45,7 +48,7 @@ def site(
         track(provider)
         for _ in range(2):
             supervisor.start_worker("-I", "tests.faults.portion_crash")
-        supervisor.wait_until(lambda: supervisor.endings and site.all_finished(), seconds=90)
+        supervisor.wait_until(lambda: supervisor.endings and site.all_finished(), seconds=180)
         assert mark.exists()
         assert len(supervisor.endings) == 1
         yield site

@@ -11,6 +11,8 @@ from videojobs.testing import SAMPLE, Script, SimulatedProvider, Slow
 
 from .deployment import Deployment, deployed
 
+pytestmark = pytest.mark.timeout(300)  # on a busy machine
+
 #: Longer than the site's hard limit of 3 seconds.
 DOWNLOAD_SECONDS = 5
 
@@ -41,7 +43,7 @@ def test_a_download_outlives_the_site_s_limits_in_a_prefork_worker(site: Deploym
     site._start("worker", "worker", "--pool", "prefork", "--concurrency", "2")
     site.run("VideoJob.objects.submit('A kitten', duration=5, key='a')")
 
-    site.wait_until(site.all_finished, seconds=90)
+    site.wait_until(site.all_finished, seconds=180)
 
     [job] = site.jobs
     assert (job.status, job.mirror_status, job.mirror_attempts) == ("completed", "stored", 1)
