@@ -74,6 +74,10 @@ class Policy:
             base = max(base, self.overdue_interval)
         return now + self._wait(base, error_count, retry_after)
 
+    def next_portion(self, now: datetime) -> datetime:
+        """When to poll jobs again whose responses said nothing new, before their deadlines."""
+        return now + self._wait(self.poll_interval, 0, None)
+
     def earliest(self, now: datetime, last_checked_at: datetime | None) -> datetime:
         """When an operator can poll a job: now, but at least an interval after the last check."""
         if last_checked_at is None:

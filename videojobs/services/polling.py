@@ -13,20 +13,18 @@ from ..states import POLLED, MirrorStatus, Status, progressed
 from .recording import describe, is_noteworthy, record
 
 
-def next_check(job: VideoJob, answer: client.Answer | Exception) -> datetime | None:
-    """When to check again if an answer changes nothing; None if it has to be recorded."""
+def is_unchanged(job: VideoJob, answer: client.Answer | Exception, now: datetime) -> bool:
+    """Whether an answer says nothing new about a job that is not overdue."""
     if isinstance(answer, Exception):
-        return None
-    now = timezone.now()
+        return False
     news = (answer.error, answer.video_url, answer.actual_duration)
     known = (job.error, job.video_url, job.actual_duration)
     if job.error_count or progressed(Status(job.status), answer.status) != job.status:
-        return None
+        return False
     if job.status not in POLLED or any(new and new != old for new, old in zip(news, known)):
-        return None
-    if job.deadline_at is None or job.deadline_at <= now or (job.error and not answer.error):
-        return None
-    return Policy.current().next_poll(now, job.deadline_at, last_checked_at=job.last_checked_at)
+        return False
+    is_late = job.deadline_at is None or job.deadline_at <= now
+    return not is_late and not (job.error and not answer.error)
 
 
 def record_outcome(

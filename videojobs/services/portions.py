@@ -3,7 +3,6 @@
 import logging
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -234,23 +233,28 @@ class _Run:
             self._put_off([*waiting, *self._batch.call_back()], until)
 
     def _record_outcomes(self, outcomes: Sequence[tuple[VideoJob, _Outcome]]) -> None:
-        unchanged: dict[datetime, list[tuple[VideoJob, _Outcome]]] = defaultdict(list)
+        now = timezone.now()
+        unchanged: list[VideoJob] = []
         changed: list[tuple[VideoJob, _Outcome]] = []
         for job, outcome in outcomes:
-            due_at = polling.next_check(job, outcome)
-            (unchanged[queue.slot(due_at)] if due_at else changed).append((job, outcome))
-        for at, group in unchanged.items():
-            jobs = [job for job, _ in group]
-            values = {"check_count": F("check_count") + 1, "last_checked_at": timezone.now()}
+            if polling.is_unchanged(job, outcome, now):
+                unchanged.append(job)
+            else:
+                changed.append((job, outcome))
+        if unchanged:
+            # One time for all of them: one UPDATE and one message.
+            at = queue.slot(Policy.current().next_portion(now))
+            values = {"check_count": F("check_count") + 1, "last_checked_at": now}
             try:
-                self._record_portion(jobs, due_at=at, **values)
+                self._record_portion(unchanged, due_at=at, **values)
             except (OperationalError, InterfaceError):
                 raise
             except Exception as error:
-                logger.error("a portion is recorded one by one: %s", describe(jobs[0], error))
-                changed += group
+                text = describe(unchanged[0], error)
+                logger.error("a portion is recorded one by one: %s", text)
+                changed = list(outcomes)
             else:
-                self._wake(jobs, at)
+                self._wake(unchanged, at)
         for job, outcome in changed:
             self._record_one(job, outcome)
 
