@@ -181,6 +181,7 @@ def test_unchanged_jobs_of_a_portion_share_a_slot_and_a_message(
     with time_machine.travel(timezone.now(), tick=False):
         services.poll()
         [due_at] = set(VideoJob.objects.values_list("due_at", flat=True))
+        assert due_at is not None
         seconds = (due_at - timezone.now()).total_seconds()
         assert 30 <= seconds <= 61
 
