@@ -61,7 +61,7 @@ MUTANTS = [
     ),
     Mutant(
         *("I1", "fencing.py", '        changes["claim_token"] = None\n', ""),
-        "services/test_portions.py::test_a_job_whose_claim_was_lost_meanwhile_is_not_recorded",
+        "test_fencing.py::test_every_single_write_clears_the_token",
     ),
     Mutant(
         *("I1", "services/calls.py", "if time.monotonic() > self.start_by:", "if False:"),

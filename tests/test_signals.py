@@ -258,11 +258,12 @@ def test_what_a_receiver_does_to_its_object_is_not_the_workers_business() -> Non
     assert (job.turn, job.status) == (1, Status.COMPLETED)
 
 
-def test_what_is_sent_is_ticked_off() -> None:
+def test_what_is_sent_is_ticked_off(received: list[Received]) -> None:
     job = a_job(Status.QUEUED)
 
     VideoJob.objects.transition(job, status=Status.PROCESSING, due_at=timezone.now())
 
+    assert received
     assert JobEvent.objects.get().signal_due_at is None
 
 
