@@ -41,7 +41,7 @@ SCENARIOS = {
     "churn": Scenario("After minutes of updates", ("videojobs", "celery-floor"), 1),
     "memory": Scenario("Memory of a waiting job", (*_FEW, "procrastinate"), 1),
     "drift": Scenario("Delay of a check", _FEW, 5),
-    "late": Scenario("A backlog of late jobs", _FEW, 5),
+    "late": Scenario("A backlog of late jobs", (*_FEW, "videojobs-prefork-8"), 5),
     "limit": Scenario("A provider with a rate limit", ("videojobs",), 1),
     "sweep": Scenario("A sweep that finds nothing", ("videojobs",), 5),
     "submit": Scenario("Cost of submit()", ("videojobs",), 5),

@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from . import queue
 from .conf import conf
+from .schedule import MAX_SUBMIT_SPREAD
 from .states import IS_POLLED, MirrorStatus, Status
 
 if TYPE_CHECKING:
@@ -63,6 +64,11 @@ class ClaimQuerySet(models.QuerySet["VideoJob"]):
             rows = rows.filter(due_at__gte=since)
         return rows if job_id is None else rows.filter(pk=job_id)
 
+    def pending_soon(self) -> Self:
+        """The jobs whose create request is due, or will be when a rate limit is over."""
+        soon = timezone.now() + timedelta(seconds=MAX_SUBMIT_SPREAD)
+        return self.filter(STEPS["submit"], due_at__lte=soon)
+
     def next_ready(self, step: str, job_id: UUID | str | None = None) -> "VideoJob | None":
         """The job that has been due for the longest; None if none is."""
         return self.on_primary().ready(step, job_id).order_by("due_at").first()
@@ -85,33 +91,39 @@ class ClaimQuerySet(models.QuerySet["VideoJob"]):
         for attempt in range(1, _CLAIM_ATTEMPTS + 1):
             try:
                 while True:
-                    ids, more = self._choose(
-                        self.using(self.db).ready("poll", job_id, since), limit, token
-                    )
-                    rows = self.using(self.db).filter(pk__in=ids, claim_token=token)
-                    jobs = list(rows.order_by("due_at")) if ids else []
-                    if jobs or not ids:
-                        return Portion(jobs, more)
+                    ready = self.using(self.db).ready("poll", job_id, since)
+                    portion, was_found = self._choose(ready, limit, token)
+                    if portion.jobs or not was_found:
+                        return portion
             except OperationalError:
                 if attempt == _CLAIM_ATTEMPTS:
                     raise
                 time.sleep(0.01 * attempt)
         raise AssertionError
 
-    def _choose(self, ready: Self, limit: int, token: UUID) -> tuple[list[UUID], bool]:
-        """Claim jobs; return those that may have got the token, and whether more are due."""
-        first = ready.order_by("due_at")
+    def _choose(self, ready: Self, limit: int, token: UUID) -> tuple[Portion, bool]:
+        """Claim jobs; also return whether any was found, even if other workers have taken it."""
+        oldest = ready.order_by("due_at")
         locks = connections[self.db].features.has_select_for_update_skip_locked
         # Without locks, a transaction that reads before it writes fails on SQLite.
-        ids, more = ([], False) if locks else _of_one_account(first, limit)
+        found = [] if locks else list(oldest[:limit])
         with transaction.atomic(using=self.db, durable=True):
             if locks:
-                ids, more = _of_one_account(first.select_for_update(skip_locked=True), limit)
+                found = list(oldest.select_for_update(skip_locked=True)[:limit])
+            jobs = [job for job in found if job.account == found[0].account]
+            until, ids = lease(), [job.pk for job in jobs]
             if ids:
                 ready.filter(pk__in=ids).update(
-                    claimed_until=lease(), claim_token=token, turn=F("turn") + 1
+                    claimed_until=until, claim_token=token, turn=F("turn") + 1
                 )
-        return ids, more
+        more = len(found) == limit or len(jobs) < len(found)
+        if locks:  # No other process can have changed what was read.
+            for job in jobs:
+                job.claimed_until, job.claim_token, job.turn = until, token, job.turn + 1
+        else:
+            rows = self.using(self.db).filter(pk__in=ids, claim_token=token)
+            jobs = list(rows.order_by("due_at")) if ids else []
+        return Portion(jobs, more), bool(found)
 
     def record_portion(self, jobs: "Sequence[VideoJob]", **changes: Any) -> int:
         """Record the same changes of jobs claimed together, and end their claims.
@@ -136,13 +148,6 @@ class ClaimQuerySet(models.QuerySet["VideoJob"]):
                 count += ready.filter(pk__in=group).update(due_at=at, **_FREED)
                 queue.wake(queue.WakeUp(step, at), using=self.db)
         return count
-
-
-def _of_one_account(rows: "models.QuerySet[VideoJob]", limit: int) -> tuple[list[UUID], bool]:
-    """Up to `limit` IDs of rows of one account, and whether there are more rows."""
-    found = list(rows.values_list("pk", "account")[:limit])
-    ids = [pk for pk, account in found if account == found[0][1]]
-    return ids, len(found) == limit or len(ids) < len(found)
 
 
 def lease() -> datetime:

@@ -45,12 +45,19 @@ KINDS: dict[type[VideoJobsError], ProviderHold.Kind] = {
 
 def active(step: str) -> list[ProviderHold]:
     """The holds, expired or not, of the current key and provider that apply to a step."""
-    return list(_rows(step).filter(reset_at__isnull=True).order_by("until"))
+    return [hold for hold in _owned() if hold.reset_at is None and hold.scope in _scopes(step)]
 
 
-def _rows(step: str) -> QuerySet[ProviderHold]:
-    scopes = [_EVERYTHING, _CREATES] if step == "submit" else [_EVERYTHING]
-    return ProviderHold.objects.filter(**_owner(), scope__in=scopes)
+def _owned() -> list[ProviderHold]:
+    """The last hold of each scope, sorted by their ends.
+
+    Chosen and sorted here, not by the database: there are two at most, and each poll asks.
+    """
+    return sorted(ProviderHold.objects.filter(**_owner()), key=lambda hold: hold.until)
+
+
+def _scopes(step: str) -> Sequence[str]:
+    return [_EVERYTHING, _CREATES] if step == "submit" else [_EVERYTHING]
 
 
 class Limits(NamedTuple):
@@ -60,18 +67,21 @@ class Limits(NamedTuple):
     held: list[ProviderHold]
     #: After a hold: how many jobs a portion may have; None: any number.
     allowance: int | None
+    #: Whether the provider limits the rate of any request, or did so lately.
+    by_rate: bool
 
 
 def limits(step: str) -> Limits:
     """The holds of a step. After the last one was reset, portions grow: 1, 2, 4 … every second."""
     now = timezone.now()
-    is_recent = Q(reset_at__isnull=True) | Q(reset_at__gt=now - _RECOVERY)
-    rows = list(_rows(step).filter(is_recent).order_by("until"))
+    rows = [hold for hold in _owned() if (hold.reset_at or now) > now - _RECOVERY]
+    by_rate = any(hold.kind == ProviderHold.Kind.LIMITED for hold in rows)
+    rows = [hold for hold in rows if hold.scope in _scopes(step)]
     held = [hold for hold in rows if hold.reset_at is None]
     ends = [hold.reset_at for hold in rows if hold.reset_at]
     if held or not ends:
-        return Limits(held, None)
-    return Limits([], 2 ** max(0, int((now - max(ends)).total_seconds())))
+        return Limits(held, None, by_rate)
+    return Limits([], 2 ** max(0, int((now - max(ends)).total_seconds())), by_rate)
 
 
 def held_until(step: str) -> datetime | None:
@@ -83,22 +93,34 @@ def held_until(step: str) -> datetime | None:
 def take_trial(held: Sequence[ProviderHold]) -> bool:
     """Reserve the trial call of expired holds; False if they last or another step has it."""
     now = timezone.now()
-    if any(hold.until > now for hold in held):
+    if any(hold.until > now or (hold.trial_until or now) > now for hold in held):
         return False
     # Longer than a call can take, so that the trial of a dead worker is taken over.
     until = now + timedelta(seconds=conf.lease)
+    taken: list[ProviderHold] = []
     for hold in held:
-        mine = ProviderHold.objects.filter(pk=hold.pk, until=hold.until, reset_at=None)
-        if not mine.update(until=until):
+        if not _unchanged(hold).filter(reset_at=None).update(trial_until=until):
+            release_trial(taken)
             return False
-        hold.until = until
+        hold.trial_until = until
+        taken.append(hold)
     return True
 
 
+def release_trial(held: Sequence[ProviderHold]) -> None:
+    """Let another step make the trial call of holds that this one has neither reset nor tripped."""
+    for hold in held:
+        _unchanged(hold).filter(reset_at=None).update(trial_until=None)
+
+
+def _unchanged(hold: ProviderHold) -> QuerySet[ProviderHold]:
+    """The row of a hold, if no other step has tripped it or reserved its trial call since."""
+    return ProviderHold.objects.filter(pk=hold.pk, until=hold.until, trial_until=hold.trial_until)
+
+
 def waits_until(held: Sequence[ProviderHold]) -> datetime:
-    """When waiting steps try again: at once while another step only runs a preflight."""
-    now = timezone.now()
-    return max(now if hold.kind == _SUSPECT else hold.until for hold in held)
+    """The end of the last hold; now if it has ended, and another step makes the trial call."""
+    return max([timezone.now(), *(hold.until for hold in held)])
 
 
 def trip(
@@ -128,11 +150,12 @@ def trip(
         "since": mine.since if mine and is_same else now,
         "until": until,
         "count": count,
+        "trial_until": None,
         "reset_at": None,
     }
     rows = ProviderHold.objects.filter(**_owner(), scope=scope)
-    replaceable = Q(until=mine.until) if mine else Q(reset_at__isnull=False) | Q(until__lt=until)
-    if not rows.filter(replaceable).update(**values):
+    replaceable = Q(reset_at__isnull=False) | Q(until__lt=until)
+    if not (_unchanged(mine) if mine else rows.filter(replaceable)).update(**values):
         hold = ProviderHold(**_owner(), scope=scope, **values)
         ProviderHold.objects.bulk_create([hold], ignore_conflicts=True)
         return max(until, *rows.values_list("until", flat=True))
@@ -142,8 +165,7 @@ def trip(
 def reset(mine: ProviderHold | None) -> None:
     """End the hold `mine` after a trial call, unless it was tripped again meanwhile."""
     if mine is not None:
-        rows = ProviderHold.objects.filter(pk=mine.pk, until=mine.until)
-        rows.update(reset_at=timezone.now())
+        _unchanged(mine).update(reset_at=timezone.now())
 
 
 def _owner() -> dict[str, str]:

@@ -13,6 +13,9 @@ MAX_RETRY_AFTER = 1800.0
 #: How long the provider may respond 404 for a task that it has just created, in seconds.
 NOT_FOUND_GRACE = 300.0
 
+#: Create requests that waited for a hold are spread over so many seconds at most.
+MAX_SUBMIT_SPREAD = 10.0
+
 
 @dataclass(frozen=True)
 class Policy:
@@ -119,7 +122,7 @@ class Policy:
 
     @property
     def _submit_spread(self) -> float:
-        return min(self.poll_interval, 10.0)
+        return min(self.poll_interval, MAX_SUBMIT_SPREAD)
 
     def spread(self, until: datetime, step: str, parts: int = 8) -> list[datetime]:
         """Times for the parts of a group that waited for `until` with a step."""

@@ -31,6 +31,7 @@ class Contestant:
     is_videojobs: bool = False
     package: str = ""
     batches: bool = False
+    processes: int = 1
     environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -57,9 +58,11 @@ def _celery(app: str, pool: str, places: str = "{places}") -> tuple[str, ...]:
     return ("-m", "celery", "-A", app, *_CELERY, "--pool", pool, "--concurrency", places, *name)
 
 
-def _videojobs(key: str, title: str, pool: str, places: str = "{places}") -> Contestant:
-    worker = _celery("project", pool, places)
-    return Contestant(key, title, worker, is_videojobs=True, batches=True)
+def _videojobs(key: str, title: str, pool: str, processes: int = 0) -> Contestant:
+    worker = _celery("project", pool, str(processes) if processes else "{places}")
+    return Contestant(
+        key, title, worker, is_videojobs=True, batches=True, processes=max(1, processes)
+    )
 
 
 def _chain(task: str, title: str, **environment: str) -> Contestant:
@@ -80,8 +83,8 @@ CONTESTANTS = {
     contestant.key: contestant
     for contestant in (
         THREADS,
-        _videojobs("videojobs-prefork-1", "**videojobs**, prefork, 1 process", "prefork", "1"),
-        _videojobs("videojobs-prefork-8", "**videojobs**, prefork, 8 processes", "prefork", "8"),
+        _videojobs("videojobs-prefork-1", "**videojobs**, prefork, 1 process", "prefork", 1),
+        _videojobs("videojobs-prefork-8", "**videojobs**, prefork, 8 processes", "prefork", 8),
         _chain("naive", "Celery chain, naive"),
         _chain("tuned", "Celery chain, tuned by hand", BENCH_KEEP_CONNECTIONS="1"),
         FLOOR,

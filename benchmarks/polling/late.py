@@ -53,8 +53,11 @@ def _work_off(context: Context, contestant: Contestant) -> tuple[int, float]:
         places=_PLACES,
         provider=Options(latency=_LATENCY),
         beat=contestant.is_videojobs,
-        # In production, a sweep is limited.
-        settings={"SWEEP_BATCH": DEFAULTS.get("SWEEP_BATCH")},
+        settings={
+            # In production, a sweep is limited.
+            "SWEEP_BATCH": DEFAULTS.get("SWEEP_BATCH"),
+            "POLL_CONCURRENCY": _PLACES // contestant.processes,
+        },
     )
     with staged(context.arena, contestant, load, context.directory) as stage:
         stage.start()

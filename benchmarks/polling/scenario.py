@@ -15,7 +15,7 @@ from .stage import Load
 T = TypeVar("T")
 
 #: The shortest wait between two checks in seconds; the longest is twice as long.
-INTERVAL = 3.0
+INTERVAL = 10.0
 QUICK_INTERVAL = 1.0
 
 

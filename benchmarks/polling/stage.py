@@ -133,7 +133,7 @@ class Stage:
         now, endpoint = timezone.now(), f"{self.arena.provider.base_url}/v1/videos/videos"
         rows = (
             VideoJob(
-                status="queued",
+                status="processing",  # as the provider reports it, so that no check changes it
                 mirror_status="skipped",
                 provider_task_id=f"task-{number}",
                 prompt="a paper boat drifting under lanterns",

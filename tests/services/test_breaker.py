@@ -56,10 +56,10 @@ def held() -> ProviderHold | None:
 
 
 def over() -> datetime:
-    """A second after the hold's end."""
+    """A second after the end of the hold, and of a trial call without an answer."""
     hold = held()
     assert hold
-    return hold.until + timedelta(seconds=1)
+    return max(hold.until, hold.trial_until or hold.until) + timedelta(seconds=1)
 
 
 def go_on_for(clock: time_machine.Traveller, seconds: float, *, step: float = 5) -> float:
@@ -461,6 +461,44 @@ def test_a_provider_that_takes_no_new_requests_is_still_asked_for_the_old_ones(
     assert waited == 0
     assert statuses.count(Status.PENDING) == 30
     assert all(provider.checks(job.provider_task_id or "") > 40 for job in running)
+
+
+def test_a_create_call_that_meets_the_limit_leaves_the_trial_of_checks_to_others(
+    provider: SimulatedProvider, clock: time_machine.Traveller
+) -> None:
+    job = tracked(provider, "proj_1")
+    jobs.make_hold("limited")
+    clock.move_to(over())
+    provider.expect("kitten", Script(create=LIMITED))
+    run(submitted())
+
+    assert run(job).check_count == 1
+
+
+def test_a_trial_of_two_holds_that_another_step_has_half_keeps_none_of_them(
+    clock: time_machine.Traveller,
+) -> None:
+    for kind in ("limited", "failing"):
+        jobs.make_hold(kind)
+    ProviderHold.objects.update(until=timezone.now())
+    mine, others = holds.active("submit"), holds.active("submit")
+    holds.take_trial(others[1:])
+
+    assert not holds.take_trial(mine)
+    assert holds.take_trial(holds.active("submit")[:1])
+
+
+def test_steps_that_meet_the_trial_of_another_one_wait_for_its_answer_only(
+    clock: time_machine.Traveller,
+) -> None:
+    jobs.make_hold("limited")
+    ProviderHold.objects.update(until=timezone.now())
+    holds.take_trial(holds.active("poll"))
+
+    others = holds.active("poll")
+
+    assert not holds.take_trial(others)
+    assert holds.waits_until(others) == timezone.now()
 
 
 def test_of_many_submissions_under_a_rejected_key_one_is_sent_and_all_stay_pending(

@@ -15,14 +15,14 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from tests.support import jobs
-from tests.support.record import Wakeup, statements
+from tests.support.record import Wakeup, a_job, statements
 from videojobs import holds, operations, queue, services, signals
 from videojobs.conf import conf
 from videojobs.exceptions import KeyRejected, RateLimited, TransportError
 from videojobs.managers import VideoJobQuerySet
 from videojobs.models import ProviderHold, VideoJob
 from videojobs.providers import client
-from videojobs.services import calls, polling, portions
+from videojobs.services import breaker, calls, polling, portions
 from videojobs.states import Status
 
 from .steps import before_the_record, run
@@ -635,6 +635,69 @@ def test_a_trial_after_a_hold_is_one_request_and_portions_grow_afterwards(
     # The first one is the trial.
     assert sizes == [1, 2, 4, 8]
     assert holds.limits("poll").held == []
+
+
+@pytest.mark.parametrize("reset_ago", [None, timedelta(seconds=5)])
+def test_checks_give_way_to_create_requests_that_wait_for_a_rate_limit(
+    reset_ago: timedelta | None,
+    provider: Provider,
+    clock: time_machine.Traveller,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tracked(3)
+    a_job(due_at=timezone.now() + timedelta(seconds=8))
+    jobs.make_hold("limited")
+    reset_at = reset_ago and timezone.now() - reset_ago
+    ProviderHold.objects.update(until=timezone.now(), reset_at=reset_at)
+
+    monkeypatch.setattr(breaker, "_CREATES_FIRST", 1.0)
+    services.poll()
+    first = list(provider.asked)
+    clock.shift(60)
+    ProviderHold.objects.update(reset_at=reset_at and timezone.now())
+    monkeypatch.setattr(breaker, "_CREATES_FIRST", 0.0)
+    services.poll()
+
+    assert (first, provider.asked) == ([], ["a"])
+
+
+@pytest.mark.parametrize(("kind", "pending"), [("limited", False), ("rejected", True)])
+def test_checks_do_not_give_way_under_other_holds_or_without_create_requests(
+    kind: str,
+    pending: bool,
+    provider: Provider,
+    clock: time_machine.Traveller,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tracked(1)
+    a_job(due_at=timezone.now() + timedelta(seconds=8 if pending else 80))
+    jobs.make_hold(kind)
+    ProviderHold.objects.update(until=timezone.now())
+    monkeypatch.setattr(breaker, "_CREATES_FIRST", 1.0)
+
+    services.poll()
+
+    assert provider.asked == ["a"]
+
+
+def test_a_poll_whose_places_are_all_taken_wakes_another_process(
+    provider: Provider,
+    gate: threading.Event,
+    monkeypatch: pytest.MonkeyPatch,
+    wakeups: list[Wakeup],
+) -> None:
+    tracked(8)
+    monkeypatch.setattr(portions, "_SHARING_PAUSE", 0.05)
+    monkeypatch.setattr(queue, "slot_length", lambda: 0.02)
+
+    def wait() -> client.Answer:
+        wait_for(lambda: any(one.at is None for one in wakeups))
+        return QUEUED
+
+    provider.says["*"] = wait
+    services.poll()
+
+    assert [one for one in wakeups if one.at is None]
 
 
 def test_without_an_answer_to_the_trial_all_others_wait(

@@ -37,6 +37,7 @@ class Migration(migrations.Migration):
                 ('reason', models.TextField()),
                 ('since', models.DateTimeField()),
                 ('until', models.DateTimeField(help_text='When a trial call may be made.')),
+                ('trial_until', models.DateTimeField(blank=True, editable=False, null=True)),
                 ('count', models.PositiveIntegerField(default=1, help_text='Consecutive refusals.')),
                 ('reset_at', models.DateTimeField(blank=True, null=True)),
             ],

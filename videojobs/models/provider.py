@@ -33,6 +33,7 @@ class ProviderHold(models.Model):
     reason = models.TextField()
     since = models.DateTimeField()
     until = models.DateTimeField(help_text=_("When a trial call may be made."))
+    trial_until = models.DateTimeField(null=True, blank=True, editable=False)
     count = models.PositiveIntegerField(default=1, help_text=_("Consecutive refusals."))
     reset_at = models.DateTimeField(null=True, blank=True)
 

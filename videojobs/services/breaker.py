@@ -43,6 +43,8 @@ _EVERYTHING, _CREATES = ProviderHold.Scope.EVERYTHING, ProviderHold.Scope.CREATE
 _NO_REASONS = (ForeignEndpoint, Refused)
 #: A task ID that does not exist, to check whether the provider answers this key.
 _NO_TASK = "videojobs-probe"
+#: The part of polls that give way to create requests that wait for a rate limit.
+_CREATES_FIRST = 0.75
 #: How long a preflight that fails blocks create requests, per create request that failed. After
 #: that its errors prove nothing: a provider may answer 500 for any unknown task.
 _PREFLIGHT_LIMIT = timedelta(hours=1)
@@ -80,7 +82,10 @@ def _takes_trial(step: str, job: VideoJob, held: Sequence[ProviderHold]) -> bool
         pass  # Raises if the step runs inside a transaction, before anything is sent.
     if not holds.take_trial(held):
         return False
-    return step != "submit" or not _needs_preflight(held) or preflight(job, held)
+    if step != "submit" or not _needs_preflight(held) or preflight(job, held):
+        return True
+    holds.release_trial(held)
+    return False
 
 
 def _needs_preflight(held: Sequence[ProviderHold]) -> bool:
@@ -90,6 +95,19 @@ def _needs_preflight(held: Sequence[ProviderHold]) -> bool:
     free request would only use up the allowance of the create request.
     """
     return any(hold.kind != ProviderHold.Kind.LIMITED for hold in held)
+
+
+def gives_way(limits: holds.Limits) -> bool:
+    """Whether a poll leaves the next calls of a rate-limited key to create requests that wait.
+
+    Users wait for these, and the jobs that they create want checks, which would take all calls.
+    One poll in four goes on, so that checks don't stop either.
+    """
+    return (
+        limits.by_rate
+        and Policy.current().draw() < _CREATES_FIRST
+        and VideoJob.objects.on_primary().pending_soon().exists()
+    )
 
 
 def _put_off(step: str, job: VideoJob, until: datetime) -> None:
@@ -106,7 +124,7 @@ def creating(probed: Sequence[ProviderHold]) -> Iterator[None]:
 
     `probed` are the holds for which this is the trial call.
     """
-    with _judged(_CREATES, probed, tuple(holds.KINDS)):
+    with _trial(probed), _judged(_CREATES, probed, tuple(holds.KINDS)):
         yield
 
 
@@ -131,22 +149,41 @@ def asking(
             error.held_until = tripped.held_until
             raise
         return
-    try:
-        with _judged(_EVERYTHING, probed, (RateLimited,)):
-            yield
-    except KeyRejected as error:
-        if not probe_key and not probed:
-            raise
-        # The lease covers one call: renew it for the second one, which is skipped if it was lost.
-        with _best_effort():
-            if not VideoJob.objects.renew(job):
-                raise
+    with _trial(probed):
         try:
-            probe(job, probed)
-        except (KeyRejected, RateLimited) as of_the_key:
-            error.held_until = of_the_key.held_until
-        except Exception as unclear:
-            logger.info("job=%s rejected, the reason is unclear: %s", job.pk, unclear)
+            with _judged(_EVERYTHING, probed, (RateLimited,)):
+                yield
+        except KeyRejected as error:
+            if probe_key or probed:
+                _examine(job, error, probed)
+            raise
+
+
+def _examine(job: VideoJob, error: KeyRejected, probed: Sequence[ProviderHold]) -> None:
+    """Find out whether the rejection of a check concerns the key; if so, it trips a hold."""
+    # The lease covers one call: renew it for the second one, which is skipped if it was lost.
+    with _best_effort():
+        if not VideoJob.objects.renew(job):
+            return
+    try:
+        probe(job, probed)
+    except (KeyRejected, RateLimited) as of_the_key:
+        error.held_until = of_the_key.held_until
+    except Exception as unclear:
+        logger.info("job=%s rejected, the reason is unclear: %s", job.pk, unclear)
+
+
+@contextmanager
+def _trial(probed: Sequence[ProviderHold]) -> Iterator[None]:
+    """Wrap the trial call of holds; after an answer, those that are left can be tried again.
+
+    Without an answer, all others wait as if it still went on.
+    """
+    try:
+        yield
+    except ProviderError:
+        with _best_effort():
+            holds.release_trial(probed)
         raise
 
 

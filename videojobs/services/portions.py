@@ -31,6 +31,8 @@ logger = logging.getLogger("videojobs")
 _Outcome = client.Answer | Exception
 #: For how many seconds a poll goes on claiming. Then it hands over to the next one.
 _CLAIMING_TIME = 10.0
+#: After how many seconds without a free place it wakes another process, and then again.
+_SHARING_PAUSE = 0.25
 
 
 def poll(job_id: UUID | str | None = None, *, since: datetime | None = None) -> bool:
@@ -60,10 +62,9 @@ class _Run:
             self._fetch, start_within=conf.LEASE_MARGIN, end_within=conf.lease
         )
         self._claims_until = time.monotonic() + _CLAIMING_TIME
-        self._may_claim = True
-        self._is_claiming = False
-        #: The number of jobs that were claimed.
-        self._count = 0
+        self._shares_at = time.monotonic() + _SHARING_PAUSE
+        self._may_claim, self._is_claiming = True, False
+        self._count = 0  # of jobs that were claimed
         #: The holds for which a job makes the trial call.
         self._trials: dict[UUID, list[ProviderHold]] = {}
         #: Set while an answer may trip a hold: no further request starts.
@@ -136,6 +137,9 @@ class _Run:
             return
         while places := max(0, room() - len(claimed)):
             limits = holds.limits("poll")
+            if self._job_id is None and breaker.gives_way(limits):
+                self._put_off([], holds.waits_until(limits.held))
+                return
             if limits.held:
                 claimed += self._claim_for_trial(limits.held)
                 return
@@ -146,11 +150,15 @@ class _Run:
                 return
             jobs, more = self._claim_portion(places)
             claimed += jobs
+            self._count += len(jobs)
             if self._job_id is not None:
                 return
             if not more and turnstile.leave():
                 self._is_claiming = False
                 return
+        if self._job_id is None and time.monotonic() > self._shares_at:
+            self._shares_at = time.monotonic() + _SHARING_PAUSE
+            _send(queue.WakeUp("poll", timezone.now()))
 
     def _begins_to_claim(self) -> bool:
         """Whether this poll may claim now, and no other one of this process does."""
@@ -165,11 +173,9 @@ class _Run:
         return self._is_claiming
 
     def _claim_portion(self, limit: int) -> Portion:
-        portion = VideoJob.objects.claim_portion(
+        return VideoJob.objects.claim_portion(
             limit, token=self._token, job_id=self._job_id, since=self._since
         )
-        self._count += len(portion.jobs)
-        return portion
 
     def _hand_over(self, delay: timedelta = timedelta()) -> None:
         """Leave the rest to another poll, if more is due."""
@@ -191,6 +197,7 @@ class _Run:
             jobs = self._claim_portion(1).jobs
             if jobs and not client.is_current_endpoint(jobs[0].endpoint):
                 return jobs
+            self._count += len(jobs)
             if jobs and holds.take_trial(held):
                 self._trials[jobs[0].pk] = list(held)
                 return jobs
