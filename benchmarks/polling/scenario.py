@@ -14,7 +14,7 @@ from .stage import Load
 
 T = TypeVar("T")
 
-#: The shortest wait between two checks in seconds; the longest is twice as long.
+#: The time between two checks in seconds.
 INTERVAL = 10.0
 QUICK_INTERVAL = 1.0
 
@@ -55,10 +55,7 @@ class Context:
 
 
 def load_of(portion: float, options: argparse.Namespace) -> Load:
-    """The load with so many jobs due per slot.
-
-    The jitter spreads the jobs over the slots, so `portion` is a mean.
-    """
+    """The load with so many jobs due per slot; without jitter, the jobs of a slot stay together."""
     interval = QUICK_INTERVAL if options.quick else INTERVAL
-    jobs = max(1, round(portion * interval * 1.5 / options.slot))
-    return Load(jobs=jobs, interval=interval)
+    jobs = max(1, round(portion * interval / options.slot))
+    return Load(jobs=jobs, interval=interval, jitter=0.0, spread=interval)

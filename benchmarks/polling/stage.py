@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -36,11 +37,15 @@ _FAR = timedelta(days=7)
 
 @dataclass(frozen=True)
 class Load:
-    """The jobs and the settings of a run. The mean interval is `interval` × (1 + `jitter` / 2)."""
+    """The jobs and the settings of a run. The mean interval is `interval` × (1 + `jitter` / 2).
+
+    The first checks are spread over `spread` seconds; 0: all jobs are late.
+    """
 
     jobs: int
     interval: float
     jitter: float = 1.0
+    spread: float = 0.0
     places: int = 8
     timeout: float = 35.0
     workers: int = 1
@@ -125,9 +130,9 @@ class Stage:
         if not self.contestant.is_videojobs:
             with connections[ALIAS].cursor() as cursor:
                 cursor.execute(
-                    "INSERT INTO poll_check (task_id, due_at) SELECT 'task-' || n, now() "
-                    "FROM generate_series(%s, %s) AS n",
-                    [first, first + count - 1],
+                    "INSERT INTO poll_check (task_id, due_at) SELECT 'task-' || n, "
+                    "now() + interval '1 s' * %s * (n - %s) FROM generate_series(%s, %s) AS n",
+                    [self.load.spread / count, first, first, first + count - 1],
                 )
             return
         now, endpoint = timezone.now(), f"{self.arena.provider.base_url}/v1/videos/videos"
@@ -138,7 +143,8 @@ class Stage:
                 provider_task_id=f"task-{number}",
                 prompt="a paper boat drifting under lanterns",
                 endpoint=endpoint,
-                due_at=now - timedelta(seconds=LATE),
+                due_at=now
+                + timedelta(seconds=self.load.spread * (number - first) / count or -LATE),
                 submitted_at=now,
                 deadline_at=now + _FAR,
             )
@@ -149,8 +155,18 @@ class Stage:
     def wake(self) -> None:
         """Send the first messages: by the sweep of videojobs, or by the contestant's command."""
         if self.contestant.is_videojobs:
+            now = timezone.now().replace(microsecond=0)
             with Celery(broker=self.arena.broker.url, set_as_current=False) as sender:
                 sender.send_task("videojobs.sweep", queue="videojobs", ignore_result=True)
+                for number in range(math.ceil(self.load.spread) + 1):
+                    at = now + timedelta(seconds=number + 1)
+                    sender.send_task(
+                        "videojobs.poll",
+                        eta=at,
+                        queue="videojobs",
+                        kwargs={"at": at.isoformat()},
+                        ignore_result=True,
+                    )
         elif self.contestant.first:
             self.processes.run([sys.executable, *self.contestant.first])
 
