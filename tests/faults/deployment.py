@@ -110,11 +110,15 @@ class Deployment:
         return self._finish([sys.executable, "manage.py", *arguments])
 
     def start_worker(
-        self, *, concurrency: int = 4, queues: str | None = None
+        self,
+        *more: str,
+        concurrency: int = 4,
+        queues: str | None = None,
+        pool: str = "threads",
     ) -> subprocess.Popen[bytes]:
-        """Start a worker, by default for all queues."""
+        """Start a worker, by default for all queues; `more` are options of `celery worker`."""
         name = f"worker{len(self._processes)}"
-        options = ["--pool", "threads", "--concurrency", str(concurrency)]
+        options = ["--pool", pool, "--concurrency", str(concurrency), *more]
         if queues:
             options += ["-Q", queues]
         return self._start(name, "worker", *options, "--hostname", f"{name}@localhost")
