@@ -48,6 +48,11 @@ MUTANTS = [
         "test_fencing.py::test_a_record_of_a_portion_leaves_a_job_that_was_taken_from_it",
     ),
     Mutant(
+        *("I1", "claims.py", "ready.filter(pk__in=ids).update(", "self.filter(pk__in=ids).update("),
+        "test_fencing.py::"
+        "test_a_job_that_another_worker_claims_between_choice_and_claim_is_left_to_it",
+    ),
+    Mutant(
         *("I1", "claims.py", "STEPS[step], free, due_at", "STEPS[step], due_at"),
         "test_fencing.py::test_a_claim_is_not_taken_over_before_the_clocks_of_all_hosts_agree",
     ),

@@ -230,6 +230,25 @@ def test_of_eight_workers_each_job_has_one(shared_database: None) -> None:
     assert set(VideoJob.objects.values_list("turn", flat=True)) <= {0, 1}
 
 
+@pytest.mark.skipif(
+    "connection.features.has_select_for_update_skip_locked", reason="the rows are locked"
+)
+def test_a_job_that_another_worker_claims_between_choice_and_claim_is_left_to_it() -> None:
+    jobs = [due(number) for number in range(2)]
+    theirs = [VideoJob.objects.filter(pk=jobs[0].pk)]
+
+    def claim_first(execute: Any, sql: str, *arguments: Any) -> Any:
+        if sql.startswith("UPDATE") and theirs:
+            ends_at = timezone.now() + timedelta(seconds=60)
+            theirs.pop().update(claim_token=uuid4(), claimed_until=ends_at, turn=1)
+        return execute(sql, *arguments)
+
+    with connection.execute_wrapper(claim_first):
+        portion = VideoJob.objects.claim_portion(9, token=uuid4())
+
+    assert list(portion.jobs) == [jobs[1]]
+
+
 def test_a_portion_is_recorded_in_one_statement_that_frees_its_jobs() -> None:
     due(1)
     due(2)
