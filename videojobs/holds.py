@@ -113,6 +113,13 @@ def release_trial(held: Sequence[ProviderHold]) -> None:
         _unchanged(hold).filter(reset_at=None).update(trial_until=None)
 
 
+def prolong(held: Sequence[ProviderHold]) -> None:
+    """Let all steps wait for another lease, since the trial call got no answer."""
+    until = timezone.now() + timedelta(seconds=conf.lease)
+    for hold in held:
+        _unchanged(hold).filter(reset_at=None).update(until=until, trial_until=None)
+
+
 def _unchanged(hold: ProviderHold) -> QuerySet[ProviderHold]:
     """The row of a hold, if no other step has tripped it or reserved its trial call since."""
     return ProviderHold.objects.filter(pk=hold.pk, until=hold.until, trial_until=hold.trial_until)

@@ -74,6 +74,7 @@ def claim(
             return None
         if VideoJob.objects.claim(job):
             return job, held
+        give_back(held)
     return None
 
 
@@ -84,7 +85,7 @@ def _takes_trial(step: str, job: VideoJob, held: Sequence[ProviderHold]) -> bool
         return False
     if step != "submit" or not _needs_preflight(held) or preflight(job, held):
         return True
-    holds.release_trial(held)
+    give_back(held)
     return False
 
 
@@ -175,16 +176,23 @@ def _examine(job: VideoJob, error: KeyRejected, probed: Sequence[ProviderHold]) 
 
 @contextmanager
 def _trial(probed: Sequence[ProviderHold]) -> Iterator[None]:
-    """Wrap the trial call of holds; after an answer, those that are left can be tried again.
-
-    Without an answer, all others wait as if it still went on.
-    """
+    """Wrap the trial call of holds: those that it neither resets nor trips can be tried again."""
     try:
         yield
     except ProviderError:
-        with _best_effort():
-            holds.release_trial(probed)
         raise
+    except VideoJobsError:
+        with _best_effort():
+            holds.prolong(probed)
+        raise
+    finally:
+        give_back(probed)
+
+
+def give_back(probed: Sequence[ProviderHold]) -> None:
+    """End a trial whose call was not made, or whose answer concerned another hold."""
+    with _best_effort():
+        holds.release_trial(probed)
 
 
 def preflight(job: VideoJob, probed: Sequence[ProviderHold]) -> bool:

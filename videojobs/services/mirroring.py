@@ -48,6 +48,8 @@ def mirror(job_id: UUID | str | None = None) -> bool:
             _clean_up_late(job, stored)
     else:
         _mirror_stored(job, stored)
+    finally:
+        breaker.give_back(probed)
     return True
 
 

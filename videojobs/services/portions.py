@@ -65,12 +65,10 @@ class _Run:
         self._shares_at = time.monotonic() + _SHARING_PAUSE
         self._may_claim, self._is_claiming = True, False
         self._count = 0  # of jobs that were claimed
-        #: The holds for which a job makes the trial call.
-        self._trials: dict[UUID, list[ProviderHold]] = {}
+        self._trials: dict[UUID, list[ProviderHold]] = {}  # by the job that makes their trial call
         #: Set while an answer may trip a hold: no further request starts.
         self._doubted = threading.Event()
-        #: The error that has tripped a hold.
-        self._tripped: VideoJobsError | None = None
+        self._tripped: VideoJobsError | None = None  # the error that has tripped a hold
         self._is_key_probed = False
 
     def run(self) -> None:
@@ -87,6 +85,8 @@ class _Run:
                     return
         finally:
             self._leave()
+            for held in self._trials.values():  # their requests were not sent
+                breaker.give_back(held)
 
     def _ask(self) -> None:
         """Claim, ask and record until no request is open."""

@@ -38,6 +38,8 @@ def submit(job_id: UUID | str | None = None) -> bool:
     # Signal receivers have run since the claim and may have taken longer than the lease.
     if still_ours(job):
         _send(job, probed)
+    else:
+        breaker.give_back(probed)
     return True
 
 
