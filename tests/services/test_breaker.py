@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import time_machine
@@ -14,6 +15,7 @@ from tests.support import jobs
 from videojobs import holds, services
 from videojobs.conf import conf
 from videojobs.exceptions import KeyRejected
+from videojobs.managers import VideoJobQuerySet
 from videojobs.models import JobEvent, ProviderHold, VideoJob
 from videojobs.providers import client
 from videojobs.services import breaker
@@ -499,6 +501,59 @@ def test_steps_that_meet_the_trial_of_another_one_wait_for_its_answer_only(
 
     assert not holds.take_trial(others)
     assert holds.waits_until(others) == timezone.now()
+
+
+def test_a_trial_for_a_job_that_another_worker_claims_is_given_back(
+    clock: time_machine.Traveller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs.make_hold("limited")
+    ProviderHold.objects.update(until=timezone.now())
+    submitted()
+
+    def lose(self: Any, job: VideoJob) -> bool:
+        VideoJob.objects.update(due_at=None, status="stopped", finished_at=timezone.now())
+        return False
+
+    monkeypatch.setattr(VideoJobQuerySet, "claim", lose)
+
+    assert not services.submit()
+    assert holds.take_trial(holds.active("submit"))
+
+
+def test_a_trial_of_a_check_that_does_not_start_is_given_back(
+    clock: time_machine.Traveller, provider: SimulatedProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracked(provider, "proj_1")
+    jobs.make_hold("limited")
+    ProviderHold.objects.update(until=timezone.now())
+    take_trial = holds.take_trial
+
+    def shut_down(held: Any) -> bool:
+        monkeypatch.setattr(holds, "take_trial", take_trial)
+        services.stopping.set()
+        return take_trial(held)
+
+    monkeypatch.setattr(holds, "take_trial", shut_down)
+    try:
+        services.poll()
+    finally:
+        services.stopping.clear()
+
+    assert provider.calls == []
+    assert holds.take_trial(holds.active("poll"))
+
+
+def test_a_trial_of_a_download_that_makes_no_call_is_given_back(
+    clock: time_machine.Traveller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs.make_hold("limited")
+    ProviderHold.objects.update(until=timezone.now())
+    jobs.make("due", mirror_attempts=1, due_at=timezone.now(), endpoint=conf.BASE_URL)
+    monkeypatch.setattr("videojobs.services.mirroring._keep", Mock(side_effect=OSError))
+
+    services.mirror()
+
+    assert holds.take_trial(holds.active("mirror"))
 
 
 def test_of_many_submissions_under_a_rejected_key_one_is_sent_and_all_stay_pending(
