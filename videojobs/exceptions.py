@@ -38,6 +38,8 @@ class TransportError(VideoJobsError):
     """An exchange failed: timeout, reset, incomplete response. Its effect is unknown."""
 
     transient = True
+    #: The part of the body that arrived.
+    received = b""
 
 
 class NotSent(TransportError):

@@ -203,3 +203,129 @@ def test_a_child_does_not_wait_for_what_threads_of_its_parent_have_locked() -> N
         thread.join()
         assert answered
         assert server.connections == 2
+
+
+# Interim responses, and connections whose state is unknown
+
+EARLY = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n"
+OTHER_INTERIM = [
+    b"HTTP/1.1 100 Continue\r\n\r\n",
+    b"HTTP/1.1 102 Processing\r\nX: y\r\n\r\n",
+    EARLY,
+    b"HTTP/1.1 104 Upload Resumption Supported\r\n\r\n",
+    b"HTTP/1.1 199 Miscellaneous\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("interim", [*OTHER_INTERIM, b"".join(OTHER_INTERIM), EARLY * 50])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("fresh", [False, True])
+def test_interim_responses_are_read_past(interim: bytes, method: str, fresh: bool) -> None:
+    with RawServer(interim + OK, keep=True) as server:
+        for _ in range(3):
+            reply = transport.request(
+                *(method, server.url),
+                connect_timeout=5.0,
+                timeout=TIMEOUT,
+                max_bytes=1000,
+                fresh=fresh,
+            )
+            assert (reply.status, reply.body) == (200, b"ok")
+        assert server.connections == (3 if fresh else 1)
+
+
+def test_an_interim_response_that_comes_before_a_pause_is_read_past() -> None:
+    def hint_and_answer(server_side: socket.socket) -> None:
+        server_side.sendall(EARLY)
+        time.sleep(0.1)
+        server_side.sendall(OK)
+
+    with RawServer(hint_and_answer, keep=True) as server:
+        assert get(server.url) == b"ok"
+
+
+def test_interim_responses_of_a_stream_are_read_past() -> None:
+    with (
+        RawServer(EARLY + OK) as server,
+        transport.stream(
+            server.url,
+            connect_timeout=5.0,
+            read_timeout=5.0,
+            timeout=TIMEOUT,
+            allowed=["127.0.0.0/8"],
+            insecure=True,
+        ) as stream,
+    ):
+        assert (stream.status, stream.read(10)) == (200, b"ok")
+
+
+def test_interim_responses_without_end_end_at_the_deadline() -> None:
+    with RawServer(drip(EARLY, EARLY, every=0.02)) as server, within(5):
+        with pytest.raises(TransportError, match="in time"):
+            get(server.url, 0.3)
+
+
+def test_a_switch_of_protocols_is_an_error_and_its_connection_is_not_used_again() -> None:
+    with RawServer(b"HTTP/1.1 101 Switching Protocols\r\n\r\n", OK, keep=True) as server:
+        with pytest.raises(TransportError):
+            get(server.url)
+        assert get(server.url) == b"ok"
+        assert server.connections == 2
+
+
+@pytest.mark.parametrize("status", [b"204 No Content", b"302 Found", b"400 Bad", b"500 Oops"])
+def test_after_a_status_without_a_result_the_connection_is_not_used_again(status: bytes) -> None:
+    with RawServer(OK.replace(b"200 OK", status), OK, keep=True) as server:
+        get(server.url)
+        get(server.url)
+        assert server.connections == 2
+
+
+def test_a_late_response_on_a_used_connection_is_doubted_and_not_believed() -> None:
+    late = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlate"
+    with RawServer(OK, late, OK, keep=True) as server:
+        get(server.url)
+        reply = transport.request(
+            *("GET", server.url),
+            connect_timeout=5.0,
+            timeout=TIMEOUT,
+            max_bytes=1000,
+            doubts=lambda reply: reply.body == b"late",
+        )
+        assert (reply.body, server.connections) == (b"ok", 2)
+        get(server.url)
+        # Neither the doubtful connection nor the fresh one is used again.
+        assert server.connections == 3
+
+
+def test_a_response_on_a_new_connection_is_not_doubted() -> None:
+    with RawServer(OK, keep=True) as server:
+        transport.request(
+            *("GET", server.url),
+            connect_timeout=5.0,
+            timeout=TIMEOUT,
+            max_bytes=1000,
+            doubts=lambda reply: True,
+        )
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nhalf",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n5\r\n",
+    ],
+)
+def test_an_error_has_the_part_of_the_body_that_arrived(cut: bytes) -> None:
+    with RawServer(cut) as server, pytest.raises(TransportError) as caught:
+        get(server.url)
+    assert caught.value.received == b"half"
+
+
+def test_a_body_that_is_too_long_is_kept_up_to_the_limit() -> None:
+    body = b"x" * 2000
+    with RawServer(b"HTTP/1.1 200 OK\r\nContent-Length: 2000\r\n\r\n" + body) as server:
+        with pytest.raises(TransportError, match="more than 1000") as caught:
+            get(server.url)
+    assert caught.value.received == b"x" * 1000

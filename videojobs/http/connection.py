@@ -26,6 +26,7 @@ from urllib3.util.connection import create_connection
 from ..conf import conf
 from ..exceptions import NotSent, TransportError
 from . import addresses, watchdog
+from .responses import FinalResponse
 
 # A malformed response, or a key with characters invalid in a header, makes the lower layers raise
 # errors of Python itself. Not `Exception`: Celery raises a time limit anywhere.
@@ -50,6 +51,9 @@ class Exchange:
         self.allowed = allowed
         self.reached = False
         self.expired = False
+        #: The connection of the request, and whether an earlier request had used it.
+        self.connection: _Connection | None = None
+        self.is_reused = False
         self._ends_at = time.monotonic() + timeout
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
@@ -117,6 +121,11 @@ class Exchange:
                 self._socket.close()
             self._socket = None
 
+    def spoil(self) -> None:
+        """Don't use the connection again: more may follow on it than its response."""
+        if self.connection is not None:
+            self.connection.is_spoilt = True
+
     def _expire(self) -> None:
         self.expired = True
         with self._lock, contextlib.suppress(OSError):
@@ -159,22 +168,36 @@ def _reason(error: BaseException, handled: BaseException | None) -> str:
 class _Connection(HTTPConnection):
     """Connects to checked addresses only, and reports to the exchange that uses it."""
 
+    response_class = FinalResponse
+    #: Whether a request was sent before, so that a late response to it may follow.
+    was_used = False
+    #: Whether its state is unknown: it is not used again.
+    is_spoilt = False
     _exchange: Exchange | None = None
 
     def _new_conn(self) -> socket.socket:
         self._exchange = _current.get()
         return self._exchange.connect(self)
 
+    @property
+    def is_connected(self) -> bool:
+        return not self.is_spoilt and super().is_connected
+
     def connect(self) -> None:
+        self.was_used = self.is_spoilt = False
         super().connect()
         _current.get().reached = True
 
     def request(self, *args: Any, **kwargs: Any) -> None:
+        exchange = _current.get()
+        exchange.connection = self
         if self.sock is not None:  # a pooled connection, or TLS, which connects before this
-            self._exchange = _current.get()
-            self._exchange.reached = True
-            self._exchange.watch(self.sock)
+            self._exchange = exchange
+            exchange.reached = True
+            exchange.watch(self.sock)
+        exchange.is_reused = self.sock is not None and self.was_used
         super().request(*args, **kwargs)
+        self.was_used = True
 
     def getresponse(self) -> Any:
         # If the headers of a response can't be parsed, urllib3 logs the URL with its query.

@@ -13,8 +13,8 @@ It adds these guarantees:
 """
 
 import time
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import closing, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -28,6 +28,8 @@ from .connection import Connections, Exchange, pooled
 
 _MAX_REDIRECTS = 3
 _PORTS = {"http": 80, "https": 443}
+#: The connection is kept after these. After an error, or a 204 with a body, more may follow.
+_KEPT = range(200, 204)
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 
@@ -77,28 +79,55 @@ def request(
     timeout: float,
     max_bytes: int,
     fresh: bool = False,
+    doubts: Callable[[Reply], bool] = lambda reply: False,
 ) -> Reply:
     """Send a request and return the complete response, within `timeout` seconds in total.
 
     With `fresh`, a new connection is used. The server may close a pooled connection just as the
     request is sent, which leaves it unknown whether the request arrived.
 
-    Raises `NotSent` if no connection was established, `TransportError` for any later failure.
+    A pooled connection may bring the late response to an earlier request. If a response on one is
+    such that the caller `doubts` it, the request is sent again on a new connection.
+
+    Raises `NotSent` if no connection was established, `TransportError` for any later failure, with
+    the part of the body that was `received`.
     """
-    exchange = Exchange(origin(url)[1], timeout=timeout)
-    with (
-        closing(Connections()) if fresh else nullcontext(pooled()) as connections,
-        exchange,
-        exchange.errors(),
-        connections.open(
-            method, url, headers=headers, json=json, timeout=(connect_timeout, timeout)
-        ) as response,
-    ):
-        body = response.raw.read(max_bytes + 1, decode_content=True)
-        exchange.check()
-        if len(body) > max_bytes:
-            raise TransportError(f"{exchange.host}: response of more than {max_bytes} bytes")
-        return Reply(response.status_code, response.headers, body)
+    ends_at = time.monotonic() + timeout
+    options = {"headers": headers, "json": json, "timeout": (connect_timeout, timeout)}
+    if not fresh:
+        exchange = Exchange(origin(url)[1], timeout=timeout)
+        reply = _exchange(exchange, pooled(), method, url, max_bytes, options)
+        if not exchange.is_reused or not doubts(reply):
+            return reply
+        exchange.spoil()
+    exchange = Exchange(origin(url)[1], timeout=ends_at - time.monotonic())
+    with closing(Connections()) as connections:
+        return _exchange(exchange, connections, method, url, max_bytes, options)
+
+
+def _exchange(
+    exchange: Exchange,
+    connections: Connections,
+    method: str,
+    url: str,
+    max_bytes: int,
+    options: Mapping[str, Any],
+) -> Reply:
+    body = bytearray()
+    try:
+        with exchange, exchange.errors(), connections.open(method, url, **options) as response:
+            # In pieces, so that those that arrived before an error are kept.
+            while piece := response.raw.read1(max_bytes + 1 - len(body), decode_content=True):
+                body += piece
+            exchange.check()
+            if len(body) > max_bytes:
+                raise TransportError(f"{exchange.host}: response of more than {max_bytes} bytes")
+    except TransportError as error:
+        error.received = bytes(body[:max_bytes])
+        raise
+    if response.status_code not in _KEPT:
+        exchange.spoil()
+    return Reply(response.status_code, response.headers, bytes(body))
 
 
 class Stream:
