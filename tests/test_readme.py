@@ -25,6 +25,7 @@ from django.core.checks import Error
 from django.core.management import get_commands, load_command_class
 from django.db import connection
 from django.db.utils import ConnectionHandler
+from django.dispatch import Signal
 from django.http import HttpRequest, HttpResponse
 from django.template import Context, Template
 from django.test import RequestFactory
@@ -208,13 +209,36 @@ def test_the_example_submits_and_tracks(capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.django_db
 def test_the_receivers_take_what_the_signals_send(capsys: pytest.CaptureFixture[str]) -> None:
     names = run(RECEIVERS)
+    attention = [signals.job_expired, signals.mirror_failed, signals.submission_unconfirmed]
     try:
         signals.job_failed.send(sender=VideoJob, job=VideoJob(key="order-42", error="no"))
+        for signal in attention:
+            signal.send(sender=VideoJob, job=VideoJob(key="order-43"), reason="why")
     finally:
         signals.job_failed.disconnect(names["apologise"])
         signals.output_stored.disconnect(names["publish"])
+        for signal in attention:
+            signal.disconnect(names["report"])
 
-    assert capsys.readouterr().out == "order-42 failed: no\n"
+    reported = "order-43 needs an operator: why\n"
+    assert capsys.readouterr().out == "order-42 failed: no\n" + 3 * reported
+
+
+def test_the_table_of_signals_is_complete() -> None:
+    page = (DOCS / "install.md").read_text()
+    existing = {name for name, value in vars(signals).items() if isinstance(value, Signal)}
+
+    assert set(re.findall(r"^\| `(\w+)` \| ", page, re.MULTILINE)) >= existing
+
+
+def test_the_readme_names_every_signal_that_ends_a_job() -> None:
+    text = (ROOT / "README.md").read_text()
+
+    for name in (
+        *("output_stored", "job_failed", "job_expired"),
+        *("mirror_failed", "submission_unconfirmed"),
+    ):
+        assert f"`{name}`" in text
 
 
 def test_the_rule_shows_a_job_to_its_owner_only() -> None:

@@ -212,6 +212,19 @@ def test_a_postcard_knows_why_its_video_failed() -> None:
     assert card.problem == "Refused."
 
 
+@pytest.mark.parametrize("name", ["job_expired", "mirror_failed", "submission_unconfirmed"])
+def test_a_postcard_knows_that_its_video_needs_an_operator_until_it_is_stored(name: str) -> None:
+    card = postcard("expired")
+    getattr(signals, name).send(sender=VideoJob, job=card.job, reason="no result")
+    card.refresh_from_db()
+    problem = card.problem
+
+    signals.output_stored.send(sender=VideoJob, job=card.job)
+
+    card.refresh_from_db()
+    assert (problem, card.problem) == ("Needs attention: no result", "")
+
+
 def test_videos_are_in_the_gallery_and_keep_themselves_up_to_date(client: Client) -> None:
     done, waiting = postcard("stored"), postcard("queued")
     assert done.job is not None

@@ -23,6 +23,7 @@ ALL = {
         "status_changed",
         "job_completed",
         "job_failed",
+        "job_expired",
         "job_overdue",
         "output_stored",
         "mirror_failed",
@@ -109,8 +110,22 @@ def a_job(status: Status, **fields: Any) -> VideoJob:
             {"status": Status.FAILED, "due_at": None},
             {"status_changed": {}, "job_failed": {}},
         ),
-        (Status.PROCESSING, {"status": Status.CANCELLED, "due_at": None}, {"status_changed": {}}),
-        (Status.PROCESSING, {"status": Status.EXPIRED, "due_at": None}, {"status_changed": {}}),
+        (
+            Status.PROCESSING,
+            {"status": Status.CANCELLED, "due_at": None},
+            {"status_changed": {}, "job_failed": {}},
+        ),
+        (
+            Status.PROCESSING,
+            {"status": Status.EXPIRED, "due_at": None, "reason": "why"},
+            {"status_changed": {}, "job_expired": {"reason": "why"}},
+        ),
+        # An operator's decision, which needs no signal of its own.
+        (
+            Status.QUEUED,
+            {"status": Status.STOPPED, "due_at": None, "actor": "ann"},
+            {"status_changed": {}},
+        ),
         (
             Status.SUBMITTING,
             {"status": Status.UNCONFIRMED, "due_at": None, "reason": "why"},

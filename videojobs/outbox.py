@@ -94,8 +94,10 @@ def _signals(event: "JobEvent") -> Iterator[tuple[Signal, dict[str, str]]]:
         yield signals.status_changed, {"old": event.old, "new": event.new}
         if event.new == Status.COMPLETED:
             yield signals.job_completed, {}
-        elif event.new == Status.FAILED:
+        elif event.new in (Status.FAILED, Status.CANCELLED):
             yield signals.job_failed, {}
+        elif event.new == Status.EXPIRED:
+            yield signals.job_expired, {"reason": event.reason}
         elif event.new == Status.UNCONFIRMED:
             yield signals.submission_unconfirmed, {"reason": event.reason}
 

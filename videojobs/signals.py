@@ -11,8 +11,11 @@ from django.dispatch import Signal
 status_changed = Signal()
 #: The provider finished the video. It is not stored yet; see `output_stored`.
 job_completed = Signal()
-#: The generation failed, or the provider refused the request; see `job.error`. Not for `cancelled`.
+#: There is no video: the generation failed or was cancelled, or the provider refused the request;
+#: see `job.error`.
 job_failed = Signal()
+#: There was no final status within `GIVE_UP_AFTER`. An operator can resume it; also gets `reason`.
+job_expired = Signal()
 #: The job is past its deadline without a result. It is polled less often from now on.
 job_overdue = Signal()
 #: The video is complete, checked and stored: `job.output`.

@@ -1,6 +1,7 @@
 """Receivers that order a video for each new postcard, and record the result.
 
-The last two run in the worker, and may run twice for a job; see "Signals" in `docs/install.md`.
+All but the first usually run in a worker, and may run twice for a job; see "Signals" in
+`docs/install.md`.
 """
 
 from typing import Any
@@ -12,7 +13,13 @@ from django.utils import timezone
 
 from videojobs.models import VideoJob
 from videojobs.sanitize import clean
-from videojobs.signals import job_failed, output_stored
+from videojobs.signals import (
+    job_expired,
+    job_failed,
+    mirror_failed,
+    output_stored,
+    submission_unconfirmed,
+)
 
 from .models import Postcard
 
@@ -34,9 +41,16 @@ def order_video(instance: Postcard, created: bool, raw: bool = False, **kwargs: 
 @receiver(output_stored)
 def publish(job: VideoJob, **kwargs: Any) -> None:
     postcards = Postcard.objects.filter(job=job, published_at=None)
-    postcards.update(published_at=timezone.now())
+    postcards.update(published_at=timezone.now(), problem="")
 
 
 @receiver(job_failed)
 def apologise(job: VideoJob, **kwargs: Any) -> None:
+    """There is no video: the job failed or was cancelled."""
     Postcard.objects.filter(job=job).update(problem=clean(job.error))
+
+
+@receiver([job_expired, mirror_failed, submission_unconfirmed])
+def report(job: VideoJob, reason: str, **kwargs: Any) -> None:
+    """The video may still come, but an operator must act first."""
+    Postcard.objects.filter(job=job).update(problem=clean(f"Needs attention: {reason}"))

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 import time_machine
@@ -410,3 +410,27 @@ def test_a_message_that_comes_after_the_end_does_nothing(provider: MeddledProvid
             step(named)
 
     assert len(provider.calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("script", "name"),
+    [
+        (Script(["cancelled"], error="Out of funds."), "job_failed"),
+        (Script(["failed"], error="Blocked."), "job_failed"),
+        (Script(["processing"]), "job_expired"),
+        (Script([Answer(404)]), "job_expired"),
+    ],
+)
+def test_every_end_without_a_video_sends_its_signal(
+    script: Script, name: str, provider: MeddledProvider
+) -> None:
+    received: list[UUID] = []
+    job = tracked(provider, script)
+    getattr(signals, name).connect(note := lambda job, **_: received.append(job.pk), weak=False)
+
+    for seconds in (0, 86_401, 87_001):
+        with time_machine.travel(timezone.now() + timedelta(seconds=seconds)):
+            job = run(job) if job.step else job
+
+    getattr(signals, name).disconnect(note)
+    assert (job.step, received) == ("", [job.pk])
