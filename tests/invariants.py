@@ -133,8 +133,8 @@ MUTANTS = [
     Mutant(
         "I5",
         "services/submitting.py",
-        "record(job, status=Status.UNCONFIRMED, due_at=None,",
-        "record(job, status=Status.PENDING, due_at=timezone.now(),",
+        'outcome = {"status": Status.UNCONFIRMED, "due_at": None,',
+        'outcome = {"status": Status.PENDING, "due_at": timezone.now(),',
         "services/test_submitting.py::test_after_an_answer_that_leaves_it_open_nothing_is_ever_sent_again",
     ),
     Mutant(
@@ -151,8 +151,8 @@ MUTANTS = [
     Mutant(
         "I5",
         "providers/client.py",
-        "    if answer and _created_id(answer):\n        raise InvalidAnswer(",
-        "    if False:\n        raise InvalidAnswer(",
+        "    if task_id:\n        # It is doubtful",
+        "    if False:\n        # It is doubtful",
         "providers/test_client.py::test_with_an_id_an_answer_about_the_key_leaves_it_open",
     ),
     Mutant(
@@ -177,15 +177,14 @@ MUTANTS = [
     ),
     # Errors of the transport, HTTP errors and our own exceptions never set `failed`.
     Mutant(
-        *("I6", "providers/client.py", "reply.status not in _NO_REFUSAL and refusal", "refusal"),
-        "services/test_submitting.py::test_after_an_answer_that_leaves_it_open_nothing_is_ever_sent_again",
+        *("I6", "providers/client.py", "reply.status not in _NO_REFUSAL and", ""),
+        "providers/test_client.py::test_an_error_not_caused_by_the_request_is_no_refusal",
     ),
     Mutant(
         "I6",
         "providers/client.py",
-        "    if refusal := _refusal(answer):\n"
-        '        raise ProviderError(f"the provider reported an error: {refusal}")\n    return',
-        "    return",
+        "(result is None or (kind is not None and not is_named))",
+        "(result is None)",
         "services/test_polling.py::test_no_trouble_on_the_way_fails_a_job",
     ),
     Mutant(
@@ -277,7 +276,7 @@ MUTANTS = [
         *(
             "I9",
             "providers/client.py",
-            "if not is_current_endpoint(url):",
+            "if not is_current_endpoint(endpoint):",
             "if False:",
         ),
         "services/test_polling.py::test_the_key_never_goes_to_another_provider",

@@ -70,6 +70,10 @@ class Settings:
     GIVE_UP_AFTER = Setting(86400.0)
     # Between two attempts with a key that the provider rejected.
     KEY_RETRY_INTERVAL = Setting(300.0)
+    # Codes in responses that concern the account, such as an empty balance; they hold requests.
+    HOLD_CODES = Setting[Sequence[str | int]](())
+    # Codes that concern the request itself, and hold no others.
+    REFUSAL_CODES = Setting[Sequence[str | int]](())
 
     # Submissions above these quotas are refused; None: no quota.
     MAX_ACTIVE_JOBS = Setting[int | None](None)

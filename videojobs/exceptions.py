@@ -5,9 +5,18 @@ server asked for it. Messages may contain a host, but no URL with its query and 
 """
 
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
+
+
+class Excerpt(NamedTuple):
+    """What is kept of a response that was not understood."""
+
+    #: Its beginning, without secrets.
+    text: str
+    #: What may be IDs of tasks in it, the likeliest first.
+    ids: tuple[str, ...] = ()
 
 
 class SpendLimitReached(ValidationError):
@@ -28,6 +37,8 @@ class VideoJobsError(Exception):
     transient = False
     #: Until when all jobs of the API key wait because of this error; see `holds`.
     held_until: datetime | None = None
+    #: The response that raised it, if there was one.
+    answer: Excerpt | None = None
 
     def __init__(self, message: str = "", *, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -48,6 +59,10 @@ class NotSent(TransportError):
 
 class ForeignEndpoint(NotSent):
     """The job's endpoint is not at the current `BASE_URL`; the key is not sent there."""
+
+
+class WrongSetting(NotSent):
+    """No request can be sent because of a setting, such as an empty `API_KEY`."""
 
 
 class ForbiddenAddress(VideoJobsError):
@@ -84,6 +99,13 @@ class Refused(ProviderError):
     """The provider rejected a create request as invalid. Nothing was created."""
 
     transient = False
+    #: Whether its code or message is known to concern the request, and not the account.
+    is_known = False
+    #: What refusals for the same reason have in common.
+    kind = ""
+    #: Whether different requests were refused for the same reason before, so that an operator has
+    #: to decide whether it concerns them.
+    is_doubtful = False
 
 
 class DownloadError(VideoJobsError):

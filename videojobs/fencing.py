@@ -17,7 +17,7 @@ from django.db import transaction
 
 from . import outbox, queue
 from .claims import ClaimQuerySet, lease
-from .exceptions import InvalidTransition
+from .exceptions import Excerpt, InvalidTransition
 from .states import MIRROR_TRANSITIONS, TERMINAL, TRANSITIONS, MirrorStatus, Status
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ class FencedQuerySet(ClaimQuerySet):
         became_overdue: bool = False,
         durable: bool = False,
         named: bool = False,
+        answer: Excerpt | None = None,
         **changes: Any,
     ) -> bool:
         """Record a change, its event and its next step, atomically.
@@ -74,7 +75,7 @@ class FencedQuerySet(ClaimQuerySet):
         the signals and the wake-up for `due_at` are sent once the transaction commits. An event is
         written if a status changes, or if the change is `noteworthy`. Raises `InvalidTransition`
         for a change of status that is not allowed, or leaves a terminal status without an `actor`.
-        With `named`, a wake-up for a poll names the job.
+        With `named`, a wake-up for a poll names the job. `answer` is the provider's response.
         """
         self._for_write = True
         changes = {"claimed_until": None, **changes, "due_at": due_at, "turn": job.turn + 1}
@@ -89,20 +90,29 @@ class FencedQuerySet(ClaimQuerySet):
                 return False
             # The signals are sent before the wake-up, so that "stored" can't overtake "completed".
             for kind in _kinds(was, now, actor, noteworthy, became_overdue):
-                self._write_event(now, kind, was, reason=reason, actor=actor)
+                self._write_event(now, kind, was, reason=reason, actor=actor, answer=answer)
             self._wake(now, named=named)
         for name, value in changes.items():
             setattr(job, name, value)
         return True
 
     def _write_event(
-        self, job: "VideoJob", kind: str, was: tuple[str, str], *, reason: str, actor: str
+        self,
+        job: "VideoJob",
+        kind: str,
+        was: tuple[str, str],
+        *,
+        reason: str,
+        actor: str,
+        answer: Excerpt | None = None,
     ) -> None:
         """Write the event of a change; its signals are sent once the transaction commits."""
         event = job.events.model(job=job, kind=kind, reason=reason, actor=actor)
         event.old, event.new = was[0], job.status
         if kind == "mirror":
             event.old, event.new = was[1], job.mirror_status
+        if answer is not None:
+            event.answer, event.found_ids = answer.text, list(answer.ids)
         event.signal_due_at = outbox.due_at(job, event)
         event.save(using=self.db, force_insert=True)
 

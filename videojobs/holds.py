@@ -5,6 +5,9 @@ the provider before `until`. This module manages the rows; `services.breaker` ma
 
 A rejected check holds all requests. A rejected create request holds only create requests, since a
 key without funds may still poll the jobs that are paid for.
+
+A refusal whose reason is unknown may concern the account. If different requests in a row get the
+same one, it holds create requests until an operator decides.
 """
 
 from collections.abc import Sequence
@@ -21,8 +24,10 @@ from .exceptions import (
     NotSent,
     ProviderError,
     RateLimited,
+    Refused,
     TransportError,
     VideoJobsError,
+    WrongSetting,
 )
 from .http import transport
 from .models import ProviderHold
@@ -31,12 +36,18 @@ from .schedule import Policy
 
 _EVERYTHING, _CREATES = ProviderHold.Scope.EVERYTHING, ProviderHold.Scope.CREATES
 _SUSPECT, _FAILING = ProviderHold.Kind.SUSPECT, ProviderHold.Kind.FAILING
+_REFUSALS, _REFUSED = ProviderHold.Scope.REFUSALS, ProviderHold.Kind.REFUSED
+#: How many different requests may be refused for the same unknown reason.
+_SAME_REFUSALS = 3
+#: A hold until an operator decides.
+_NO_END = timedelta(days=36500)
 #: For how long after a hold portions are limited.
 _RECOVERY = timedelta(seconds=10)
 #: The kind of a hold by error class; the first match applies.
 KINDS: dict[type[VideoJobsError], ProviderHold.Kind] = {
     RateLimited: ProviderHold.Kind.LIMITED,
     KeyRejected: ProviderHold.Kind.REJECTED,
+    WrongSetting: ProviderHold.Kind.SETTING,
     NotSent: ProviderHold.Kind.UNREACHABLE,
     ProviderError: _FAILING,
     TransportError: _FAILING,
@@ -51,13 +62,13 @@ def active(step: str) -> list[ProviderHold]:
 def _owned() -> list[ProviderHold]:
     """The last hold of each scope, sorted by their ends.
 
-    Chosen and sorted here, not by the database: there are two at most, and each poll asks.
+    Chosen and sorted here, not by the database: there are three at most, and each poll asks.
     """
     return sorted(ProviderHold.objects.filter(**_owner()), key=lambda hold: hold.until)
 
 
 def _scopes(step: str) -> Sequence[str]:
-    return [_EVERYTHING, _CREATES] if step == "submit" else [_EVERYTHING]
+    return [_EVERYTHING, _CREATES, _REFUSALS] if step == "submit" else [_EVERYTHING]
 
 
 class Limits(NamedTuple):
@@ -126,8 +137,13 @@ def _unchanged(hold: ProviderHold) -> QuerySet[ProviderHold]:
 
 
 def waits_until(held: Sequence[ProviderHold]) -> datetime:
-    """The end of the last hold; now if it has ended, and another step makes the trial call."""
-    return max([timezone.now(), *(hold.until for hold in held)])
+    """The end of the last hold; now if it has ended, and another step makes the trial call.
+
+    While an operator has to decide, waiting steps look again at intervals.
+    """
+    now = timezone.now()
+    later = now + timedelta(seconds=conf.KEY_RETRY_INTERVAL)
+    return max([now, *(later if hold.kind == _REFUSED else hold.until for hold in held)])
 
 
 def trip(
@@ -143,7 +159,7 @@ def trip(
     until = Policy.current().hold_until(
         now,
         count=count,
-        rejected=kind == ProviderHold.Kind.REJECTED,
+        rejected=kind in (ProviderHold.Kind.REJECTED, ProviderHold.Kind.SETTING),
         # A create request that may have been billed leaves its job unconfirmed.
         costly=scope == _CREATES and kind == _FAILING and not is_preflight,
         retry_after=error.retry_after,
@@ -173,6 +189,44 @@ def reset(mine: ProviderHold | None) -> None:
     """End the hold `mine` after a trial call, unless it was tripped again meanwhile."""
     if mine is not None:
         _unchanged(mine).update(reset_at=timezone.now())
+
+
+def count_refusal(error: Refused, request: str) -> bool:
+    """Count a refusal of a `request`, which is given as a digest, for an unknown reason.
+
+    The third in a row holds create requests. True if they were held for this reason before.
+    """
+    rows, now = ProviderHold.objects.filter(**_owner(), scope=_REFUSALS), timezone.now()
+    row = rows.first()
+    is_same = row is not None and row.count > 0 and row.refusal == error.kind
+    if row is not None and row.reset_at is None:
+        return is_same
+    earlier = row.requests if row is not None and is_same else []
+    requests = list(dict.fromkeys([*earlier, request]))
+    is_full = len(requests) >= _SAME_REFUSALS
+    values = {
+        "kind": _REFUSED,
+        "reason": clean(str(error)),
+        "since": row.since if row is not None and is_same else now,
+        "until": now + _NO_END if is_full else now,
+        "count": len(requests),
+        "reset_at": None if is_full else now,
+        "refusal": error.kind,
+        "requests": requests,
+    }
+    if row is None:
+        hold = ProviderHold(**_owner(), scope=_REFUSALS, **values)
+        ProviderHold.objects.bulk_create([hold], ignore_conflicts=True)
+    else:
+        # Another worker may have counted meanwhile: then one refusal is missing.
+        rows.filter(count=row.count, reset_at=row.reset_at).update(**values)
+    return False
+
+
+def forget_refusals() -> int:
+    """Begin to count anew, and end a hold because of refusals; return the number of such rows."""
+    rows = ProviderHold.objects.filter(**_owner(), scope=_REFUSALS, count__gt=0)
+    return rows.update(count=0, reset_at=timezone.now())
 
 
 def _owner() -> dict[str, str]:

@@ -19,9 +19,7 @@ from .deployment import ALIAS, ROOT, Deployment, deployed
 pytestmark = pytest.mark.timeout(420)
 
 STEPS = ("queued", "processing", "completed")
-FINAL = {
-    *("output_stored", "mirror_failed", "job_failed", "job_expired", "submission_unconfirmed")
-}
+FINAL = {*("output_stored", "mirror_failed", "job_failed", "job_expired", "submission_unconfirmed")}
 # Several chunks, so that a worker can die in the middle of the download.
 PADDING = "." * 600_000
 # With one thread each, so that a death interrupts a single step.

@@ -260,9 +260,12 @@ def test_interim_responses_of_a_stream_are_read_past() -> None:
 
 
 def test_interim_responses_without_end_end_at_the_deadline() -> None:
-    with RawServer(drip(EARLY, EARLY, every=0.02)) as server, within(5):
-        with pytest.raises(TransportError, match="in time"):
-            get(server.url, 0.3)
+    with (
+        RawServer(drip(EARLY, EARLY, every=0.02)) as server,
+        within(5),
+        pytest.raises(TransportError, match="in time"),
+    ):
+        get(server.url, 0.3)
 
 
 def test_a_switch_of_protocols_is_an_error_and_its_connection_is_not_used_again() -> None:
@@ -324,8 +327,7 @@ def test_an_error_has_the_part_of_the_body_that_arrived(cut: bytes) -> None:
 
 
 def test_a_body_that_is_too_long_is_kept_up_to_the_limit() -> None:
-    body = b"x" * 2000
-    with RawServer(b"HTTP/1.1 200 OK\r\nContent-Length: 2000\r\n\r\n" + body) as server:
-        with pytest.raises(TransportError, match="more than 1000") as caught:
-            get(server.url)
+    body = b"HTTP/1.1 200 OK\r\nContent-Length: 2000\r\n\r\n" + b"x" * 2000
+    with RawServer(body) as server, pytest.raises(TransportError, match="than 1000") as caught:
+        get(server.url)
     assert caught.value.received == b"x" * 1000

@@ -31,6 +31,10 @@ class JobEvent(models.Model):
     old = models.CharField(max_length=12, blank=True)
     new = models.CharField(max_length=12)
     reason = models.TextField(blank=True)
+    # An excerpt of the provider's response, without secrets, if it was not understood, and what may
+    # be IDs of tasks in it.
+    answer = models.TextField(blank=True)
+    found_ids = models.JSONField(default=list, blank=True, editable=False)
     actor = models.CharField(
         max_length=150,
         blank=True,

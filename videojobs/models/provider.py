@@ -15,16 +15,23 @@ class ProviderHold(models.Model):
         LIMITED = "limited", _("rate limit")
         # The provider rejects the key (HTTP 401, 402, 403).
         REJECTED = "rejected", _("key rejected")
+        # A setting is wrong, such as an empty key: no request can be sent.
+        SETTING = "setting", _("wrong setting")
         # No connection can be established.
         UNREACHABLE = "unreachable", _("unreachable")
         # One create request had no clear answer. Jobs don't wait, but a preflight is sent first.
         SUSPECT = "suspect", _("suspect")
         # Another create request had no clear answer, or the preflight failed.
         FAILING = "failing", _("failing")
+        # Different create requests in a row were refused for the same unknown reason. It ends when
+        # an operator releases it, or when a create request is accepted.
+        REFUSED = "refused", _("requests refused")
 
     class Scope(models.TextChoices):
         EVERYTHING = "everything", _("everything")
         CREATES = "creates", _("create requests")
+        # A count of refusals, which becomes a hold of create requests.
+        REFUSALS = "refusals", _("refused create requests")
 
     account = ExactCharField(max_length=100, default=DEFAULT_ACCOUNT, editable=False)
     key_digest = models.CharField(max_length=64, editable=False)
@@ -36,6 +43,9 @@ class ProviderHold(models.Model):
     trial_until = models.DateTimeField(null=True, blank=True, editable=False)
     count = models.PositiveIntegerField(default=1, help_text=_("Consecutive refusals."))
     reset_at = models.DateTimeField(null=True, blank=True)
+    # What the counted refusals have in common, and digests of the refused requests.
+    refusal = models.CharField(max_length=200, blank=True)
+    requests = models.JSONField(default=list, blank=True)
 
     class Meta:
         verbose_name = _("provider hold")

@@ -2,35 +2,39 @@
 
 It follows the provider's public documentation; where its pages contradict each other, it accepts
 both forms. The HTTP status codes of errors are undocumented, so the HTTP status is checked first,
-then the `code` in the body. Only a well-formed response gives a task's status.
+then the `code` in the body. A documented status is a result, whatever `code` is beside it. Each
+error has an excerpt of its response.
 """
 
-import json
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from ..conf import conf
 from ..exceptions import (
+    Excerpt,
     ForeignEndpoint,
     InvalidAnswer,
     KeyRejected,
-    NotSent,
     ProviderError,
     RateLimited,
-    Refused,
     TaskNotFound,
+    TransportError,
     Unavailable,
+    VideoJobsError,
+    WrongSetting,
 )
 from ..http import transport
 from ..sanitize import clean
-from ..states import Status, from_provider
+from ..states import TERMINAL, Status
+from . import answers
+from .excerpts import excerpt
+from .refusals import Refusal, refusal
+
+_Error = TypeVar("_Error", bound=VideoJobsError)
 
 _MAX_ANSWER = 1024 * 1024
-_MAX_ID = 512
-_MAX_URL = 4096
 # Client errors that don't mean that the request itself is invalid.
 _NO_REFUSAL = frozenset({401, 402, 403, 407, 408, 409, 423, 425, 429})
 _KINDS: dict[int, type[ProviderError]] = {
@@ -38,7 +42,9 @@ _KINDS: dict[int, type[ProviderError]] = {
     404: TaskNotFound,
     429: RateLimited,
 }
-_URL_FIELDS = ("video_url", "videoUrl", "image_url")
+#: No other response contains an ID of this length by chance.
+_LONG_ID = 8
+_FAILURES = (Status.FAILED, Status.CANCELLED)
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,8 @@ class Answer:
     #: In seconds, as reported by the provider.
     actual_duration: float | None = None
     error: str = ""
+    #: The response, if it is a result that lacks something: a URL, or a reason.
+    excerpt: Excerpt | None = field(default=None, compare=False)
 
 
 def submit(endpoint: str, body: Mapping[str, Any]) -> str:
@@ -61,40 +69,49 @@ def submit(endpoint: str, body: Mapping[str, Any]) -> str:
     other error, it is unknown whether a task was created.
     """
     reply = _call("POST", endpoint, json=dict(body))
-    answer = _json_object(reply)
-    refusal = _refusal(answer)
-    _raise_if_not_taken(reply, answer)
+    answer = answers.parse(reply.body)
+    found = answers.objects(answer) if answer is not None else []
+    task_id = next((named[0] for item in found if (named := answers.identifiers(item))), "")
+    refused = refusal(answer, reply.status)
+    status = next(filter(None, map(answers.status, found)), None)
     if not 200 <= reply.status < 300:
-        if 400 <= reply.status < 500 and reply.status not in _NO_REFUSAL and refusal:
-            raise Refused(refusal)
-        raise _http_error(reply)
+        raise _refused_by_http(reply, refused, task_id, str(body.get("prompt", "")))
     if answer is None:
-        raise Unavailable("the response to the create request is not a JSON object")
-    task_id = _created_id(answer)
-    if refusal and not task_id:
-        raise Refused(refusal)
-    if refusal or not task_id:
-        raise InvalidAnswer(
-            "the response to the create request has no task ID, or has both an ID and an error"
-        )
-    return task_id
+        raise _about(Unavailable("the response to the create request is not a JSON object"), reply)
+    # A status shows that a task exists, whatever code is beside it.
+    if task_id and (refused is None or status is not None):
+        return task_id
+    if task_id:
+        reason = f"the response to the create request has both a task ID and an error: {refused}"
+        raise _about(InvalidAnswer(clean(reason)), reply)
+    if refused is not None:
+        raise _about(_refused(refused, str(body.get("prompt", "")), reply.retry_after), reply)
+    reason = answers.reason(found)
+    if status in _FAILURES and reason:
+        raise _about(Refusal("", reason).refused(), reply)
+    text = "the response to the create request has no task ID"
+    raise _about(InvalidAnswer(clean(f"{text}: {reason}" if reason else text)), reply)
 
 
-def _raise_if_not_taken(reply: transport.Reply, answer: dict[str, Any] | None) -> None:
-    """Raise an error for an HTTP status, or a code in the body, that concerns the key.
+def _refused_by_http(
+    reply: transport.Reply, refused: Refusal | None, task_id: str, prompt: str
+) -> VideoJobsError:
+    """The error of a create request that has an error status."""
+    if task_id:
+        # It is doubtful whether the request was taken.
+        reason = f"the response to the create request has both HTTP {reply.status} and a task ID"
+        return _about(InvalidAnswer(reason), reply)
+    if 400 <= reply.status < 500 and reply.status not in _NO_REFUSAL and refused is not None:
+        return _about(_refused(refused, prompt, reply.retry_after), reply)
+    return _http_error(reply)
 
-    With the ID of a task, it is doubtful whether the request was taken.
-    """
-    code = _text((answer or {}).get("code")).strip()
-    in_body = next((kind for number, kind in _KINDS.items() if str(number) == code), None)
-    kind = _KINDS.get(reply.status) or (in_body if 200 <= reply.status < 300 else None)
-    if kind not in (KeyRejected, RateLimited):
-        return
-    if answer and _created_id(answer):
-        raise InvalidAnswer("the response to the create request has both an error and an ID")
-    if 200 <= reply.status < 300:
-        raise kind(_refusal(answer), retry_after=reply.retry_after)
-    raise _http_error(reply)
+
+def _refused(refused: Refusal, prompt: str, retry_after: float | None) -> ProviderError:
+    """The error of a create request that was refused by a code in the body."""
+    kind = refused.stands_for(prompt)
+    if kind is None or kind is TaskNotFound:
+        return refused.refused()
+    return kind(str(refused), retry_after=retry_after)
 
 
 def fetch(endpoint: str, task_id: str) -> Answer:
@@ -102,17 +119,59 @@ def fetch(endpoint: str, task_id: str) -> Answer:
 
     Raises only `TransportError` and `ProviderError`, for any response.
     """
-    if _id(task_id) != task_id or not task_id:
+    if answers.identifier(task_id) != task_id or not task_id:
         raise TaskNotFound("the job has no valid provider ID")
-    reply = _call("GET", f"{_base(endpoint)}/v1/result/{quote(task_id, safe='')}")
+    url = f"{_base(endpoint)}/v1/result/{quote(task_id, safe='')}"
+    reply = _call("GET", url, doubts=lambda reply: _may_be_of_another(reply, task_id))
     if not 200 <= reply.status < 300:
         raise _http_error(reply)
-    answer = _json_object(reply)
+    answer = answers.parse(reply.body)
     if answer is None:
-        raise Unavailable("the response is not a JSON object")
-    if refusal := _refusal(answer):
-        raise ProviderError(f"the provider reported an error: {refusal}")
-    return _answer(answer, task_id)
+        raise _about(Unavailable("the response is not a JSON object"), reply)
+    found = answers.objects(answer)
+    result = _result(found, task_id)
+    refused = refusal(answer)
+    if result is None and refused is None:
+        words = answers.code_text(found[0].get("status") or found[-1].get("status"))
+        text = f"unknown status {clean(words, 60)!r}"
+        reason = answers.reason(found)
+        raise _about(InvalidAnswer(clean(f"{text}: {reason}" if reason else text)), reply)
+    is_named = result is not None and task_id in _named(found)
+    kind = refused.stands_for() if refused is not None else None
+    if refused is not None and (result is None or (kind is not None and not is_named)):
+        error = ProviderError if kind in (None, Unavailable) else kind
+        text = clean(f"the provider reported an error: {refused}")
+        raise _about(error(text, retry_after=reply.retry_after), reply)
+    assert result is not None
+    if not is_named and answers.identifiers(result):
+        raise _about(InvalidAnswer("the response is about another task"), reply)
+    return _answer(result, found, refused, reply)
+
+
+def _may_be_of_another(reply: transport.Reply, task_id: str) -> bool:
+    """Whether a response may be the late one to another request of its connection.
+
+    So may a result that names no task.
+    """
+    if len(task_id) >= _LONG_ID and task_id.encode() in reply.body:
+        return False
+    answer = answers.parse(reply.body)
+    found = answers.objects(answer) if answer is not None else []
+    result = _result(found, task_id)
+    if result is None or task_id in _named(found):
+        return False
+    return bool(answers.identifiers(result)) or answers.status(result) in TERMINAL
+
+
+def _named(found: Sequence[answers.Fields]) -> set[str]:
+    return {task_id for item in found for task_id in answers.identifiers(item)}
+
+
+def _result(found: Sequence[answers.Fields], task_id: str) -> answers.Fields | None:
+    """The object with a documented status: the one that names the task, else the innermost."""
+    known = [item for item in found if answers.status(item)]
+    mine = (item for item in known if task_id in answers.identifiers(item))
+    return next(mine, known[0] if known else None)
 
 
 def is_current_endpoint(url: str) -> bool:
@@ -120,24 +179,40 @@ def is_current_endpoint(url: str) -> bool:
     return transport.origin(url) == transport.origin(conf.BASE_URL)
 
 
+def check_settings(endpoint: str) -> None:
+    """Raise the error of a request to `endpoint` that the settings rule out, before it is made."""
+    if not is_current_endpoint(endpoint):
+        raise ForeignEndpoint(
+            f"the job belongs to {transport.origin(endpoint)[1]}, but BASE_URL has another origin"
+        )
+    key: object = conf.API_KEY
+    if not key:
+        raise WrongSetting("the setting API_KEY is empty")
+    if not isinstance(key, str) or not key.isascii() or not key.isprintable():
+        raise WrongSetting("the setting API_KEY has characters that no HTTP header can contain")
+    scheme, host, _ = transport.origin(endpoint)
+    if scheme not in ("http", "https") or not host:
+        raise WrongSetting("the setting BASE_URL is no http(s) URL")
+
+
 def _call(method: str, url: str, **kwargs: Any) -> transport.Reply:
     """Send a request with the API key; only this function uses the key."""
-    if not is_current_endpoint(url):
-        raise ForeignEndpoint(
-            f"the job belongs to {transport.origin(url)[1]}, but BASE_URL has another origin"
+    check_settings(url)
+    try:
+        return transport.request(
+            method,
+            url,
+            headers={"Authorization": f"Bearer {conf.API_KEY}", "Accept": "application/json"},
+            connect_timeout=conf.CONNECT_TIMEOUT,
+            timeout=conf.exchange_timeout,
+            max_bytes=_MAX_ANSWER,
+            fresh=method == "POST",
+            **kwargs,
         )
-    if not conf.API_KEY:
-        raise NotSent("the request was not sent: the setting API_KEY is empty")
-    return transport.request(
-        method,
-        url,
-        headers={"Authorization": f"Bearer {conf.API_KEY}", "Accept": "application/json"},
-        connect_timeout=conf.CONNECT_TIMEOUT,
-        timeout=conf.exchange_timeout,
-        max_bytes=_MAX_ANSWER,
-        fresh=method == "POST",
-        **kwargs,
-    )
+    except TransportError as error:
+        if error.received:
+            error.answer = excerpt(error.received)
+        raise
 
 
 def _base(endpoint: str) -> str:
@@ -145,88 +220,42 @@ def _base(endpoint: str) -> str:
     return endpoint.rsplit("/v1/", 1)[0].rstrip("/")
 
 
-def _json_object(reply: transport.Reply) -> dict[str, Any] | None:
-    try:
-        parsed = json.loads(reply.body)
-    except (ValueError, RecursionError):
-        return None
-    return parsed if isinstance(parsed, dict) else None
+def _about(error: _Error, reply: transport.Reply) -> _Error:
+    """The error with an excerpt of the response."""
+    error.answer = excerpt(reply.body, reply.headers.get("Location"))
+    return error
 
 
 def _http_error(reply: transport.Reply) -> ProviderError:
-    message = f"HTTP {reply.status}"
-    if refusal := _refusal(_json_object(reply), status=reply.status):
-        message += f": {refusal}"
+    message, answer = f"HTTP {reply.status}", answers.parse(reply.body)
+    if answer is not None:
+        refused = refusal(answer, reply.status)
+        reason = answers.reason(answers.objects(answer))
+        if refused is not None and refused.code != str(reply.status):
+            reason = str(refused)
+        message = clean(f"{message}: {reason}" if reason else message)
     other = ProviderError if 400 <= reply.status < 500 else Unavailable
     kind = _KINDS.get(reply.status, other)
-    return kind(message, retry_after=reply.retry_after)
+    return _about(kind(message, retry_after=reply.retry_after), reply)
 
 
-def _refusal(answer: dict[str, Any] | None, *, status: int = 0) -> str:
-    """The error message in a body whose `code` is not zero ("0" on some pages, 0 on others).
-
-    It includes the code, unless that is the HTTP `status`, which the caller has included.
-    """
-    code = _text((answer or {}).get("code")).strip()
-    if answer is None or answer.get("code") is None or code == "0":
-        return ""
-    message = _text(answer.get("msg")) or "no reason given"
-    return clean(message if code == str(status) else f"{message} (code {code[:60]})")
-
-
-def _created_id(answer: dict[str, Any]) -> str:
-    data = answer.get("data")
-    data = data if isinstance(data, dict) else {}
-    found = (data.get("projectId"), data.get("id"), answer.get("projectId"), answer.get("id"))
-    return next(filter(None, map(_id, found)), "")
-
-
-def _id(value: object) -> str:
-    """A task's ID as text, or "" if the value is not a valid ID. IDs are opaque."""
-    if isinstance(value, bool) or not isinstance(value, (str, int)):
-        return ""
-    text = str(value).strip()
-    # Dots alone are a relative path segment, even if they are quoted.
-    fits = len(text) <= _MAX_ID and text.isprintable() and text not in {".", ".."}
-    return text if fits else ""
-
-
-def _answer(answer: dict[str, Any], task_id: str) -> Answer:
-    answered_id = _id(answer.get("id"))
-    if answered_id and answered_id != task_id:
-        raise InvalidAnswer("the response is about another task")
-    status = from_provider(answer.get("status"))
-    if status is None:
-        raise InvalidAnswer(f"unknown status {clean(_text(answer.get('status')), 60)!r}")
+def _answer(
+    result: answers.Fields,
+    found: Sequence[answers.Fields],
+    refused: Refusal | None,
+    reply: transport.Reply,
+) -> Answer:
+    status, url = answers.status(result), answers.url([result, *found])
+    assert status is not None
+    failed = status in _FAILURES
+    reason = answers.reason(found, errors_only=not failed)
+    if failed and refused is not None and refused.code:
+        reason = str(refused)
+    lacks = not reason if failed else status == Status.COMPLETED and not url
     return Answer(
         status=status,
-        video_url=next((url for field in _URL_FIELDS if (url := _url(answer.get(field)))), ""),
-        actual_duration=_seconds(answer.get("actualDuration")),
-        error=clean(_text(answer.get("error"))),
+        video_url=url,
+        actual_duration=answers.seconds(result.get("actualduration")),
+        error=reason,
+        excerpt=excerpt(reply.body) if lacks else None,
     )
-
-
-def _url(value: object) -> str:
-    """A URL that can be stored, or ""; its target is checked when it is fetched."""
-    url = value.strip() if isinstance(value, str) else ""
-    return url if len(url) <= _MAX_URL and url.isprintable() else ""
-
-
-def _seconds(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    try:
-        seconds = float(value)
-    except OverflowError:
-        return None
-    return seconds if math.isfinite(seconds) and 0 <= seconds < 1e6 else None
-
-
-def _text(value: object) -> str:
-    """The text of a field that may be absent, null, text or an object."""
-    if value is None or isinstance(value, str):
-        return value or ""
-    try:
-        return json.dumps(value, ensure_ascii=False)
-    except RecursionError:
-        return "(nested too deeply to be shown)"

@@ -23,18 +23,20 @@ from .. import holds
 from ..exceptions import (
     ForeignEndpoint,
     KeyRejected,
+    NotSent,
     ProviderError,
     RateLimited,
     Refused,
     TransportError,
     Unavailable,
     VideoJobsError,
+    WrongSetting,
 )
 from ..models import ProviderHold, VideoJob
 from ..providers import client
 from ..sanitize import clean
 from ..schedule import Policy
-from .recording import patiently, record
+from .recording import describe, is_noteworthy, patiently, record
 
 logger = logging.getLogger("videojobs")
 
@@ -72,10 +74,37 @@ def claim(
             if step == "mirror":  # another download may need no call
                 continue
             return None
-        if VideoJob.objects.claim(job):
+        if step == "submit" and (error := _obstacle(job)):
+            _record_obstacle(job, error, held)
+        elif VideoJob.objects.claim(job):
             return job, held
         give_back(held)
     return None
+
+
+def _obstacle(job: VideoJob) -> NotSent | None:
+    """The error of a create request that the settings rule out."""
+    try:
+        client.check_settings(job.endpoint)
+    except NotSent as error:
+        return error
+    return None
+
+
+def _record_obstacle(job: VideoJob, error: NotSent, held: Sequence[ProviderHold]) -> None:
+    """Put off a create request before its claim, which would be an event for each attempt."""
+    errors, policy, now = job.error_count + 1, Policy.current(), timezone.now()
+    due_at = policy.next_submit(now, error_count=errors, slowly=True)
+    if isinstance(error, WrongSetting):
+        with _best_effort():
+            due_at = policy.submit_after(holds.trip(error, _CREATES, _of(_CREATES, held)))
+    record(
+        job,
+        error_count=errors,
+        due_at=due_at,
+        noteworthy=is_noteworthy(errors),
+        reason=f"not sent: {describe(job, error)}",
+    )
 
 
 def _takes_trial(step: str, job: VideoJob, held: Sequence[ProviderHold]) -> bool:
@@ -120,13 +149,21 @@ def _put_off(step: str, job: VideoJob, until: datetime) -> None:
 
 
 @contextmanager
-def creating(probed: Sequence[ProviderHold]) -> Iterator[None]:
+def creating(probed: Sequence[ProviderHold], request: str) -> Iterator[None]:
     """Wrap a create request: its errors propagate, and may trip a hold of create requests.
 
-    `probed` are the holds for which this is the trial call.
+    `probed` are the holds for which this is the trial call; `request` is a digest of the request.
     """
-    with _trial(probed), _judged(_CREATES, probed, tuple(holds.KINDS)):
-        yield
+    try:
+        with _trial(probed), _judged(_CREATES, probed, tuple(holds.KINDS)):
+            yield
+    except Refused as error:
+        with _best_effort():
+            if not error.is_known:
+                error.is_doubtful = holds.count_refusal(error, request)
+        raise
+    with _best_effort():
+        holds.forget_refusals()
 
 
 @contextmanager
@@ -146,13 +183,13 @@ def asking(
     if tripped is not None:
         try:
             yield
-        except (KeyRejected, RateLimited) as error:
+        except (KeyRejected, RateLimited, WrongSetting) as error:
             error.held_until = tripped.held_until
             raise
         return
     with _trial(probed):
         try:
-            with _judged(_EVERYTHING, probed, (RateLimited,)):
+            with _judged(_EVERYTHING, probed, (RateLimited, WrongSetting)):
                 yield
         except KeyRejected as error:
             if probe_key or probed:

@@ -121,7 +121,9 @@ def _output_url(job: VideoJob, probed: list[ProviderHold]) -> str:
         job.last_checked_at = timezone.now()
         answer = client.fetch(job.endpoint, job.provider_task_id or "")
     if answer.status != Status.COMPLETED or not answer.video_url:
-        raise OutputExpired("the provider returned no URL for the output")
+        error = OutputExpired("the provider returned no URL for the output")
+        error.answer = answer.excerpt
+        raise error
     return answer.video_url
 
 
@@ -218,5 +220,6 @@ def _mirror_failed(job: VideoJob, error: Exception) -> bool:
         last_checked_at=job.last_checked_at,
         due_at=retry_at,
         reason=describe(job, error),
+        answer=getattr(error, "answer", None),
         noteworthy=is_noteworthy(job.error_count + 1),
     )

@@ -5,7 +5,7 @@ from typing import Any
 
 from django.utils import timezone
 
-from ..exceptions import KeyRejected, RateLimited, TaskNotFound
+from ..exceptions import Excerpt, InvalidAnswer, ProviderError, TaskNotFound
 from ..models import VideoJob
 from ..providers import client
 from ..schedule import NOT_FOUND_GRACE, Policy
@@ -57,27 +57,34 @@ def _poll_answered(job: VideoJob, answer: client.Answer, named: bool) -> None:
         changes |= {"mirror_status": MirrorStatus.DUE, "due_at": due_at}
     elif status != Status.COMPLETED:
         changes["error"] = answer.error or f"the provider reports {status} without a reason"
-    _record_poll(job, changes, reason=changes["error"], named=named)
+    _record_poll(job, changes, reason=changes["error"], answer=answer.excerpt, named=named)
 
 
 def _poll_failed(job: VideoJob, error: Exception, named: bool) -> None:
     errors = job.error_count + 1
     changes: dict[str, Any] = {"error_count": errors}
-    unknown_for = 0.0
+    unknown_for, reason = 0.0, describe(job, error)
     if isinstance(error, TaskNotFound):
         unknown_for = (timezone.now() - (job.submitted_at or job.created_at)).total_seconds()
-    elif isinstance(error, (KeyRejected, RateLimited)) and error.held_until:
+    elif held_until := getattr(error, "held_until", None):
         # The error concerns the key: the job must not expire because of it.
-        changes["due_at"] = Policy.current().after(error.held_until)
+        changes["due_at"] = Policy.current().after(held_until)
     _record_poll(
         job,
         changes,
-        reason=describe(job, error),
+        reason=reason,
+        answer=getattr(error, "answer", None),
         named=named,
-        noteworthy=is_noteworthy(errors),
+        noteworthy=is_noteworthy(errors) or _is_new(job, error, reason),
         retry_after=getattr(error, "retry_after", None),
         slowly=unknown_for > NOT_FOUND_GRACE,
     )
+
+
+def _is_new(job: VideoJob, error: Exception, reason: str) -> bool:
+    """Whether no event of the job shows this answer, which was not understood."""
+    not_understood = type(error) in (InvalidAnswer, ProviderError)
+    return not_understood and not job.events.filter(reason=reason).exists()
 
 
 def _record_poll(
@@ -85,6 +92,7 @@ def _record_poll(
     changes: dict[str, Any],
     *,
     reason: str,
+    answer: Excerpt | None = None,
     named: bool,
     noteworthy: bool = False,
     retry_after: float | None = None,
@@ -118,6 +126,7 @@ def _record_poll(
         check_count=job.check_count + 1,
         last_checked_at=now,
         reason=reason or ("past its deadline" if became_overdue else ""),
+        answer=answer,
         noteworthy=noteworthy or became_overdue,
         became_overdue=became_overdue,
         named=named,

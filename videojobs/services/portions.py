@@ -15,7 +15,7 @@ from django.utils import timezone
 from .. import holds, queue
 from ..claims import Portion
 from ..conf import conf
-from ..exceptions import KeyRejected, RateLimited, VideoJobsError
+from ..exceptions import KeyRejected, RateLimited, VideoJobsError, WrongSetting
 from ..models import ProviderHold, VideoJob
 from ..outbox import announcing_later
 from ..providers import client
@@ -126,8 +126,8 @@ class _Run:
             raise NotStarted
         try:
             return client.fetch(job.endpoint, job.provider_task_id or "")
-        except (KeyRejected, RateLimited) as error:
-            if isinstance(error, RateLimited) or not self._is_key_probed:
+        except (KeyRejected, RateLimited, WrongSetting) as error:
+            if not isinstance(error, KeyRejected) or not self._is_key_probed:
                 self._doubted.set()
             raise
 

@@ -1,14 +1,16 @@
 """Send the create request, which is billed, at most once."""
 
+import hashlib
+import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
 from django.db import IntegrityError
 from django.utils import timezone
 
-from ..exceptions import ForeignEndpoint, KeyRejected, NotSent, RateLimited, Refused, VideoJobsError
+from ..exceptions import Excerpt, KeyRejected, NotSent, RateLimited, Refused, VideoJobsError
 from ..models import ProviderHold, VideoJob
 from ..providers import client
 from ..sanitize import clean
@@ -47,25 +49,33 @@ def _send(job: VideoJob, probed: Sequence[ProviderHold]) -> None:
     body = {"model": job.model, "prompt": job.prompt, "duration": job.duration, **job.params}
     body = {name: value for name, value in body.items() if value not in (None, "")}
     try:
-        with breaker.creating(probed):
+        with breaker.creating(probed, _digest(body)):
             task_id = client.submit(job.endpoint, body)
             # Logged before it is recorded: if that fails, the log has the ID.
             logger.info("job=%s was created as provider task %s", job.pk, clean(task_id))
     except (NotSent, KeyRejected, RateLimited) as error:
         _not_taken(job, error)
     except Refused as error:
-        _refused(job, error)
+        if error.is_doubtful:
+            reason = f"refused, as other requests for the same reason: {describe(job, error)}"
+            _unconfirmed(job, reason, error.answer)
+        else:
+            _refused(job, error)
     except Exception as error:
-        _unconfirmed(job, describe(job, error))
+        _unconfirmed(job, describe(job, error), getattr(error, "answer", None))
     else:
         _accepted(job, task_id)
 
 
+def _digest(body: Mapping[str, Any]) -> str:
+    text = json.dumps(body, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def _not_taken(job: VideoJob, error: VideoJobsError) -> None:
     errors, policy, now = job.error_count + 1, Policy.current(), timezone.now()
-    # For a foreign endpoint only a change of the settings can help: each attempt writes two events.
-    due_at = policy.next_submit(now, error_count=errors, slowly=isinstance(error, ForeignEndpoint))
-    if isinstance(error, (KeyRejected, RateLimited)) and error.held_until:
+    due_at = policy.next_submit(now, error_count=errors)
+    if not isinstance(error, NotSent) and error.held_until:
         due_at = policy.submit_after(error.held_until)
     what = "not sent" if isinstance(error, NotSent) else "not taken"
     _record_submission(
@@ -74,6 +84,7 @@ def _not_taken(job: VideoJob, error: VideoJobsError) -> None:
         error_count=errors,
         due_at=due_at,
         reason=f"{what}: {describe(job, error)}",
+        answer=error.answer,
     )
 
 
@@ -86,11 +97,16 @@ def _refused(job: VideoJob, error: Refused) -> None:
         finished_at=timezone.now(),
         due_at=None,
         reason=f"the provider refused the request: {reason}",
+        answer=error.answer,
     )
 
 
-def _unconfirmed(job: VideoJob, reason: str) -> None:
-    record(job, status=Status.UNCONFIRMED, due_at=None, error=reason, reason=reason)
+def _unconfirmed(job: VideoJob, reason: str, answer: Excerpt | None = None) -> None:
+    if answer is not None and answer.ids:
+        # Logged before it is recorded: if that fails, the log has the IDs.
+        logger.warning("job=%s may be provider task %s", job.pk, clean(" or ".join(answer.ids)))
+    outcome = {"status": Status.UNCONFIRMED, "due_at": None, "error": reason}
+    _record_submission(job, reason=reason, answer=answer, noteworthy=True, **outcome)
 
 
 def _accepted(job: VideoJob, task_id: str) -> None:
@@ -118,22 +134,24 @@ def _accepted(job: VideoJob, task_id: str) -> None:
         )
 
 
-def _record_submission(job: VideoJob, *, reason: str = "", **changes: Any) -> bool:
+def _record_submission(
+    job: VideoJob, *, reason: str = "", answer: Excerpt | None = None, **changes: Any
+) -> bool:
     """Record the result of a create request, even after the lease has ended.
 
     By then a sweep has made the job unconfirmed. The result is recorded if no operator has resolved
     the job since. A job that was stopped meanwhile stays stopped, but gets the provider's ID, so
     that it can be resumed.
     """
-    if record(job, reason=reason, **changes):
+    if record(job, reason=reason, answer=answer, **changes):
         return True
     reason = f"the answer arrived late; {reason}" if reason else "the answer arrived late"
     rows = VideoJob.objects.on_primary().filter(pk=job.pk)
     late = rows.filter(status=Status.UNCONFIRMED, turn=job.turn + 1).first()
-    if late is not None and record(late, reason=reason, **changes):
+    if late is not None and record(late, reason=reason, answer=answer, **changes):
         return True
     stopped = rows.filter(status=Status.STOPPED, provider_task_id=None).first()
     known = {name: changes[name] for name in _TASK_COLUMNS if name in changes}
     return stopped is not None and record(
-        stopped, due_at=None, noteworthy=True, reason=reason, **known
+        stopped, due_at=None, noteworthy=True, reason=reason, answer=answer, **known
     )
