@@ -17,7 +17,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 
-from ..models import JobEvent, VideoJob
+from ..models import JobEvent, ProviderHold, VideoJob
 from ..presentation import alerts
 from ..presentation.humanize import PATTERNS, Moment, Parts
 from ..sanitize import clean, redact
@@ -108,16 +108,13 @@ def text(parts: Parts) -> SafeString:
     )
 
 
-def hold_notice(now: datetime) -> SafeString:
-    """The provider's holds, with countdowns to their ends; "" without holds."""
-    return format_html_join(" ", "{}", ((text(notice),) for notice in alerts.hold_notices(now)))
-
-
 def notice_context() -> dict[str, Any]:
     """The context of each page: the provider's holds, and the clock and texts of countdowns."""
-    now = timezone.now()
+    now, held = timezone.now(), alerts.holds_to_show()
+    notices = alerts.hold_notices(now, held=held)
     return {
-        "hold_notice": hold_notice(now),
+        "hold_notice": format_html_join(" ", "{}", ((text(notice),) for notice in notices)),
+        "hold_can_be_released": any(hold.kind == ProviderHold.Kind.REFUSED for hold in held),
         "countdown_clock": str(round(now.timestamp() * 1000)),
         "countdown_patterns": PATTERNS,
     }

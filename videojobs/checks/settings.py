@@ -66,6 +66,7 @@ def check_setting() -> list[CheckMessage]:
         *relations,
         *_check_base_url(),
         *_check_api_key(),
+        *_check_codes(),
         *_check_models(),
         *_check_output(),
         *_check_media(),
@@ -183,6 +184,19 @@ def _check_api_key() -> Iterator[CheckMessage]:
             hint="Set the provider's key, or the address that videojobs_simulator prints.",
             id="videojobs.W005",
         )
+
+
+def _check_codes() -> Iterator[CheckMessage]:
+    for name in ("HOLD_CODES", "REFUSAL_CODES"):
+        codes: object = getattr(conf, name)
+        if not isinstance(codes, (list, tuple, set, frozenset)) or not all(
+            type(code) in (str, int) and code != "" for code in codes
+        ):
+            yield Error(
+                f"VIDEOJOBS[{name!r}] must be a list of codes.",
+                hint="For example, ['1003', 4290].",
+                id="videojobs.E019",
+            )
 
 
 def _check_models() -> Iterator[CheckMessage]:

@@ -3,7 +3,17 @@
 `sweeping` and `purging` are run by beat, `manual` by operators, `orphans` by the purge command.
 """
 
-from .manual import attach, check_now, not_created, regenerate, remirror, resume, stop
+from .manual import (
+    attach,
+    check_now,
+    found_ids,
+    not_created,
+    regenerate,
+    release,
+    remirror,
+    resume,
+    stop,
+)
 from .purging import purge
 from .sweeping import Swept, sweep
 
@@ -11,9 +21,11 @@ __all__ = [
     "Swept",
     "attach",
     "check_now",
+    "found_ids",
     "not_created",
     "purge",
     "regenerate",
+    "release",
     "remirror",
     "resume",
     "stop",

@@ -1,5 +1,6 @@
 """Operations on a job that an operator requests. Each one writes an event with its actor."""
 
+import logging
 from collections.abc import Iterable
 from datetime import datetime
 from uuid import UUID
@@ -9,12 +10,17 @@ from django.db import IntegrityError
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from .. import conditions
-from ..models import VideoJob
+from .. import conditions, holds
+from ..models import ProviderHold, VideoJob
 from ..providers import validation
 from ..sanitize import clean
 from ..schedule import Policy
 from ..states import MirrorStatus, Status
+
+logger = logging.getLogger("videojobs")
+
+#: The most IDs that are offered for a job.
+_MOST_IDS = 10
 
 
 def check_now(job: VideoJob, *, actor: str) -> bool:
@@ -151,6 +157,30 @@ def attach(job: VideoJob, task_id: str, *, actor: str) -> bool:
             raise
         message = _("This ID already belongs to job %(job)s.") % {"job": other.pk}
         raise ValidationError({"task_id": message}) from None
+
+
+def found_ids(job: VideoJob) -> list[str]:
+    """What may be the ID of a job's task: IDs in answers that were not understood, latest first.
+
+    Those that other jobs have are left out.
+    """
+    answers = job.events.exclude(answer="").order_by("-created_at", "-pk")
+    found = answers.values_list("found_ids", flat=True)
+    ids = list(dict.fromkeys(task_id for ids in found for task_id in ids))[:_MOST_IDS]
+    jobs = VideoJob.objects.filter(account=job.account, provider_task_id__in=ids)
+    taken = set(jobs.values_list("provider_task_id", flat=True))
+    return [task_id for task_id in ids if task_id not in taken]
+
+
+def release(*, actor: str) -> bool:
+    """End the hold of create requests after several were refused for the same unknown reason.
+
+    Waiting jobs are sent within `KEY_RETRY_INTERVAL`. False if there is no such hold.
+    """
+    if not any(hold.kind == ProviderHold.Kind.REFUSED for hold in holds.active("submit")):
+        return False
+    logger.info("the hold of create requests was released by %s", clean(actor))
+    return bool(holds.forget_refusals())
 
 
 def not_created(job: VideoJob, *, actor: str) -> bool:

@@ -89,8 +89,11 @@ def _hold(hold: ProviderHold, now: datetime) -> Parts:
         "since": _clock(hold.since, now),
         "age": age(hold.since, now),
         "reason": hold.reason.rstrip("."),
+        "count": hold.count,
     }
     before = " ".join(filter(None, [trouble, _waiting(hold), _remedy(hold)]))
+    if hold.kind == ProviderHold.Kind.REFUSED:
+        return (before,)
     if hold.until <= now:
         return (f"{before} {gettext('The next due job will try again.')}",)
     return (f"{before} ", *placed(gettext("Next attempt: %(moment)s."), coming(hold.until, now)))
@@ -104,6 +107,13 @@ def _clock(when: datetime, now: datetime) -> str:
 
 def _trouble(hold: ProviderHold) -> str:
     kinds = ProviderHold.Kind
+    if hold.kind == kinds.SETTING:
+        return gettext("No request can be sent since %(since)s (%(age)s): %(reason)s.")
+    if hold.kind == kinds.REFUSED:
+        return gettext(
+            "The provider has refused %(count)d different requests in a row for the same reason "
+            "since %(since)s (%(age)s): %(reason)s."
+        )
     if hold.kind == kinds.UNREACHABLE:
         return gettext("The provider has been unreachable since %(since)s (%(age)s): %(reason)s.")
     if hold.kind == kinds.FAILING:
@@ -124,6 +134,8 @@ def _trouble(hold: ProviderHold) -> str:
 
 
 def _waiting(hold: ProviderHold) -> str:
+    if hold.kind == ProviderHold.Kind.SETTING:
+        return gettext("Jobs are on hold; none of them fails because of this.")
     if hold.scope == ProviderHold.Scope.EVERYTHING:
         return gettext("All jobs are on hold; none of them fails because of this.")
     if hold.kind in (ProviderHold.Kind.UNREACHABLE, ProviderHold.Kind.FAILING):
@@ -135,6 +147,14 @@ def _waiting(hold: ProviderHold) -> str:
 
 
 def _remedy(hold: ProviderHold) -> str:
+    if hold.kind == ProviderHold.Kind.SETTING:
+        return gettext("Correct the setting, then restart the site and its workers.")
+    if hold.kind == ProviderHold.Kind.REFUSED:
+        return gettext(
+            "If your account is the reason, resolve this with the provider first. Then release the "
+            "hold in the admin, or by the command videojobs_release. The refused requests can be "
+            "regenerated."
+        )
     if hold.kind != ProviderHold.Kind.REJECTED:
         return ""
     return gettext(

@@ -12,7 +12,7 @@ from django.utils.translation import gettext, gettext_lazy, ngettext
 
 from .. import conditions, holds
 from ..conf import conf
-from ..models import VideoJob
+from ..models import ProviderHold, VideoJob
 from ..schedule import Policy
 from ..states import POLLED, MirrorStatus, Status
 from .humanize import PATTERNS, Moment, Parts, coming, span
@@ -35,11 +35,13 @@ def next_step(job: VideoJob, now: datetime | None = None) -> Moment | str | None
 
 
 def waiting(job: VideoJob, now: datetime | None = None) -> str:
-    """A sentence with the time until which a provider hold delays the job; "" if none does."""
+    """A sentence about the provider hold that delays the job; "" if none does."""
     rests = not job.step or job.claimed_until is not None
     until = None if rests else holds.held_until(job.step)
     if until is None:
         return ""
+    if any(hold.kind == ProviderHold.Kind.REFUSED for hold in holds.active(job.step)):
+        return gettext("Waiting for an operator, who has to release the hold of create requests.")
     text = gettext("Waiting for the provider. Next attempt: %(coming)s.")
     return text % {"coming": coming(until, now or timezone.now())}
 

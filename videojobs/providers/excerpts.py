@@ -38,6 +38,7 @@ def excerpt(body: bytes, location: str | None = None) -> Excerpt:
         text = text.replace("\\/", "/")
         found = (match[1] or match[2] for match in _ID_IN_TEXT.finditer(text))
     path = (location or "").partition("?")[0].rstrip("/")
+    text = f"Location: {path} {text}" if path else text
     ids = dict.fromkeys(filter(None, map(identifier, [path.rpartition("/")[2], *found])))
     known = [task_id for task_id in ids if redact(task_id) == task_id]
     return Excerpt(clean(text, _MAX_EXCERPT), tuple(known[:_MAX_IDS]))

@@ -11,6 +11,7 @@ from django.urls import URLPattern, path
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_POST
 
+from ... import operations
 from ...models import VideoJob
 from .. import links
 from ..changelist.paginator import counted
@@ -32,10 +33,15 @@ def urls(model_admin: Any) -> list[URLPattern]:
             raise Http404
         return confirmation.answer(model_admin, request, ACTIONS[name])
 
+    @require_POST
+    def release(request: HttpRequest) -> HttpResponse:
+        return _release(model_admin, request)
+
     named = "videojobs_videojob_{}".format
     answers = path("actions/<slug:name>/", wrap(answer), name=named("answer"))
     return [
         answers,
+        path("holds/release/", wrap(release), name=named("release")),
         *(
             path(
                 f"<path:object_id>/{action.name}/",
@@ -79,7 +85,11 @@ def offers(model_admin: Any, request: HttpRequest, job: VideoJob) -> dict[str, A
         if action.name in may and action.applies(job)
     }
     resolving = {name: possible.pop(name) for name in _RESOLVING if name in possible}
-    return {"resolving": resolving, "offers": list(possible.values())}
+    return {
+        "resolving": resolving,
+        "found_ids": operations.found_ids(job) if resolving else [],
+        "offers": list(possible.values()),
+    }
 
 
 def _on_page(
@@ -106,6 +116,18 @@ def _on_page(
     else:
         _act(request, action, job)
     return HttpResponseRedirect(page)
+
+
+def _release(model_admin: Any, request: HttpRequest) -> HttpResponse:
+    """End the hold of create requests after refusals for the same reason."""
+    may = request.user.has_perm("videojobs.resolve_videojob")
+    if not may or not model_admin.has_view_permission(request):
+        raise PermissionDenied
+    if operations.release(actor=actor(request)):
+        messages.success(request, _("The hold is released. Waiting jobs are sent again soon."))
+    else:
+        messages.warning(request, _("There is no hold to release."))
+    return HttpResponseRedirect(links.url(model_admin, request, "changelist"))
 
 
 def _act(request: HttpRequest, action: Action, job: VideoJob) -> None:

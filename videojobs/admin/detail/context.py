@@ -1,9 +1,11 @@
 """The context of the job page beside its fields: video, state, actions and history."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.contrib.admin import ModelAdmin
 from django.http import HttpRequest
+from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 
 from ... import conditions, serving
@@ -24,6 +26,7 @@ MAX_GENERATIONS = 20
 
 
 def detail_context(model_admin: ModelAdmin, request: HttpRequest, job: VideoJob) -> dict[str, Any]:
+    lines = history(job)
     return {
         **html.notice_context(),
         # A job that is not stalled needs no query.
@@ -31,7 +34,8 @@ def detail_context(model_admin: ModelAdmin, request: HttpRequest, job: VideoJob)
         "video": video(model_admin, job),
         **state(job),
         **actions.offers(model_admin, request, job),
-        **history(job),
+        **lines,
+        "answer": last_answer(lines["events"]),
         **generations(job),
     }
 
@@ -57,6 +61,12 @@ def state(job: VideoJob) -> dict[str, Any]:
     }
 
 
+def last_answer(lines: Sequence[dict[str, Any]]) -> SafeString | str:
+    """The latest answer of the provider that was not understood."""
+    answer = next((line["answer"] for line in reversed(lines) if line["answer"]), "")
+    return html.box(answer, gettext("the provider's answer")) if answer else ""
+
+
 def history(job: VideoJob) -> dict[str, Any]:
     """The latest events, oldest first, and whether earlier ones are left out."""
     events = list(job.events.order_by("-created_at", "-pk")[: MAX_EVENTS + 1])
@@ -74,6 +84,7 @@ def _line(event: JobEvent, before: JobEvent | None) -> dict[str, Any]:
         "after": humanize.age(before.created_at, event.created_at) if before else "",
         "change": html.change(event),
         "reason": redact(event.reason),
+        "answer": redact(event.answer),
     }
 
 
