@@ -17,7 +17,7 @@ _SECRET_NAME = re.compile(r"token|secret|passw|authorization|credential|signatur
 #: IDs in text that is not JSON, such as half a response or a page.
 _ID_IN_TEXT = re.compile(
     r"""["']?\b(?:project|task|video|generation)?_?id["']?\s*[:=]\s*["']?([\w.:/=+-]{3,512})"""
-    r"""|\b((?:proj|vgen|video|task|gen)_[\w-]{4,508})""",
+    r"""|\b((?:proj|vgen|video|task|gen)_(?=[\w-]*\d)[\w-]{3,508})""",
     re.ASCII | re.IGNORECASE,
 )
 
