@@ -939,3 +939,65 @@ def test_the_list_s_action_counts_what_waits_for_the_provider(steerer: Client) -
     )
     assert "waiting for the provider" in message
     assert rows() == before
+
+
+# IDs in answers that were not understood, and the hold that an operator ends.
+
+
+def test_ids_in_the_providers_answers_are_offered_with_a_button_each(steerer: Client) -> None:
+    job = jobs.with_answer(jobs.make("unconfirmed"), "{…}", "proj_1", "proj_2")
+
+    text = read(steerer, page(job))
+    attaching = text.count(f'action="{act_url("attach", job)}"')
+    said = messages_of(
+        steerer, act_url("attach", job), {"turn": str(job.turn), "task_id": "proj_2"}
+    )
+
+    assert attaching == 3
+    assert all(f'name="task_id" value="{task_id}"' in text for task_id in ("proj_1", "proj_2"))
+    assert said == ["Resolved. The job continues."]
+    job.refresh_from_db()
+    assert job.provider_task_id == "proj_2"
+
+
+def test_an_id_that_is_offered_is_escaped(steerer: Client) -> None:
+    job = jobs.with_answer(jobs.make("unconfirmed"), HOSTILE, HOSTILE)
+
+    assert "<script>alert" not in read(steerer, page(job))
+
+
+def test_without_a_permission_no_id_is_offered(staff: Client) -> None:
+    job = jobs.with_answer(jobs.make("unconfirmed"), "{…}", "proj_1")
+
+    assert 'name="task_id"' not in read(staff, page(job))
+
+
+RELEASE = "/admin/videojobs/videojob/holds/release/"
+
+
+def test_a_hold_after_equal_refusals_is_released_by_a_button(steerer: Client) -> None:
+    jobs.make_hold("refused")
+    job = jobs.make("pending")
+
+    pages = [read(steerer, url) for url in (LIST, page(job))]
+    said = messages_of(steerer, RELEASE, {})
+
+    assert all(f'action="{RELEASE}"' in text for text in pages)
+    assert said == ["The hold is released. Waiting jobs are sent again soon."]
+    assert f'action="{RELEASE}"' not in read(steerer, LIST)
+    assert messages_of(steerer, RELEASE, {}) == ["There is no hold to release."]
+
+
+@pytest.mark.parametrize("kind", ["rejected", "limited", "failing", "setting"])
+def test_no_other_hold_has_the_button(kind: str, steerer: Client) -> None:
+    jobs.make_hold(kind)
+
+    assert f'action="{RELEASE}"' not in read(steerer, LIST)
+
+
+def test_the_button_needs_the_permission_to_resolve(staff: Client) -> None:
+    jobs.make_hold("refused")
+
+    assert f'action="{RELEASE}"' not in read(staff, LIST)
+    assert staff.post(RELEASE).status_code == 403
+    assert staff.get(RELEASE).status_code == 405

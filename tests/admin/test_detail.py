@@ -373,3 +373,23 @@ def test_a_hold_of_the_provider_is_said_on_every_page(place: str, staff: Client)
     text = read(staff, LIST if place == "list" else page(jobs.make("queued")))
 
     assert "The provider has been rejecting the API key since " in text
+
+
+def test_an_answer_that_was_not_understood_is_shown_with_the_error_and_in_the_history(
+    staff: Client,
+) -> None:
+    job = jobs.with_answer(jobs.make("unconfirmed", error="no task ID"), '{"jobNo": "<b>1"}')
+
+    text = staff.get(f"/admin/videojobs/videojob/{job.pk}/change/").content.decode()
+
+    assert text.count("{&quot;jobNo&quot;: &quot;&lt;b&gt;1&quot;}") == 2
+
+
+def test_no_page_shows_a_secret_of_an_answer(staff: Client) -> None:
+    url = f"https://cdn.example/v.mp4?{jobs.SECRET}"
+    job = jobs.with_answer(jobs.make("unconfirmed", error="no task ID"), url)
+
+    text = staff.get(f"/admin/videojobs/videojob/{job.pk}/change/").content.decode()
+
+    assert jobs.SECRET not in text
+    assert "https://cdn.example/v.mp4?[redacted]" in text

@@ -67,3 +67,31 @@ def test_it_needs_one_answer_and_not_two() -> None:
 
     for answers in ([], ["--not-created", "--task-id", "proj_77"]):
         assert "not-created" in run("videojobs_resolve", str(job.pk), *answers).error
+
+
+def test_without_an_answer_the_ids_in_the_providers_answers_are_listed() -> None:
+    jobs.make("queued", provider_task_id="proj_2")
+    job = jobs.with_answer(jobs.make("unconfirmed"), "{…}", "proj_1", "proj_2", "proj_3")
+
+    ended = run("videojobs_resolve", str(job.pk))
+
+    assert ended.out == "proj_1\nproj_3\n"
+    assert ended.error.startswith("The provider's answers contain these IDs. Resolve the job with")
+    assert VideoJob.objects.get(pk=job.pk).status == "unconfirmed"
+
+
+def test_without_an_answer_and_an_id_it_says_so() -> None:
+    job = jobs.make("unconfirmed")
+
+    ended = run("videojobs_resolve", str(job.pk))
+
+    assert (ended.out, ended.error[:28]) == ("", "No answer contains an ID. Re")
+
+
+def test_before_it_is_sent_again_the_ids_that_were_found_are_named() -> None:
+    job = jobs.with_answer(jobs.make("unconfirmed"), "{…}", "proj_1")
+
+    ended = run("videojobs_resolve", str(job.pk), "--not-created")
+
+    assert "proj_1" in ended.err
+    assert VideoJob.objects.get(pk=job.pk).status == "pending"

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.django_db
         ("limited", "has been limiting the request rate since 11:51 (2 min): HTTP 429. All"),
         ("unreachable", "has been unreachable since 11:51 (2 min): refused. New"),
         ("failing", "has been returning errors since 11:51 (2 min): HTTP 502. New"),
+        ("setting", "can be sent since 11:51 (2 min): the setting API_KEY is empty. Jobs"),
     ],
 )
 def test_a_hold_is_shown_with_its_reason_and_next_attempt(
@@ -45,6 +46,11 @@ def test_a_hold_is_shown_with_its_reason_and_next_attempt(
         ("limited", "creates", "New jobs are on hold; running jobs continue."),
         ("unreachable", "creates", "New jobs are on hold. Checks of running jobs may fail as well"),
         ("failing", "creates", "they are retried, and no job fails because of this."),
+        ("setting", "creates", "Jobs are on hold; none of them fails because of this."),
+        ("setting", "everything", "Correct the setting, then restart the site and its workers."),
+        ("refused", "refusals", "refused 3 different requests in a row for the same reason since"),
+        ("refused", "refusals", "New jobs are on hold; running jobs continue."),
+        ("refused", "refusals", "release the hold in the admin, or by the command videojobs_rel"),
     ],
 )
 def test_a_hold_is_shown_with_its_effect_and_remedy(kind: str, scope: str, expected: str) -> None:
@@ -52,6 +58,12 @@ def test_a_hold_is_shown_with_its_effect_and_remedy(kind: str, scope: str, expec
     ProviderHold.objects.update(scope=scope)
 
     assert expected in alerts.hold_notice()
+
+
+def test_a_hold_until_an_operator_decides_names_no_next_attempt() -> None:
+    jobs.make_hold("refused")
+
+    assert alerts.hold_notice().endswith("The refused requests can be regenerated.")
 
 
 def test_a_hold_of_another_day_is_shown_with_its_date(time_machine: Any) -> None:

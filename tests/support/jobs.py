@@ -81,12 +81,21 @@ def make_stored(**fields: Any) -> VideoJob:
     return job
 
 
+def with_answer(job: VideoJob, text: str, *ids: str) -> VideoJob:
+    """Add an event with an excerpt of an answer that was not understood, and the IDs in it."""
+    new = {"kind": "note", "new": job.status, "reason": "unknown status 'x'"}
+    job.events.create(**new, answer=text, found_ids=ids)
+    return job
+
+
 _REASONS = {
     "rejected": "HTTP 401",
     "limited": "HTTP 429",
     "unreachable": "refused",
     "suspect": "HTTP 502",
     "failing": "HTTP 502",
+    "setting": "the setting API_KEY is empty",
+    "refused": "Account frozen (code 1003)",
 }
 _VARIANTS: dict[str, dict[str, Any]] = {
     "due": {"mirror_status": "due"},
@@ -129,8 +138,10 @@ def _variant(state: str) -> dict[str, Any]:
 def make_hold(kind: str) -> ProviderHold:
     """Create a provider hold that began two minutes ago and lasts another four minutes."""
     reason = _REASONS[kind]
+    scopes = {"rejected": "everything", "limited": "everything", "refused": "refusals"}
     return ProviderHold.objects.create(
-        scope="everything" if kind in ("rejected", "limited") else "creates",
+        scope=scopes.get(kind, "creates"),
+        count=3 if kind == "refused" else 1,
         key_digest=holds._key_digest(),
         kind=kind,
         reason=reason,

@@ -35,6 +35,7 @@ class Command(JobCommand):
             return
         try:
             if not_created:
+                self._warn(found)
                 resolved = operations.not_created(found, actor=ACTOR)
             else:
                 resolved = operations.attach(found, task_id or "", actor=ACTOR)
@@ -46,6 +47,11 @@ class Command(JobCommand):
                 f"Only unconfirmed jobs can be resolved; job {found.pk} is {found.status}."
             )
         self.stdout.write(f"{found.pk} is {found.status}.")
+
+    def _warn(self, job: VideoJob) -> None:
+        if ids := operations.found_ids(job):
+            found = ", ".join(ids)
+            self.stderr.write(f"The provider's answers contain IDs, which may be of it: {found}")
 
     def _list_ids(self, job: VideoJob) -> None:
         ids = operations.found_ids(job)
