@@ -944,3 +944,41 @@ def test_the_command_refuses_what_cannot_work(arguments: tuple[str, str]) -> Non
 
     assert process.returncode == 1
     assert errors.startswith("CommandError: ")
+
+
+# Answers in other shapes
+
+
+def test_a_function_answers_a_create_call_with_the_id_of_its_task() -> None:
+    script = Script(create=lambda task_id: Answer(202, [{"job": task_id}]))
+    with SimulatedProvider(script=script) as provider:
+        response = create(provider)
+
+        [task_id] = provider.tasks
+        assert (response.status_code, response.json()) == (202, [{"job": task_id}])
+
+
+def test_a_function_answers_a_check_with_the_documented_result(
+    provider: SimulatedProvider,
+) -> None:
+    script = Script(["queued", Answer(500)], check=lambda result: Answer(body={"data": result}))
+    provider.add_task("proj_1", script)
+
+    first, second = check(provider, "proj_1"), check(provider, "proj_1")
+
+    assert first.json()["data"]["status"] == "queued"
+    assert second.status_code == 500
+
+
+def test_interim_responses_come_before_the_answer(provider: SimulatedProvider) -> None:
+    provider.add_task("proj_1", Script([Answer(200, b"done", interim=(102, 103))]))
+    request = (
+        "GET /kyyReactApiServer/v1/result/proj_1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+        f"Authorization: Bearer {provider.api_key}\r\n\r\n"
+    )
+
+    received = send(provider, request.encode())
+
+    statuses = re.findall(rb"HTTP/1.1 (\d+)", received)
+    assert statuses == [b"102", b"103", b"200"]
+    assert received.endswith(b"done")

@@ -207,6 +207,8 @@ class SimulatedProvider:
             return None, script.create
         task = Task(self._new_id(), script, prompt=prompt, model=model or "videos", body=body)
         self._tasks[task.id] = task
+        if callable(script.create):
+            return task.id, script.create(task.id)
         if not isinstance(script.create, str):
             return task.id, script.create
         if script.create == "flat":
@@ -219,7 +221,8 @@ class SimulatedProvider:
         if not isinstance(step, str):
             return step
         has_url = step == "completed" and task.script.url_field
-        return Answer(body=task.result(step, self._url(task, request) if has_url else None))
+        result = task.result(step, self._url(task, request) if has_url else None)
+        return task.script.check(result) if task.script.check else Answer(body=result)
 
     def _file(self, task_id: str, request: Request) -> Reply:
         task = self._tasks.get(task_id)

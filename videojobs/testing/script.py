@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -24,11 +24,15 @@ def sample(mark: str) -> bytes:
 
 @dataclass(frozen=True)
 class Answer:
-    """Send this response. A dict is sent as JSON, text as UTF-8."""
+    """Send this response. A dict or a list is sent as JSON, text as UTF-8.
+
+    `interim`: the statuses of interim responses before it, such as 103.
+    """
 
     status: int = 200
-    body: bytes | str | Mapping[str, Any] = b""
+    body: bytes | str | Mapping[str, Any] | Sequence[Any] = b""
     headers: Mapping[str, str] = field(default_factory=dict)
+    interim: Sequence[int] = ()
 
     @property
     def payload(self) -> bytes:
@@ -77,7 +81,9 @@ class Slow:
 Fault: TypeAlias = Answer | Drop | Hang | Reset
 Step: TypeAlias = str | Fault
 DownloadStep: TypeAlias = Fault | Truncate | Slow
-CreateStep: TypeAlias = Literal["envelope", "envelope_int", "flat"] | Fault
+CreateStep: TypeAlias = (
+    Literal["envelope", "envelope_int", "flat"] | Fault | Callable[[str], Answer]
+)
 UrlField: TypeAlias = Literal["video_url", "videoUrl", "image_url"] | None
 
 
@@ -89,7 +95,9 @@ class Script:
     `until`: the ages in seconds at which the steps end, if they depend on time; see `timed()`.
     `interruptions`: the responses to the first checks, before `steps`.
     `create`: the format of the response to the create request. An `Answer` creates no task; with
-    `Drop`, `Hang` and `Reset`, the task is created, but the response is lost.
+    `Drop`, `Hang` and `Reset`, the task is created, but the response is lost. A function is given
+    the ID of the task that is created, and returns the response.
+    `check`: a function that is given the documented result, and returns the response to a check.
     `downloads`: the responses to the first downloads, instead of the file.
     `url_ttl`: the validity of file URLs in seconds; the first `dead_urls` URLs are expired.
     """
@@ -107,6 +115,7 @@ class Script:
     until: Sequence[float] = ()
     interruptions: Sequence[Step] = ()
     dead_urls: int = 0
+    check: Callable[[dict[str, Any]], Answer] | None = None
 
     def __post_init__(self) -> None:
         for name in ("steps", "downloads", "until", "interruptions"):

@@ -122,6 +122,9 @@ class _Handler(BaseHTTPRequestHandler):
         payload = answer.payload
         headers = {"Content-Type": answer.content_type, **answer.headers}
         given = {name.lower() for name in answer.headers}
+        for status in answer.interim:
+            self.send_response_only(status)
+            self.end_headers()
         self.send_response(answer.status)
         if given & {"content-length", "transfer-encoding"}:
             # A wrong length from a script must not affect the next request.
