@@ -336,6 +336,42 @@ MUTANTS = [
         "services/test_portions.py::"
         "test_a_poll_inside_a_transaction_is_refused_before_anything_is_sent",
     ),
+    # Nothing that the provider said about money or identity is thrown away.
+    Mutant(
+        "I11",
+        "providers/client.py",
+        'error.answer = excerpt(reply.body, reply.headers.get("Location"))',
+        "pass",
+        "services/test_answers.py::"
+        "test_an_answer_to_a_create_request_that_was_not_understood_is_kept_with_its_ids",
+    ),
+    Mutant(
+        *("I11", "providers/client.py", "error.answer = excerpt(error.received)", "pass"),
+        "providers/test_shapes.py::test_an_id_in_half_an_answer_is_kept",
+    ),
+    Mutant(
+        *(
+            "I11",
+            "services/submitting.py",
+            "reason=reason, answer=answer, **changes):\n        return True\n    reason",
+            "reason=reason, **changes):\n        return True\n    reason",
+        ),
+        "services/test_answers.py::"
+        "test_an_answer_to_a_create_request_that_was_not_understood_is_kept_with_its_ids",
+    ),
+    Mutant(
+        *(
+            "I11",
+            "providers/client.py",
+            "reason = str(refused)\n        message",
+            "pass\n        message",
+        ),
+        "providers/test_client.py::test_a_code_that_is_not_the_one_of_http_is_said_beside_it",
+    ),
+    Mutant(
+        *("I9", "providers/excerpts.py", "_without_secrets(parsed, _DEPTH)", "parsed"),
+        "providers/test_shapes.py::test_no_excerpt_contains_a_secret",
+    ),
 ]
 
 

@@ -98,6 +98,7 @@ PAGE = block("docs/install.md", "{% load videojobs %}")
 SIMULATED = block("docs/install.md", "# mysite/settings.py, at the end")
 LONG_PAGE = block("docs/pages.md", "{% load videojobs static %}")
 MODELS = block("docs/settings.md", "VIDEOJOBS = {")
+CODES = block("docs/settings.md", "VIDEOJOBS |= {")
 PLUGIN = block("docs/testing.md", "# conftest.py")
 ORDERS = block("docs/testing.md", "# test_orders.py")
 PUBLISHING = block("docs/testing.md", "# test_publishing.py")
@@ -316,6 +317,12 @@ def test_every_setting_is_documented_with_its_default() -> None:
 
 def test_the_example_of_models_passes_the_checks(settings: Settings) -> None:
     settings.VIDEOJOBS = run(MODELS)["VIDEOJOBS"]
+
+    assert not [found for found in checks.check_settings() if isinstance(found, Error)]
+
+
+def test_the_example_of_codes_is_valid(settings: Settings) -> None:
+    settings.VIDEOJOBS = run(CODES, VIDEOJOBS=dict(settings.VIDEOJOBS))["VIDEOJOBS"]
 
     assert not [found for found in checks.check_settings() if isinstance(found, Error)]
 
