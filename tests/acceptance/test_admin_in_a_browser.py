@@ -115,6 +115,44 @@ def test_an_unconfirmed_job_gets_the_provider_s_id(visit: Visit) -> None:
     assert VideoJob.objects.get(pk=job.pk).provider_task_id == "proj_77"
 
 
+ANSWER = '{"created": [{"generation_id": "gen_0123456789"}], "request_id": "' + "r" * 300 + '"}'
+
+
+def test_an_id_of_the_providers_answer_is_attached_by_one_click(visit: Visit) -> None:
+    job = jobs.with_answer(make("unconfirmed"), ANSWER, "gen_0123456789", "r" * 300)
+    page = visit.open(page_of(job))
+
+    offered = page.locator("form", has=page.get_by_text("gen_0123456789", exact=True))
+    offered.get_by_role("button", name="Attach this ID").click()
+
+    expect(page.locator(".messagelist .success")).to_be_visible()
+    assert VideoJob.objects.get(pk=job.pk).provider_task_id == "gen_0123456789"
+
+
+def test_an_answer_that_was_not_understood_can_be_read_on_a_phone(phone: Visit) -> None:
+    job = jobs.with_answer(jobs.make("unconfirmed", error="no ID"), ANSWER, "r" * 300)
+    page = phone.open(page_of(job))
+
+    page.locator("summary", has_text="The provider's answer").click()
+
+    expect(page.locator(".videojobs-answer bdi")).to_be_visible()
+    expect(page.get_by_role("heading", name="The provider's answer")).to_be_visible()
+    assert phone.too_wide() == 0
+    assert phone.barriers() == []
+
+
+def test_a_hold_is_released_by_a_button_of_its_notice(visit: Visit) -> None:
+    jobs.make_hold("refused")
+    page = visit.open(LIST)
+    barriers = visit.barriers()
+
+    page.get_by_role("button", name="Release the hold").click()
+
+    expect(page.locator(".messagelist .success")).to_be_visible()
+    expect(page.get_by_role("button", name="Release the hold")).to_have_count(0)
+    assert barriers == []
+
+
 def test_an_unconfirmed_job_is_sent_again_only_after_somebody_has_looked(visit: Visit) -> None:
     job = make("unconfirmed")
     page = visit.open(page_of(job))
