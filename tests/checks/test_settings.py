@@ -437,3 +437,15 @@ def test_a_setting_that_is_no_number_is_reported_by_a_check_and_by_no_traceback(
     assert done.returncode == 1
     assert "READ_TIMEOUT" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["HOLD_CODES", "REFUSAL_CODES"])
+@pytest.mark.parametrize("codes", [[], ["1003", 4290], ("x",), {"1003"}])
+def test_codes_may_be_texts_and_numbers(name: str, codes: Any) -> None:
+    assert found(**{name: codes}) == []
+
+
+@pytest.mark.parametrize("name", ["HOLD_CODES", "REFUSAL_CODES"])
+@pytest.mark.parametrize("codes", ["1003", 1003, None, [""], [True], [1.5], {"1003": 1}])
+def test_codes_must_be_a_list_of_codes(name: str, codes: Any) -> None:
+    assert [code for code, *_ in found(**{name: codes})] == ["videojobs.E019"]

@@ -85,6 +85,7 @@ def fetch(provider: RawServer, body: object, status: str = "200 OK") -> client.A
         # A status shows that there is a task.
         {"code": "content_policy_violation", "id": "P", "status": "failed"},
         {"code": "1000", "msg": "ok", "data": {"projectId": "P", "status": "queued"}},
+        {"id": "P", "video": {"id": "file-1"}, "result": {"id": "x"}},
     ],
 )
 def test_an_id_is_an_id_in_each_shape(provider: RawServer, body: object) -> None:
@@ -393,6 +394,14 @@ def texts(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else []
 
 
+@pytest.mark.parametrize("status", ["404 Not Found", "405 Method Not Allowed"])
+def test_a_wrong_path_names_the_settings(provider: RawServer, status: str) -> None:
+    error = submit_error(provider, {"detail": "no"}, status=status)
+    assert str(error) == (
+        f"HTTP {status[:3]}: no (check BASE_URL, and the path of the model in MODELS)"
+    )
+
+
 # Excerpts
 
 SECRETS: list[Any] = [
@@ -451,6 +460,8 @@ NO_VERDICT: list[Any] = [
     ({"code": "1", "msg": "系统繁忙，请稍后再试"}, Unavailable),
     ({"code": 503, "msg": "x"}, Unavailable),
     ({"success": False, "message": "Insufficient credits"}, KeyRejected),
+    ({"status": "failed", "error": "Insufficient credits"}, KeyRejected),
+    ({"status": "failed", "error": "System busy"}, Unavailable),
 ]
 
 
@@ -459,7 +470,7 @@ NO_VERDICT: list[Any] = [
 def test_what_says_nothing_about_the_request_is_no_refusal(
     provider: RawServer, body: object, kind: type, status: str
 ) -> None:
-    if status != "200 OK" and "success" in str(body):
+    if status != "200 OK" and "status" in str(body):
         status = "200 OK"
     assert type(submit_error(provider, body, status=status)) is kind
 

@@ -66,10 +66,12 @@ def fields(found: Mapping[str, Any]) -> Fields:
 
 
 def objects(answer: Mapping[str, Any], depth: int = 3) -> list[Fields]:
-    """The answer and the objects that it wraps, the innermost first."""
+    """The answer and the objects that it wraps, those in `data` first, as documented."""
     own = fields(answer)
-    inner = (as_object(own.get(name)) for name in WRAPPERS if depth)
-    return [*(item for found in inner if found for item in objects(found, depth - 1)), own]
+    inner = {name: as_object(own.get(name)) if depth else None for name in WRAPPERS}
+    found = {name: objects(value, depth - 1) for name, value in inner.items() if value}
+    data = found.pop("data", [])
+    return [*data, own, *(item for items in found.values() for item in items)]
 
 
 def identifier(value: object) -> str:

@@ -88,7 +88,8 @@ def submit(endpoint: str, body: Mapping[str, Any]) -> str:
         raise _about(_refused(refused, str(body.get("prompt", "")), reply.retry_after), reply)
     reason = answers.reason(found)
     if status in _FAILURES and reason:
-        raise _about(Refusal("", reason).refused(), reply)
+        error = _refused(Refusal("", reason), str(body.get("prompt", "")), reply.retry_after)
+        raise _about(error, reply)
     text = "the response to the create request has no task ID"
     raise _about(InvalidAnswer(clean(f"{text}: {reason}" if reason else text)), reply)
 
@@ -103,7 +104,10 @@ def _refused_by_http(
         return _about(InvalidAnswer(reason), reply)
     if 400 <= reply.status < 500 and reply.status not in _NO_REFUSAL and refused is not None:
         return _about(_refused(refused, prompt, reply.retry_after), reply)
-    return _http_error(reply)
+    error = _http_error(reply)
+    if reply.status in (404, 405):
+        error.args = (f"{error} (check BASE_URL, and the path of the model in MODELS)",)
+    return error
 
 
 def _refused(refused: Refusal, prompt: str, retry_after: float | None) -> ProviderError:
@@ -132,7 +136,7 @@ def fetch(endpoint: str, task_id: str) -> Answer:
     result = _result(found, task_id)
     refused = refusal(answer)
     if result is None and refused is None:
-        words = answers.code_text(found[0].get("status") or found[-1].get("status"))
+        words = answers.code_text(next(filter(None, (item.get("status") for item in found)), ""))
         text = f"unknown status {clean(words, 60)!r}"
         reason = answers.reason(found)
         raise _about(InvalidAnswer(clean(f"{text}: {reason}" if reason else text)), reply)

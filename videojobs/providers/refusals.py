@@ -137,8 +137,7 @@ def refusal(answer: Mapping[str, Any] | None, http_status: int = 200) -> Refusal
     """
     if answer is None:
         return None
-    found = answers.objects(answer)
-    top, message = found[-1], answers.reason(found)
+    top, message = answers.fields(answer), answers.reason(answers.objects(answer))
     for name in ("code", "errorcode", "errcode"):
         code = code_text(top.get(name))
         if code.strip("0.") and code.lower() not in _FINE:
