@@ -59,6 +59,17 @@ def active(step: str) -> list[ProviderHold]:
     return [hold for hold in _owned() if hold.reset_at is None and hold.scope in _scopes(step)]
 
 
+def shown() -> list[ProviderHold]:
+    """The holds that operators should see: the active ones, and those of other processes' settings.
+
+    A worker whose key is wrong or missing has a hold of its own.
+    """
+    own = Q(**_owner())
+    elsewhere = Q(kind=ProviderHold.Kind.SETTING, until__gt=timezone.now())
+    rows = ProviderHold.objects.filter(own | elsewhere, reset_at__isnull=True)
+    return list(rows.order_by("until"))
+
+
 def _owned() -> list[ProviderHold]:
     """The last hold of each scope, sorted by their ends.
 

@@ -22,8 +22,9 @@ def redact(text: str) -> str:
 
     The query of a signed URL grants access to the file, and the userinfo contains a password.
     """
-    if conf.API_KEY:
-        text = text.replace(conf.API_KEY, "[key]")
+    key: object = conf.API_KEY
+    if isinstance(key, str) and key:
+        text = text.replace(key, "[key]")
     return _RUN.sub(_without_query, _USERINFO.sub("://", text))
 
 

@@ -234,14 +234,15 @@ def test_interim_responses_are_read_past(interim: bytes, method: str, fresh: boo
         assert server.connections == (3 if fresh else 1)
 
 
-def test_an_interim_response_that_comes_before_a_pause_is_read_past() -> None:
+def test_an_interim_response_that_comes_before_a_pause_is_read_past(tls: Path | None) -> None:
     def hint_and_answer(server_side: socket.socket) -> None:
         server_side.sendall(EARLY)
         time.sleep(0.1)
         server_side.sendall(OK)
 
-    with RawServer(hint_and_answer, keep=True) as server:
-        assert get(server.url) == b"ok"
+    with RawServer(hint_and_answer, keep=True, tls=tls) as server:
+        assert [get(server.url), get(server.url)] == [b"ok", b"ok"]
+        assert server.connections == 1
 
 
 def test_interim_responses_of_a_stream_are_read_past() -> None:
@@ -301,7 +302,7 @@ def test_a_late_response_on_a_used_connection_is_doubted_and_not_believed() -> N
         assert server.connections == 3
 
 
-def test_a_response_on_a_new_connection_is_not_doubted() -> None:
+def test_a_doubtful_response_on_a_new_connection_is_not_asked_for_again() -> None:
     with RawServer(OK, keep=True) as server:
         transport.request(
             *("GET", server.url),
@@ -311,6 +312,9 @@ def test_a_response_on_a_new_connection_is_not_doubted() -> None:
             doubts=lambda reply: True,
         )
         assert len(server.requests) == 1
+        # But its connection is not used again.
+        get(server.url)
+        assert server.connections == 2
 
 
 @pytest.mark.parametrize(

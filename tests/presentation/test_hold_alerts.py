@@ -19,7 +19,7 @@ pytestmark = pytest.mark.django_db
         ("limited", "has been limiting the request rate since 11:51 (2 min): HTTP 429. All"),
         ("unreachable", "has been unreachable since 11:51 (2 min): refused. New"),
         ("failing", "has been returning errors since 11:51 (2 min): HTTP 502. New"),
-        ("setting", "can be sent since 11:51 (2 min): the setting API_KEY is empty. Jobs"),
+        ("setting", "has been sent since 11:51 (2 min): the setting API_KEY is empty. Jobs"),
     ],
 )
 def test_a_hold_is_shown_with_its_reason_and_next_attempt(

@@ -86,6 +86,7 @@ def fetch(provider: RawServer, body: object, status: str = "200 OK") -> client.A
         {"code": "content_policy_violation", "id": "P", "status": "failed"},
         {"code": "1000", "msg": "ok", "data": {"projectId": "P", "status": "queued"}},
         {"id": "P", "video": {"id": "file-1"}, "result": {"id": "x"}},
+        {"output": {"task_id": "P", "task_status": "PENDING"}, "request_id": "r-1"},
     ],
 )
 def test_an_id_is_an_id_in_each_shape(provider: RawServer, body: object) -> None:
@@ -127,6 +128,22 @@ def test_ids_in_an_answer_that_was_not_understood_are_kept(
 @pytest.mark.parametrize("status", ["303 See Other", "500 Oops", "409 Conflict", "401 No"])
 def test_an_id_beside_a_status_of_failure_is_kept(provider: RawServer, status: str) -> None:
     error = submit_error(provider, {"data": {"projectId": "P"}}, status=status)
+    assert (type(error), error.answer.ids) == (InvalidAnswer, ("P",))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"code": "1001", "msg": "no", "error": {"task_id": "P"}},
+        {"code": "429", "msg": "no", "meta": {"taskId": "P"}},
+        {"error": {"code": "duplicate", "message": "exists", "projectId": "P"}},
+    ],
+)
+@pytest.mark.parametrize("status", ["200 OK", "400 Bad", "409 Conflict", "429 Slow"])
+def test_a_task_beside_a_refusal_leaves_it_open(
+    provider: RawServer, body: object, status: str
+) -> None:
+    error = submit_error(provider, body, status=status)
     assert (type(error), error.answer.ids) == (InvalidAnswer, ("P",))
 
 
@@ -283,6 +300,7 @@ REASONS: list[Any] = [
     ({"error": {"error": {"msg": "blocked"}}}, "blocked"),
     ({"error": {"code": "policy"}}, "code policy"),
     ({"error": '{"error": {"message": "blocked"}}'}, "blocked"),
+    ({"error": '{"a": {}}', "message": "blocked"}, "blocked"),
     ({"error": ["a", {"message": "b"}]}, "a; b"),
     ({"message": "blocked"}, "blocked"),
     ({"msg": "blocked"}, "blocked"),
@@ -305,6 +323,7 @@ REASONS: list[Any] = [
     ({"error": "<b>blocked</b>\n<br>  by policy"}, "blocked by policy"),
     ({"error": True, "message": "blocked"}, "blocked"),
     ({"error": {}, "errorMsg": "blocked"}, "blocked"),
+    ({"error": {"code": 0, "type": "0"}, "errorMsg": "blocked"}, "blocked"),
 ]
 
 

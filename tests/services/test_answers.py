@@ -163,6 +163,19 @@ def test_an_id_that_was_found_can_be_attached(provider: MeddledProvider) -> None
     assert run(job).status == Status.COMPLETED
 
 
+def test_an_accepted_request_keeps_an_answer_with_other_ids(provider: MeddledProvider) -> None:
+    job = answered(provider, Answer(200, {"id": "r-1", "result": {"generation_id": "g-1"}}))
+
+    assert (job.status, job.provider_task_id) == (Status.QUEUED, "r-1")
+    assert last_event(job).found_ids == ["r-1", "g-1"]
+
+
+def test_an_accepted_request_keeps_no_other_answer(provider: MeddledProvider) -> None:
+    job = run(submitted())
+
+    assert (job.status, last_event(job).answer) == (Status.QUEUED, "")
+
+
 def test_the_reason_is_the_error_of_the_job_that_an_operator_sees(
     provider: MeddledProvider,
 ) -> None:
@@ -359,6 +372,7 @@ WRONG: list[Any] = [
     ({"API_KEY": ""}, "the setting API_KEY is empty"),
     ({"API_KEY": "sk–1"}, "the setting API_KEY has characters"),
     ({"API_KEY": "sk\n1"}, "the setting API_KEY has characters"),
+    ({"API_KEY": 12345}, "the setting API_KEY has characters"),
 ]
 
 
@@ -384,10 +398,25 @@ def test_a_wrong_setting_is_told_as_such_and_writes_a_handful_of_events(
         assert reason in last_reason(job)
         assert job.events.count() < 12
     assert (waiting.status, running.status) == (Status.PENDING, Status.QUEUED)
-    assert "No request can be sent since" in alerts.hold_notice()
+    assert "No request has been sent since" in alerts.hold_notice()
     assert reason in alerts.hold_notice()
     assert "unreachable" not in alerts.hold_notice()
     assert provider.calls == []
+
+
+def test_the_wrong_setting_of_another_process_is_shown(
+    provider: MeddledProvider, settings: Any, clock: time_machine.Traveller
+) -> None:
+    right = settings.VIDEOJOBS
+    settings.VIDEOJOBS = {**right, "API_KEY": ""}
+    run(submitted())
+
+    settings.VIDEOJOBS = right
+    shown = alerts.hold_notice()
+    clock.shift(301)
+
+    assert "the setting API_KEY is empty" in shown
+    assert alerts.hold_notice() == ""
 
 
 def test_a_base_url_without_a_scheme_is_a_wrong_setting(

@@ -97,9 +97,11 @@ def request(
     if not fresh:
         exchange = Exchange(origin(url)[1], timeout=timeout)
         reply = _exchange(exchange, pooled(), method, url, max_bytes, options)
-        if not exchange.is_reused or not doubts(reply):
+        is_doubtful = doubts(reply)
+        if is_doubtful:
+            exchange.spoil()
+        if not (is_doubtful and exchange.is_reused):
             return reply
-        exchange.spoil()
     exchange = Exchange(origin(url)[1], timeout=ends_at - time.monotonic())
     with closing(Connections()) as connections:
         return _exchange(exchange, connections, method, url, max_bytes, options)

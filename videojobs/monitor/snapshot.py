@@ -121,7 +121,7 @@ def snapshot(hours: int = DEFAULT_HOURS) -> Snapshot:
         polled=sum(group["count"] for group in polled),
         failing=failing,
         problem=_problem() if failing else None,
-        holds=holds.active("submit"),
+        holds=holds.shown(),
     )
     return Snapshot(
         at,

@@ -31,7 +31,7 @@ def hold_notices(now: datetime, *, held: Sequence[ProviderHold] | None = None) -
 
 def holds_to_show(held: Sequence[ProviderHold] | None = None) -> list[ProviderHold]:
     """The holds that delay jobs. A suspected fault (`SUSPECT`) delays none."""
-    held = holds.active("submit") if held is None else held
+    held = holds.shown() if held is None else held
     return [hold for hold in held if hold.kind != ProviderHold.Kind.SUSPECT]
 
 
@@ -108,7 +108,7 @@ def _clock(when: datetime, now: datetime) -> str:
 def _trouble(hold: ProviderHold) -> str:
     kinds = ProviderHold.Kind
     if hold.kind == kinds.SETTING:
-        return gettext("No request can be sent since %(since)s (%(age)s): %(reason)s.")
+        return gettext("No request has been sent since %(since)s (%(age)s): %(reason)s.")
     if hold.kind == kinds.REFUSED:
         return gettext(
             "The provider has refused %(count)d different requests in a row for the same reason "

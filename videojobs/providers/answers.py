@@ -21,7 +21,7 @@ _MAX_URL = 4096
 #: How deeply errors and envelopes may be nested.
 _DEPTH = 8
 
-WRAPPERS = ("data", "result", "task", "video")
+WRAPPERS = ("data", "result", "task", "video", "output")
 ID_NAMES = ("projectid", "id", "taskid")
 _STATUS_NAMES = ("status", "taskstatus", "state")
 _URL_NAMES = ("videourl", "imageurl", "outputurl", "resulturl", "officialmediaurl")
@@ -154,7 +154,7 @@ def _reason(value: object, depth: int) -> str:
         return ""
     if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
         try:
-            return _reason(json.loads(value), depth - 1) or _plain(value)
+            return _reason(json.loads(value), depth - 1)
         except (ValueError, RecursionError):
             return _plain(value)
     if isinstance(value, (str, int, float)):
@@ -173,11 +173,13 @@ def _reason_of_object(value: Mapping[str, Any], depth: int) -> str:
         return f"{_plain(str(last))}: {text}"
     code = named.get("code") or named.get("type")
     code = code_text(code) if isinstance(code, (str, int)) else ""
+    code = code if code.strip("0.") else ""
     if text:
         return f"{text} (code {code[:60]})" if code and code not in text else text
     if code:
         return f"code {code[:60]}"
-    items = ((name, _reason(item, depth - 1)) for name, item in list(value.items())[:5])
+    others = [item for item in value.items() if item[0].lower() not in ("code", "type")]
+    items = ((name, _reason(item, depth - 1)) for name, item in others[:5])
     return "; ".join(f"{_plain(name)}: {text}" for name, text in items if text)
 
 

@@ -6,7 +6,7 @@ then the `code` in the body. A documented status is a result, whatever `code` is
 error has an excerpt of its response.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -29,7 +29,7 @@ from ..http import transport
 from ..sanitize import clean
 from ..states import TERMINAL, Status
 from . import answers
-from .excerpts import excerpt
+from .excerpts import excerpt, names_task
 from .refusals import Refusal, refusal
 
 _Error = TypeVar("_Error", bound=VideoJobsError)
@@ -61,12 +61,15 @@ class Answer:
     excerpt: Excerpt | None = field(default=None, compare=False)
 
 
-def submit(endpoint: str, body: Mapping[str, Any]) -> str:
+def submit(
+    endpoint: str, body: Mapping[str, Any], note: Callable[[Excerpt], object] = lambda answer: None
+) -> str:
     """Send one create request, which is billed, and return the task's ID.
 
     Raises `NotSent` if the request was not sent, `KeyRejected` or `RateLimited` if the provider did
     not take it because of the key, and `Refused` if it rejected the request as invalid. After any
-    other error, it is unknown whether a task was created.
+    other error, it is unknown whether a task was created. `note` is called with the answer if it
+    names other IDs, too.
     """
     reply = _call("POST", endpoint, json=dict(body))
     answer = answers.parse(reply.body)
@@ -74,14 +77,18 @@ def submit(endpoint: str, body: Mapping[str, Any]) -> str:
     task_id = next((named[0] for item in found if (named := answers.identifiers(item))), "")
     refused = refusal(answer, reply.status)
     status = next(filter(None, map(answers.status, found)), None)
+    is_named = bool(task_id) or names_task(answer)
     if not 200 <= reply.status < 300:
-        raise _refused_by_http(reply, refused, task_id, str(body.get("prompt", "")))
+        raise _refused_by_http(reply, refused, is_named, str(body.get("prompt", "")))
     if answer is None:
         raise _about(Unavailable("the response to the create request is not a JSON object"), reply)
     # A status shows that a task exists, whatever code is beside it.
     if task_id and (refused is None or status is not None):
+        kept = excerpt(reply.body)
+        if set(kept.ids) != {task_id}:
+            note(kept)
         return task_id
-    if task_id:
+    if is_named and refused is not None:
         reason = f"the response to the create request has both a task ID and an error: {refused}"
         raise _about(InvalidAnswer(clean(reason)), reply)
     if refused is not None:
@@ -95,10 +102,10 @@ def submit(endpoint: str, body: Mapping[str, Any]) -> str:
 
 
 def _refused_by_http(
-    reply: transport.Reply, refused: Refusal | None, task_id: str, prompt: str
+    reply: transport.Reply, refused: Refusal | None, is_named: bool, prompt: str
 ) -> VideoJobsError:
     """The error of a create request that has an error status."""
-    if task_id:
+    if is_named:
         # It is doubtful whether the request was taken.
         reason = f"the response to the create request has both HTTP {reply.status} and a task ID"
         return _about(InvalidAnswer(reason), reply)

@@ -44,6 +44,14 @@ def excerpt(body: bytes, location: str | None = None) -> Excerpt:
     return Excerpt(clean(text, _MAX_EXCERPT), tuple(known[:_MAX_IDS]))
 
 
+def names_task(answer: object) -> bool:
+    """Whether an answer names a task anywhere, by one of the names that only tasks have."""
+    return any(
+        name in ("projectid", "taskid") and identifier(value)
+        for name, value in _leaves(answer, "", _DEPTH)
+    )
+
+
 def _without_secrets(value: object, depth: int) -> object:
     if isinstance(value, dict):
         if depth == 0:

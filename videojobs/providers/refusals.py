@@ -126,7 +126,7 @@ class Refusal:
             or self._names_request()
             or _ABOUT_REQUEST.fullmatch(self.message) is not None
         )
-        error.kind = f"{self.code} {_VARYING.sub('', self.message)}"[:200]
+        error.kind = clean(f"{self.code} {_VARYING.sub('', self.message)}", 200)
         return error
 
 

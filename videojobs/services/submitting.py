@@ -48,9 +48,10 @@ def submit(job_id: UUID | str | None = None) -> bool:
 def _send(job: VideoJob, probed: Sequence[ProviderHold]) -> None:
     body = {"model": job.model, "prompt": job.prompt, "duration": job.duration, **job.params}
     body = {name: value for name, value in body.items() if value not in (None, "")}
+    notes: list[Excerpt] = []
     try:
         with breaker.creating(probed, _digest(body)):
-            task_id = client.submit(job.endpoint, body)
+            task_id = client.submit(job.endpoint, body, notes.append)
             # Logged before it is recorded: if that fails, the log has the ID.
             logger.info("job=%s was created as provider task %s", job.pk, clean(task_id))
     except (NotSent, KeyRejected, RateLimited) as error:
@@ -64,7 +65,7 @@ def _send(job: VideoJob, probed: Sequence[ProviderHold]) -> None:
     except Exception as error:
         _unconfirmed(job, describe(job, error), getattr(error, "answer", None))
     else:
-        _accepted(job, task_id)
+        _accepted(job, task_id, next(iter(notes), None))
 
 
 def _digest(body: Mapping[str, Any]) -> str:
@@ -109,12 +110,13 @@ def _unconfirmed(job: VideoJob, reason: str, answer: Excerpt | None = None) -> N
     _record_submission(job, reason=reason, answer=answer, noteworthy=True, **outcome)
 
 
-def _accepted(job: VideoJob, task_id: str) -> None:
+def _accepted(job: VideoJob, task_id: str, answer: Excerpt | None) -> None:
     now, policy = timezone.now(), Policy.current()
     deadline_at = policy.deadline(now)
     try:
         recorded = _record_submission(
             job,
+            answer=answer,
             status=Status.QUEUED,
             provider_task_id=task_id,
             submitted_at=now,
