@@ -183,8 +183,8 @@ MUTANTS = [
     Mutant(
         "I6",
         "providers/client.py",
-        "(result is None or (kind is not None and not is_named))",
-        "(result is None)",
+        "result is None or (kind is not None and not is_named)",
+        "result is None",
         "services/test_polling.py::test_no_trouble_on_the_way_fails_a_job",
     ),
     Mutant(

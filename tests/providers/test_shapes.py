@@ -436,6 +436,13 @@ SECRETS: list[Any] = [
     b"<a href='https://cdn.example/v.mp4?Signature=s3cr3t'>" + KEY.encode(),
     {"data": f'{{"url": "https://cdn.example/v.mp4?Signature=s3cr3t", "key": "{KEY}"}}'},
     {"project_id": KEY},
+    {"data": '{"access_token": "s3cr3t"}'},
+    {"text": "sent with Authorization: Bearer s3cr3t"},
+    {"text": "api_key=s3cr3t, secret: s3cr3t"},
+    {"next": "https%3A%2F%2Fcdn.example%2Fv.mp4%3FSignature%3Ds3cr3t"},
+    b'{"access_token":"s3cr3t","api_key":"s3cr3t","proj',
+    rb'{"url":"https:\/\/cdn.example\/v.mp4\u003fSig=s3cr3t","x',
+    b"to=https%3A%2F%2Fcdn.example%2Fv.mp4%3FSig%3Ds3cr3t&x=1",
 ]
 
 

@@ -8,7 +8,7 @@ error has an excerpt of its response.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from ..conf import conf
@@ -61,6 +61,11 @@ class Answer:
     excerpt: Excerpt | None = field(default=None, compare=False)
 
 
+class _Result(NamedTuple):
+    status: Status
+    fields: answers.Fields
+
+
 def submit(
     endpoint: str, body: Mapping[str, Any], note: Callable[[Excerpt], object] = lambda answer: None
 ) -> str:
@@ -71,7 +76,7 @@ def submit(
     other error, it is unknown whether a task was created. `note` is called with the answer if it
     names other IDs, too.
     """
-    reply = _call("POST", endpoint, json=dict(body))
+    reply, prompt = _call("POST", endpoint, json=dict(body)), str(body.get("prompt", ""))
     answer = answers.parse(reply.body)
     found = answers.objects(answer) if answer is not None else []
     task_id = next((named[0] for item in found if (named := answers.identifiers(item))), "")
@@ -79,7 +84,7 @@ def submit(
     status = next(filter(None, map(answers.status, found)), None)
     is_named = bool(task_id) or names_task(answer)
     if not 200 <= reply.status < 300:
-        raise _refused_by_http(reply, refused, is_named, str(body.get("prompt", "")))
+        raise _refused_by_http(reply, refused, is_named, prompt)
     if answer is None:
         raise _about(Unavailable("the response to the create request is not a JSON object"), reply)
     # A status shows that a task exists, whatever code is beside it.
@@ -92,13 +97,12 @@ def submit(
         reason = f"the response to the create request has both a task ID and an error: {refused}"
         raise _about(InvalidAnswer(clean(reason)), reply)
     if refused is not None:
-        raise _about(_refused(refused, str(body.get("prompt", "")), reply.retry_after), reply)
+        raise _about(_refused(refused, prompt, reply.retry_after), reply)
     reason = answers.reason(found)
     if status in _FAILURES and reason:
-        error = _refused(Refusal("", reason), str(body.get("prompt", "")), reply.retry_after)
-        raise _about(error, reply)
+        raise _about(_refused(Refusal("", reason), prompt, reply.retry_after), reply)
     text = "the response to the create request has no task ID"
-    raise _about(InvalidAnswer(clean(f"{text}: {reason}" if reason else text)), reply)
+    raise _about(InvalidAnswer(_with_reason(text, reason)), reply)
 
 
 def _refused_by_http(
@@ -111,10 +115,8 @@ def _refused_by_http(
         return _about(InvalidAnswer(reason), reply)
     if 400 <= reply.status < 500 and reply.status not in _NO_REFUSAL and refused is not None:
         return _about(_refused(refused, prompt, reply.retry_after), reply)
-    error = _http_error(reply)
-    if reply.status in (404, 405):
-        error.args = (f"{error} (check BASE_URL, and the path of the model in MODELS)",)
-    return error
+    wrong_path = "check BASE_URL, and the path of the model in MODELS"
+    return _http_error(reply, hint=wrong_path if reply.status in (404, 405) else "")
 
 
 def _refused(refused: Refusal, prompt: str, retry_after: float | None) -> ProviderError:
@@ -140,23 +142,31 @@ def fetch(endpoint: str, task_id: str) -> Answer:
     if answer is None:
         raise _about(Unavailable("the response is not a JSON object"), reply)
     found = answers.objects(answer)
-    result = _result(found, task_id)
-    refused = refusal(answer)
-    if result is None and refused is None:
-        words = answers.code_text(next(filter(None, (item.get("status") for item in found)), ""))
-        text = f"unknown status {clean(words, 60)!r}"
-        reason = answers.reason(found)
-        raise _about(InvalidAnswer(clean(f"{text}: {reason}" if reason else text)), reply)
-    is_named = result is not None and task_id in _named(found)
+    result, refused = _result(found, task_id), refusal(answer)
     kind = refused.stands_for() if refused is not None else None
-    if refused is not None and (result is None or (kind is not None and not is_named)):
-        error = ProviderError if kind in (None, Unavailable) else kind
-        text = clean(f"the provider reported an error: {refused}")
-        raise _about(error(text, retry_after=reply.retry_after), reply)
-    assert result is not None
-    if not is_named and answers.identifiers(result):
+    is_named = task_id in _named(found)
+    if result is None or (kind is not None and not is_named):
+        raise _about(_no_result(found, refused, reply.retry_after), reply)
+    if not is_named and answers.identifiers(result.fields):
         raise _about(InvalidAnswer("the response is about another task"), reply)
     return _answer(result, found, refused, reply)
+
+
+def _no_result(
+    found: Sequence[answers.Fields], refused: Refusal | None, retry_after: float | None
+) -> ProviderError:
+    """The error of a check whose answer has no status of the task."""
+    if refused is None:
+        words = answers.code_text(next(filter(None, (item.get("status") for item in found)), ""))
+        text = f"unknown status {clean(words, 60)!r}"
+        return InvalidAnswer(_with_reason(text, answers.reason(found)))
+    kind = refused.stands_for()
+    error = ProviderError if kind in (None, Unavailable) else kind
+    return error(clean(f"the provider reported an error: {refused}"), retry_after=retry_after)
+
+
+def _with_reason(text: str, reason: str) -> str:
+    return clean(f"{text}: {reason}" if reason else text)
 
 
 def _may_be_of_another(reply: transport.Reply, task_id: str) -> bool:
@@ -171,17 +181,17 @@ def _may_be_of_another(reply: transport.Reply, task_id: str) -> bool:
     result = _result(found, task_id)
     if result is None or task_id in _named(found):
         return False
-    return bool(answers.identifiers(result)) or answers.status(result) in TERMINAL
+    return bool(answers.identifiers(result.fields)) or result.status in TERMINAL
 
 
 def _named(found: Sequence[answers.Fields]) -> set[str]:
     return {task_id for item in found for task_id in answers.identifiers(item)}
 
 
-def _result(found: Sequence[answers.Fields], task_id: str) -> answers.Fields | None:
-    """The object with a documented status: the one that names the task, else the innermost."""
-    known = [item for item in found if answers.status(item)]
-    mine = (item for item in known if task_id in answers.identifiers(item))
+def _result(found: Sequence[answers.Fields], task_id: str) -> _Result | None:
+    """The object with a documented status: the one that names the task, else the first."""
+    known = [_Result(status, item) for item in found if (status := answers.status(item))]
+    mine = (result for result in known if task_id in answers.identifiers(result.fields))
     return next(mine, known[0] if known else None)
 
 
@@ -237,27 +247,27 @@ def _about(error: _Error, reply: transport.Reply) -> _Error:
     return error
 
 
-def _http_error(reply: transport.Reply) -> ProviderError:
+def _http_error(reply: transport.Reply, hint: str = "") -> ProviderError:
     message, answer = f"HTTP {reply.status}", answers.parse(reply.body)
     if answer is not None:
         refused = refusal(answer, reply.status)
         reason = answers.reason(answers.objects(answer))
         if refused is not None and refused.code != str(reply.status):
             reason = str(refused)
-        message = clean(f"{message}: {reason}" if reason else message)
+        message = _with_reason(message, reason)
+    message = f"{message} ({hint})" if hint else message
     other = ProviderError if 400 <= reply.status < 500 else Unavailable
     kind = _KINDS.get(reply.status, other)
     return _about(kind(message, retry_after=reply.retry_after), reply)
 
 
 def _answer(
-    result: answers.Fields,
+    result: _Result,
     found: Sequence[answers.Fields],
     refused: Refusal | None,
     reply: transport.Reply,
 ) -> Answer:
-    status, url = answers.status(result), answers.url([result, *found])
-    assert status is not None
+    status, url = result.status, answers.url([result.fields, *found])
     failed = status in _FAILURES
     reason = answers.reason(found, errors_only=not failed)
     if failed and refused is not None and refused.code:
@@ -266,7 +276,7 @@ def _answer(
     return Answer(
         status=status,
         video_url=url,
-        actual_duration=answers.seconds(result.get("actualduration")),
+        actual_duration=answers.seconds(result.fields.get("actualduration")),
         error=reason,
         excerpt=excerpt(reply.body) if lacks else None,
     )

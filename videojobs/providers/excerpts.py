@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterable, Iterator
+from urllib.parse import unquote
 
 from ..exceptions import Excerpt
 from ..sanitize import clean, redact
@@ -14,6 +15,14 @@ _MAX_IDS = 10
 _DEPTH = 8
 #: Normalized names of fields whose text is a secret.
 _SECRET_NAME = re.compile(r"token|secret|passw|authorization|credential|signature|apikey|accesskey")
+#: The same with their values in text: "access_token":"x", Signature=x, Bearer x.
+_SECRET_IN_TEXT = re.compile(
+    r"((?:(?:token|secret|passw|credential|signature|api[_-]?key|access[_-]?key)\w{0,20}"
+    r"[\"']?\s{0,5}[:=]\s{0,5}[\"']?)|\bBearer\s{1,5})[^\s\"'&,;<>{}]+",
+    re.IGNORECASE,
+)
+_ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})")
+_QUOTED_URL = re.compile(r"https?%3A%2F%2F[^\s\"'<>]+", re.IGNORECASE)
 #: IDs in text that is not JSON, such as half a response or a page.
 _ID_IN_TEXT = re.compile(
     r"""["']?\b(?:project|task|video|generation)?_?id["']?\s*[:=]\s*["']?([\w.:/=+-]{3,512})"""
@@ -34,9 +43,9 @@ def excerpt(body: bytes, location: str | None = None) -> Excerpt:
         text = json.dumps(_without_secrets(parsed, _DEPTH), ensure_ascii=False)
         found = _ids(parsed)
     except (ValueError, RecursionError):
-        # Escaped slashes, as in half a response in JSON, would hide the query of a URL.
-        text = text.replace("\\/", "/")
-        found = (match[1] or match[2] for match in _ID_IN_TEXT.finditer(text))
+        text = _plain(text)
+        found = [match[1] or match[2] for match in _ID_IN_TEXT.finditer(text)]
+        text = _SECRET_IN_TEXT.sub(r"\1[redacted]", text)
     path = (location or "").partition("?")[0].rstrip("/")
     text = f"Location: {path} {text}" if path else text
     ids = dict.fromkeys(filter(None, map(identifier, [path.rpartition("/")[2], *found])))
@@ -64,10 +73,23 @@ def _without_secrets(value: object, depth: int) -> object:
         }
     if isinstance(value, list):
         return [_without_secrets(item, depth - 1) for item in value[:50]] if depth else "…"
-    if isinstance(value, str) and value.lstrip()[:4].lower() == "http" and "?" in value:
-        # As a whole: a blank within the query would end it.
-        return f"{value.partition('?')[0]}?[redacted]"
+    if isinstance(value, str):
+        if inner := as_object(value):
+            return _without_secrets(inner, depth - 1) if depth else "…"
+        text = _plain(value)
+        if text.lstrip()[:4].lower() == "http":
+            # As a whole: a blank within the query would end it.
+            url, mark, _query = text.partition("?")
+            return f"{url}?[redacted]" if mark else url
+        return _SECRET_IN_TEXT.sub(r"\1[redacted]", text)
     return value
+
+
+def _plain(text: str) -> str:
+    """Text without the escapes of JSON and URLs that would hide the query of a URL."""
+    text = text.replace("\\/", "/")
+    text = _ESCAPED.sub(lambda match: chr(int(match[1], 16)), text)
+    return _QUOTED_URL.sub(lambda match: unquote(match[0]), text)
 
 
 def _ids(value: object) -> list[object]:
