@@ -473,6 +473,9 @@ def test_any_body_has_an_excerpt_that_can_be_stored(body: bytes) -> None:
 NO_VERDICT: list[Any] = [
     ({"code": "insufficient_balance", "msg": "no"}, KeyRejected),
     ({"code": "InsufficientQuota"}, KeyRejected),
+    ({"code": "insufficient balance", "msg": "no"}, KeyRejected),
+    ({"code": "余额不足", "msg": "no"}, KeyRejected),
+    ({"code": "system busy", "msg": "no"}, Unavailable),
     ({"code": "1003", "msg": "Insufficient balance"}, KeyRejected),
     ({"code": "500", "msg": "internal"}, Unavailable),
     ({"code": -1, "msg": "账户余额不足"}, KeyRejected),

@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from videojobs import holds, operations, services
 from videojobs.models import JobEvent, ProviderHold, VideoJob
-from videojobs.presentation import alerts, descriptions
+from videojobs.presentation import alerts, descriptions, visitors
 from videojobs.states import Status
 from videojobs.testing import Answer, Drop, Script
 
@@ -182,6 +182,19 @@ def test_the_reason_is_the_error_of_the_job_that_an_operator_sees(
     job = answered(provider, Answer(400, {"error": {"message": "prompt was blocked"}}))
 
     assert (job.status, job.error) == (Status.UNCONFIRMED, "HTTP 400: prompt was blocked")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"message": "Your prompt was blocked.", "code": "policy"},
+        '{"error": {"message": "Your prompt was blocked.", "code": "policy"}}',
+    ],
+)
+def test_visitors_see_a_sentence(error: Any, provider: MeddledProvider) -> None:
+    job = run(tracked(provider, Script(["failed"], error=error)))
+
+    assert visitors.payload(job)["error"] == "Your prompt was blocked. (code policy)"
 
 
 # What says nothing about the request fails no job

@@ -110,7 +110,8 @@ class Refusal:
         if len(self.message) > _LONGEST_PHRASE or self._names_request():
             return None
         for kind, phrases in _PHRASES.items():
-            if (match := phrases.search(self.message)) and match[0].lower() not in prompt.lower():
+            match = phrases.search(f"{self.code} {self.message}")
+            if match and match[0].lower() not in prompt.lower():
                 return kind
         return None
 
