@@ -30,7 +30,7 @@ from .exceptions import (
     WrongSetting,
 )
 from .http import transport
-from .models import ProviderHold
+from .models import ProviderHold, VideoJob
 from .sanitize import clean
 from .schedule import Policy
 
@@ -43,6 +43,8 @@ _SAME_REFUSALS = 3
 _NO_END = timedelta(days=36500)
 #: For how long after a hold portions are limited.
 _RECOVERY = timedelta(seconds=10)
+#: The part of polls that give way to create requests that wait for a rate limit.
+_CREATES_FIRST = 0.75
 #: The kind of a hold by error class; the first match applies.
 KINDS: dict[type[VideoJobsError], ProviderHold.Kind] = {
     RateLimited: ProviderHold.Kind.LIMITED,
@@ -104,6 +106,19 @@ def limits(step: str) -> Limits:
     if held or not ends:
         return Limits(held, None, by_rate)
     return Limits([], 2 ** max(0, int((now - max(ends)).total_seconds())), by_rate)
+
+
+def gives_way(limits: Limits) -> bool:
+    """Whether a poll leaves the next calls of a rate-limited key to create requests that wait.
+
+    Users wait for these, and the jobs that they create want checks, which would take all calls.
+    One poll in four goes on, so that checks don't stop either.
+    """
+    return (
+        limits.by_rate
+        and Policy.current().draw() < _CREATES_FIRST
+        and VideoJob.objects.on_primary().pending_soon().exists()
+    )
 
 
 def held_until(step: str) -> datetime | None:

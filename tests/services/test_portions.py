@@ -22,7 +22,7 @@ from videojobs.exceptions import KeyRejected, RateLimited, TransportError
 from videojobs.managers import VideoJobQuerySet
 from videojobs.models import ProviderHold, VideoJob
 from videojobs.providers import client
-from videojobs.services import breaker, calls, polling, portions
+from videojobs.services import calls, polling, portions
 from videojobs.states import Status
 
 from .steps import before_the_record, run
@@ -651,12 +651,12 @@ def test_checks_give_way_to_create_requests_that_wait_for_a_rate_limit(
     reset_at = reset_ago and timezone.now() - reset_ago
     ProviderHold.objects.update(until=timezone.now(), reset_at=reset_at)
 
-    monkeypatch.setattr(breaker, "_CREATES_FIRST", 1.0)
+    monkeypatch.setattr(holds, "_CREATES_FIRST", 1.0)
     services.poll()
     first = list(provider.asked)
     clock.shift(60)
     ProviderHold.objects.update(reset_at=reset_at and timezone.now())
-    monkeypatch.setattr(breaker, "_CREATES_FIRST", 0.0)
+    monkeypatch.setattr(holds, "_CREATES_FIRST", 0.0)
     services.poll()
 
     assert (first, provider.asked) == ([], ["a"])
@@ -674,7 +674,7 @@ def test_checks_do_not_give_way_under_other_holds_or_without_create_requests(
     a_job(due_at=timezone.now() + timedelta(seconds=8 if pending else 80))
     jobs.make_hold(kind)
     ProviderHold.objects.update(until=timezone.now())
-    monkeypatch.setattr(breaker, "_CREATES_FIRST", 1.0)
+    monkeypatch.setattr(holds, "_CREATES_FIRST", 1.0)
 
     services.poll()
 

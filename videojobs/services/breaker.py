@@ -45,8 +45,6 @@ _EVERYTHING, _CREATES = ProviderHold.Scope.EVERYTHING, ProviderHold.Scope.CREATE
 _NO_REASONS = (ForeignEndpoint, Refused)
 #: A task ID that does not exist, to check whether the provider answers this key.
 _NO_TASK = "videojobs-probe"
-#: The part of polls that give way to create requests that wait for a rate limit.
-_CREATES_FIRST = 0.75
 #: How long a preflight that fails blocks create requests, per create request that failed. After
 #: that its errors prove nothing: a provider may answer 500 for any unknown task.
 _PREFLIGHT_LIMIT = timedelta(hours=1)
@@ -125,19 +123,6 @@ def _needs_preflight(held: Sequence[ProviderHold]) -> bool:
     free request would only use up the allowance of the create request.
     """
     return any(hold.kind != ProviderHold.Kind.LIMITED for hold in held)
-
-
-def gives_way(limits: holds.Limits) -> bool:
-    """Whether a poll leaves the next calls of a rate-limited key to create requests that wait.
-
-    Users wait for these, and the jobs that they create want checks, which would take all calls.
-    One poll in four goes on, so that checks don't stop either.
-    """
-    return (
-        limits.by_rate
-        and Policy.current().draw() < _CREATES_FIRST
-        and VideoJob.objects.on_primary().pending_soon().exists()
-    )
 
 
 def _put_off(step: str, job: VideoJob, until: datetime) -> None:

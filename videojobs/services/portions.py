@@ -137,7 +137,7 @@ class _Run:
             return
         while places := max(0, room() - len(claimed)):
             limits = holds.limits("poll")
-            if self._job_id is None and breaker.gives_way(limits):
+            if self._job_id is None and holds.gives_way(limits):
                 self._put_off([], holds.waits_until(limits.held))
                 return
             if limits.held:
