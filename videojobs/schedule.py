@@ -82,7 +82,7 @@ class Policy:
         return now + self._wait(self.poll_interval, 0, None)
 
     def earliest(self, now: datetime, last_checked_at: datetime | None) -> datetime:
-        """When an operator can poll a job: now, but at least an interval after the last check."""
+        """When to poll a job: from `now` on, at least an interval after its last check."""
         if last_checked_at is None:
             return now
         return max(now, last_checked_at + timedelta(seconds=self.poll_interval))

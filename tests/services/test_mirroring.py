@@ -121,6 +121,28 @@ def test_a_host_that_asks_to_wait_is_left_alone(provider: MeddledProvider) -> No
     assert 295 < seconds_until(job) <= 300
 
 
+def test_a_short_hold_does_not_shorten_the_interval_between_two_requests_for_a_url(
+    provider: MeddledProvider,
+) -> None:
+    busy = Answer(429, "Too fast.", {"Retry-After": "1"})
+    job = run(tracked(provider, Script(["completed", busy], dead_urls=1)), times=2)
+
+    job = run(job)
+
+    assert seconds_until(job) > 29
+
+
+def test_the_time_of_a_request_for_a_url_is_that_of_its_response(provider: MeddledProvider) -> None:
+    job = run(completed(provider, dead_urls=1))
+    answered_at = []
+    provider.meanwhile = lambda: answered_at.append(timezone.now())
+
+    job = run(job)
+
+    assert job.last_checked_at is not None
+    assert job.last_checked_at > answered_at[0]
+
+
 @pytest.mark.parametrize("word", ["failed", "processing", "completed"])
 def test_a_provider_that_names_no_output_any_more_changes_no_verdict(
     word: str, provider: MeddledProvider

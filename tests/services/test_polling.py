@@ -177,6 +177,16 @@ def test_the_provider_is_left_alone_for_as_long_as_it_asks(provider: MeddledProv
     assert 295 < seconds_until(job) <= 330
 
 
+def test_a_short_hold_does_not_shorten_the_interval_between_two_checks_of_a_job(
+    provider: MeddledProvider,
+) -> None:
+    busy = Answer(429, "Too fast.", {"Retry-After": "1"})
+
+    job = run(tracked(provider, Script([busy])))
+
+    assert seconds_until(job) > 29
+
+
 def test_an_outage_is_a_handful_of_events(provider: MeddledProvider) -> None:
     job = run(tracked(provider, Script([Answer(500)])), times=9)
 

@@ -117,9 +117,11 @@ def _output_url(job: VideoJob, probed: list[ProviderHold]) -> str:
     """The URL of the final status for the first attempt, if recent; otherwise a fresh one."""
     if job.mirror_attempts == 1 and _url_is_young(job):
         return job.video_url
-    with breaker.asking(job, probed):
+    try:
+        with breaker.asking(job, probed):
+            answer = client.fetch(job.endpoint, job.provider_task_id or "")
+    finally:
         job.last_checked_at = timezone.now()
-        answer = client.fetch(job.endpoint, job.provider_task_id or "")
     if answer.status != Status.COMPLETED or not answer.video_url:
         error = OutputExpired("the provider returned no URL for the output")
         error.answer = answer.excerpt
@@ -204,7 +206,9 @@ def _mirror_failed(job: VideoJob, error: Exception) -> bool:
     """Record a failed attempt and schedule the next one; False if the job was taken over."""
     retry_at, attempts = None, job.mirror_attempts
     if held_until := getattr(error, "held_until", None):  # a hold costs no attempt
-        retry_at, attempts = Policy.current().after(held_until), attempts - 1
+        policy = Policy.current()
+        retry_at = policy.earliest(policy.after(held_until), job.last_checked_at)
+        attempts -= 1
     elif getattr(error, "transient", True):
         # Unexpected errors, such as a full disk, are retried like network errors.
         retry_at = Policy.current().next_mirror(

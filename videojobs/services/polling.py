@@ -68,7 +68,8 @@ def _poll_failed(job: VideoJob, error: Exception, named: bool) -> None:
         unknown_for = (timezone.now() - (job.submitted_at or job.created_at)).total_seconds()
     elif held_until := getattr(error, "held_until", None):
         # The error concerns the key: the job must not expire because of it.
-        changes["due_at"] = Policy.current().after(held_until)
+        policy = Policy.current()
+        changes["due_at"] = policy.earliest(policy.after(held_until), timezone.now())
     _record_poll(
         job,
         changes,
