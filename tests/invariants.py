@@ -33,8 +33,8 @@ class Mutant:
         return text.replace(self.line, self.broken)
 
 
-_GUARD = "if not self.filter(pk=job.pk, turn=job.turn).update(**changes):"
-_WRONG = "if not self.filter(pk=job.pk).update(**changes):"
+_GUARD = "if not self.filter(pk=job.pk, turn=job.turn, **unrenewed).update(**changes):"
+_WRONG = "if not self.filter(pk=job.pk, **unrenewed).update(**changes):"
 _REGENERATE = "management/commands/videojobs_regenerate.py"
 
 MUTANTS = [
@@ -55,6 +55,10 @@ MUTANTS = [
     Mutant(
         *("I1", "claims.py", "STEPS[step], free, due_at", "STEPS[step], due_at"),
         "test_fencing.py::test_a_claim_is_not_taken_over_before_the_clocks_of_all_hosts_agree",
+    ),
+    Mutant(
+        *("I1", "fencing.py", "turn=job.turn, **unrenewed).update", "turn=job.turn).update"),
+        "test_fencing.py::test_a_claim_that_was_renewed_in_the_meantime_is_not_taken_over",
     ),
     Mutant(
         *("I1", "fencing.py", '"turn": job.turn + 1}', '"turn": job.turn}'),
@@ -93,7 +97,8 @@ MUTANTS = [
             "I3",
             "fencing.py",
             _GUARD,
-            "self.filter(pk=job.pk, turn=job.turn).update(**changes)\n            if False:",
+            "self.filter(pk=job.pk, turn=job.turn, **unrenewed).update(**changes)\n"
+            "            if False:",
         ),
         "test_signals.py::test_a_change_that_was_lost_to_somebody_else_is_told_to_nobody",
     ),
@@ -140,8 +145,10 @@ MUTANTS = [
     Mutant(
         "I5",
         "operations/sweeping.py",
-        "job, status=Status.UNCONFIRMED, due_at=None, error=_LOST, reason=_LOST",
-        "job, status=Status.PENDING, due_at=now, error=_LOST, reason=_LOST",
+        '"status": Status.UNCONFIRMED, "error": _LOST, "reason": _LOST}\n'
+        "        unconfirmed += VideoJob.objects.transition(job, due_at=None,",
+        '"status": Status.PENDING, "error": _LOST, "reason": _LOST}\n'
+        "        unconfirmed += VideoJob.objects.transition(job, due_at=now,",
         "operations/test_sweeping.py::test_a_create_call_that_was_lost_with_its_worker_is_never_sent_again",
     ),
     Mutant(
@@ -317,8 +324,8 @@ MUTANTS = [
         *(
             "I10",
             "fencing.py",
-            "return self.transition(job, durable=True, **changes)",
-            "return self.transition(job, **changes)",
+            "return self.transition(job, durable=True, takes_over=True, **changes)",
+            "return self.transition(job, takes_over=True, **changes)",
         ),
         "test_fencing.py::test_a_claim_that_could_be_rolled_back_is_refused",
     ),

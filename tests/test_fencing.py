@@ -84,6 +84,20 @@ def test_a_lost_claim_is_taken_over() -> None:
     assert VideoJob.objects.next_ready("poll") == job
 
 
+@pytest.mark.parametrize("step", ["submit", "mirror"])
+def test_a_claim_that_was_renewed_in_the_meantime_is_not_taken_over(step: str) -> None:
+    lost = timezone.now() - timedelta(seconds=31)
+    job = a_job(claimed_until=lost, **(MIRROR_ROW if step == "mirror" else {}))
+    late_worker = VideoJob.objects.get()
+    found = VideoJob.objects.next_ready(step)
+    assert found is not None
+    assert VideoJob.objects.renew(late_worker)
+
+    assert not VideoJob.objects.claim(found)
+
+    assert VideoJob.objects.get().turn == job.turn
+
+
 def test_a_name_never_widens_a_claim() -> None:
     now = timezone.now()
     later = a_job(**POLLED_ROW, due_at=now + timedelta(seconds=9))

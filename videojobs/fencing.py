@@ -41,7 +41,7 @@ class FencedQuerySet(ClaimQuerySet):
             changes |= {"mirror_attempts": job.mirror_attempts + 1, "received_bytes": None}
         elif job.step == "submit":
             changes["status"] = Status.SUBMITTING
-        return self.transition(job, durable=True, **changes)
+        return self.transition(job, durable=True, takes_over=True, **changes)
 
     def renew(
         self, job: "VideoJob", received: int | None = None, announced: int | None = None
@@ -67,6 +67,7 @@ class FencedQuerySet(ClaimQuerySet):
         durable: bool = False,
         named: bool = False,
         answer: Excerpt | None = None,
+        takes_over: bool = False,
         **changes: Any,
     ) -> bool:
         """Record a change, its event and its next step, atomically.
@@ -75,9 +76,12 @@ class FencedQuerySet(ClaimQuerySet):
         the signals and the wake-up for `due_at` are sent once the transaction commits. An event is
         written if a status changes, or if the change is `noteworthy`. Raises `InvalidTransition`
         for a change of status that is not allowed, or leaves a terminal status without an `actor`.
-        With `named`, a wake-up for a poll names the job. `answer` is the provider's response.
+        With `named`, a wake-up for a poll names the job. A change that `takes_over` a lost claim
+        is not recorded if its worker has renewed the claim since, which doesn't raise `turn`.
+        `answer` is the provider's response.
         """
         self._for_write = True
+        unrenewed = {"claimed_until": job.claimed_until} if takes_over else {}
         changes = {"claimed_until": None, **changes, "due_at": due_at, "turn": job.turn + 1}
         changes["claim_token"] = None
         _check_transition(job, changes, actor)
@@ -86,7 +90,7 @@ class FencedQuerySet(ClaimQuerySet):
         for name, value in changes.items():
             setattr(now, name, value)
         with transaction.atomic(using=self.db, durable=durable):
-            if not self.filter(pk=job.pk, turn=job.turn).update(**changes):
+            if not self.filter(pk=job.pk, turn=job.turn, **unrenewed).update(**changes):
                 return False
             # The signals are sent before the wake-up, so that "stored" can't overtake "completed".
             for kind in _kinds(was, now, actor, noteworthy, became_overdue):

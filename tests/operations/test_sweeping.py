@@ -115,6 +115,18 @@ def test_a_create_call_that_was_lost_with_its_worker_is_never_sent_again(
     assert [event.new for event in job.events.all()] == ["unconfirmed"]
 
 
+def test_a_create_request_whose_worker_renews_its_claim_meanwhile_is_not_given_up(
+    now: datetime, late: datetime
+) -> None:
+    job = a_job(status=Status.SUBMITTING, due_at=now, claimed_until=late)
+
+    with meanwhile("videojobs_videojob", "UPDATE", lambda: VideoJob.objects.renew(job)):
+        swept = operations.sweep()
+
+    assert swept == Swept(woken=0, unconfirmed=0)
+    assert VideoJob.objects.get().status == Status.SUBMITTING
+
+
 def test_waking_up_again_is_no_event(late: datetime) -> None:
     a_job(status=Status.QUEUED, due_at=late)
 

@@ -3,6 +3,7 @@
 import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.utils import timezone
 
@@ -40,9 +41,8 @@ def sweep() -> Swept:
     lost = jobs.filter(status=Status.SUBMITTING, due_at__lte=now, claimed_until__lt=lost_at)
     unconfirmed = 0
     for job in lost.order_by("due_at")[: conf.SWEEP_BATCH]:
-        unconfirmed += VideoJob.objects.transition(
-            job, status=Status.UNCONFIRMED, due_at=None, error=_LOST, reason=_LOST
-        )
+        changes: dict[str, Any] = {"status": Status.UNCONFIRMED, "error": _LOST, "reason": _LOST}
+        unconfirmed += VideoJob.objects.transition(job, due_at=None, takes_over=True, **changes)
     woken = 0
     for step, most in {"poll": 1, "submit": _CHAINS, "mirror": _CHAINS}.items():
         ready = jobs.ready(step).order_by("due_at").values_list("pk", flat=True)[:most]
