@@ -44,6 +44,9 @@ def mirror(job_id: UUID | str | None = None) -> bool:
     except ClaimLost:
         logger.info("job=%s was taken over by another worker during its download", job.pk)
     except Exception as error:
+        if stored and still_ours(job):
+            # A failed save may leave a file, and no other attempt may follow.
+            _delete(job, _files_of(stored) - _files(job.output.name, job.poster.name))
         if not _mirror_failed(job, error) and stored:
             _clean_up_late(job, stored)
     else:
@@ -143,13 +146,13 @@ def _mirror_stored(job: VideoJob, stored: dict[str, Any]) -> None:
         **stored,
     )
     if recorded:
-        _delete(job, before - _files(stored["output"], stored["poster"]))
+        _delete(job, before - _files_of(stored))
     else:
         _clean_up_late(job, stored)
 
 
 def _clean_up_late(job: VideoJob, stored: dict[str, Any]) -> None:
-    _delete_late_files(job, _files(stored["output"], stored["poster"]))
+    _delete_late_files(job, _files_of(stored))
     _remirror_if_replaced(job, stored)
 
 
@@ -190,6 +193,10 @@ def _is_there(job: VideoJob) -> bool:
 
 def _files(*names: str | None) -> set[str]:
     return {name for name in names if name}
+
+
+def _files_of(stored: dict[str, Any]) -> set[str]:
+    return _files(stored["output"], stored["poster"])
 
 
 def _delete(job: VideoJob, names: set[str]) -> None:
