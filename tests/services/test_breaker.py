@@ -81,6 +81,7 @@ def go_on_for(clock: time_machine.Traveller, seconds: float, *, step: float = 5)
     [
         (LIMITED, "limited", 30),
         (Answer(429, "Too fast.", {"Retry-After": "200"}), "limited", 200),
+        (Answer(200, {"code": "429", "msg": "Too fast.", "data": None}), "limited", 30),
         (None, "rejected", 300),
     ],
 )
