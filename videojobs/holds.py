@@ -41,6 +41,7 @@ _REFUSALS, _REFUSED = ProviderHold.Scope.REFUSALS, ProviderHold.Kind.REFUSED
 _SAME_REFUSALS = 3
 #: A hold until an operator decides.
 _NO_END = timedelta(days=36500)
+_DOUBTS, _LIMITS = (_SUSPECT, _FAILING), (ProviderHold.Kind.LIMITED,)
 #: For how long after a hold portions are limited.
 _RECOVERY = timedelta(seconds=10)
 #: The part of polls that give way to create requests that wait for a rate limit.
@@ -203,10 +204,16 @@ def trip(
         "reset_at": None,
     }
     rows = ProviderHold.objects.filter(**_owner(), scope=scope)
+    # A rate limit must not replace the preflight that another create request has made necessary.
+    doubtful, limited = (rows.filter(reset_at=None, kind__in=each) for each in (_DOUBTS, _LIMITS))
+    if kind in _LIMITS and not mine and doubtful.exists():
+        values["kind"] = _FAILING
     replaceable = Q(reset_at__isnull=False) | Q(until__lt=until)
     if not (_unchanged(mine) if mine else rows.filter(replaceable)).update(**values):
         hold = ProviderHold(**_owner(), scope=scope, **values)
         ProviderHold.objects.bulk_create([hold], ignore_conflicts=True)
+        if kind in _DOUBTS:
+            limited.update(kind=_FAILING, reason=values["reason"])
         return max(until, *rows.values_list("until", flat=True))
     return until
 

@@ -14,7 +14,7 @@ from django.utils import timezone
 from tests.support import jobs
 from videojobs import holds, services
 from videojobs.conf import conf
-from videojobs.exceptions import KeyRejected
+from videojobs.exceptions import KeyRejected, RateLimited, Unavailable
 from videojobs.managers import VideoJobQuerySet
 from videojobs.models import JobEvent, ProviderHold, VideoJob
 from videojobs.providers import client
@@ -853,6 +853,20 @@ def test_a_create_call_with_an_answer_ends_the_doubt(
     run(submitted("second"))
 
     assert (suspect and suspect.kind, held()) == ("suspect", None)
+
+
+@pytest.mark.parametrize("limit_comes_first", [True, False])
+def test_a_rate_limit_of_another_create_request_does_not_replace_the_preflight(
+    limit_comes_first: bool, clock: time_machine.Traveller
+) -> None:
+    limit, unclear = RateLimited("HTTP 429", retry_after=40.0), Unavailable("HTTP 502")
+
+    for error in (limit, unclear) if limit_comes_first else (unclear, limit):
+        holds.trip(error, "creates", None)
+
+    hold = held()
+    assert hold
+    assert (hold.kind, hold.until) == ("failing", timezone.now() + timedelta(seconds=40))
 
 
 def test_a_provider_that_names_the_end_of_its_maintenance_is_left_alone_until_then(
