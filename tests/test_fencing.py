@@ -520,7 +520,7 @@ def test_an_attempt_that_may_cost_or_take_long_has_a_wake_up_of_its_own(
 
     VideoJob.objects.transition(job, due_at=timezone.now())
 
-    assert wakeups == [(step, job.pk, None)]
+    assert wakeups == [(step, job.pk, job.due_at)]
 
 
 def test_the_moment_of_a_wake_up_does_not_move_with_its_commit(wakeups: list[Wakeup]) -> None:

@@ -31,7 +31,7 @@ def test_a_submitted_job_is_written_and_woken_up_at_once(wakeups: list[Wakeup]) 
     assert (kept.pk, kept.status, kept.mirror_status) == (job.pk, "pending", "none")
     assert (kept.prompt, kept.duration, kept.params) == ("A kitten", 5, {"ratio": "16:9"})
     assert kept.metadata == {"order": 42}
-    assert wakeups == [("submit", job.pk, None)]
+    assert wakeups == [("submit", job.pk, job.due_at)]
 
 
 def test_the_request_is_frozen_with_its_endpoint_and_the_first_model(settings: Any) -> None:
@@ -56,7 +56,7 @@ def test_a_tracked_task_is_adopted_and_polled_at_once(wakeups: list[Wakeup]) -> 
     assert kept.metadata == {"order": 1}
     assert kept.deadline_at is not None
     assert kept.deadline_at >= before + timedelta(seconds=conf.OVERDUE_AFTER)
-    assert wakeups == [("poll", job.pk, None)]
+    assert wakeups == [("poll", job.pk, job.due_at)]
 
 
 @pytest.mark.parametrize("door", ["submit", "track"])
@@ -197,7 +197,7 @@ def test_nothing_is_woken_up_before_the_callers_transaction_commits(
         before_the_commit = list(wakeups)
 
     assert before_the_commit == []
-    assert wakeups == [("submit", job.pk, None)]
+    assert wakeups == [("submit", job.pk, job.due_at)]
 
 
 def test_a_job_that_another_caller_inserts_in_the_same_moment_is_found(

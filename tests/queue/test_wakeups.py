@@ -50,8 +50,19 @@ def test_each_step_is_sent_to_its_queue_with_the_name_of_its_job(
     wake(step, timezone.now(), "id-1")
 
     [message] = messages(app, name)
-    assert (message.headers["task"], said(message)) == (task, {"job": "id-1"})
+    assert (message.headers["task"], said(message)["job"]) == (task, "id-1")
     assert message.headers["eta"] is None
+
+
+def test_a_wake_up_for_now_names_its_moment_since_the_clock_of_the_worker_may_be_behind(
+    app: Celery, messages: Messages
+) -> None:
+    now = timezone.now()
+
+    wake("mirror", now, "id-1")
+
+    [message] = messages(app, "videojobs-mirror")
+    assert said(message)["at"] == now.isoformat()
 
 
 def test_the_steps_are_those_of_the_design() -> None:

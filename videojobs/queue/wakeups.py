@@ -111,8 +111,10 @@ def _publish(app: Celery, wake_up: WakeUp, using: str) -> None:
         if not _slots.take(key) and not wake_up.again:
             return
         options["on_lost"] = lambda: _slots.drop(key)
-    if at > now:
+    if wake_up.named or at > now:
+        # Also for a step that is due by now: the clock of the worker may be behind this one.
         options["kwargs"]["at"] = at.isoformat()
+    if at > now:
         # In UTC: Celery adds a countdown in seconds to a local time, which jumps twice a year.
         options["eta"] = min(at, now + timedelta(seconds=HORIZON)).astimezone(UTC)
     sender.publish(app, task, **options)
