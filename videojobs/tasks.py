@@ -67,7 +67,8 @@ def submit(job: str | None = None, *old: Any, at: str | None = None) -> None:
 def poll(job: str | None = None, *old: Any, at: str | None = None) -> None:
     """Check all due jobs once, or one job; reschedules itself until each status is terminal."""
     if not old:
-        _run("poll", partial(services.poll, since=_shortly_before(at)), job, at)
+        since = None if job else _shortly_before(at)
+        _run("poll", partial(services.poll, since=since), job, at)
 
 
 @shared_task(name="videojobs.mirror", **_options(lambda: conf.longest_mirror + conf.lease))
