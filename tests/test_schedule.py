@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from videojobs.conf import Settings
 from videojobs.schedule import MAX_RETRY_AFTER, Policy
 
 STARTED = datetime(2030, 1, 1, tzinfo=UTC)
@@ -155,29 +156,39 @@ def test_a_task_that_the_provider_does_not_know_is_asked_for_slowly() -> None:
 
 
 @pytest.mark.parametrize(
-    ("attempts", "retry_after", "at_least", "at_most"),
+    ("errors", "retry_after", "at_least", "at_most"),
     [
         (1, None, 30, 36),
         (2, None, 60, 72),
         (4, None, 240, 288),
         (9, None, 1500, 1800),
         (1, 300, 300, 360),
-        (10, None, None, None),
-        (10, 300, None, None),
-        (11, None, None, None),
+        (50, None, 1500, 1800),
     ],
 )
 def test_when_a_download_is_tried_again(
-    attempts: int, retry_after: float | None, at_least: Any, at_most: Any
+    errors: int, retry_after: float | None, at_least: float, at_most: float
 ) -> None:
     waits = [
         seconds(
-            STARTED,
-            Policy(draw=draw).next_mirror(STARTED, attempts=attempts, retry_after=retry_after),
+            STARTED, Policy(draw=draw).next_mirror(STARTED, errors=errors, retry_after=retry_after)
         )
         for draw in (LOW, HIGH)
     ]
-    assert waits == pytest.approx([at_least, at_most]) if at_least else waits == [None, None]
+    assert waits == pytest.approx([at_least, at_most])
+
+
+@pytest.mark.parametrize("interval", [10.0, 30.0, 60.0])
+def test_the_attempts_of_a_download_last_for_most_of_the_day_that_a_url_lives(
+    interval: float,
+) -> None:
+    policy = Policy(poll_interval=interval, draw=lambda: 0.5)
+    waits = [
+        policy.next_mirror(STARTED, errors=errors) - STARTED
+        for errors in range(1, Settings.MIRROR_ATTEMPTS.default)
+    ]
+
+    assert timedelta(hours=19) < sum(waits, timedelta()) < timedelta(hours=22)
 
 
 def test_the_deadline_and_the_end_count_from_the_start() -> None:
@@ -208,9 +219,9 @@ def test_the_policy_is_what_the_settings_say_now(settings: Any) -> None:
         "OVERDUE_AFTER": 3.0,
         "OVERDUE_INTERVAL": 4.0,
         "GIVE_UP_AFTER": 5.0,
-        "MIRROR_ATTEMPTS": 6,
+        "KEY_RETRY_INTERVAL": 6.0,
     }
-    assert Policy.current() == Policy(1.0, 0.5, 2.0, 3.0, 4.0, 5.0, 6)
+    assert Policy.current() == Policy(1.0, 0.5, 2.0, 3.0, 4.0, 5.0, 6.0)
 
 
 def test_the_settings_defaults_are_the_policy_s(settings: Any) -> None:
@@ -232,7 +243,6 @@ policies = st.builds(
     overdue_after=positive,
     overdue_interval=positive,
     give_up_after=positive,
-    mirror_attempts=st.integers(1, 20),
     draw=st.floats(0, 1).map(lambda drawn: lambda: drawn),
 )
 ages = st.floats(0, 2e5)
@@ -253,7 +263,7 @@ def test_no_wait_is_shorter_than_the_interval_or_than_the_provider_asked(
     deadline = policy.deadline(STARTED)
     for at in (
         policy.next_poll(now, deadline, error_count=error_count, retry_after=retry_after),
-        policy.next_mirror(now, attempts=error_count, retry_after=retry_after),
+        policy.next_mirror(now, errors=error_count, retry_after=retry_after),
     ):
         assert at is None or at >= least > now - ROUNDING
 

@@ -94,8 +94,8 @@ class Settings:
     MEDIA_CHECK = Setting[bool | None](None)
     # The longest time for one media check.
     MEDIA_TIMEOUT = Setting(30.0)
-    # About two hours, since waits double from POLL_INTERVAL up to half an hour.
-    MIRROR_ATTEMPTS = Setting(10)
+    # About 20 hours, since waits double from POLL_INTERVAL up to half an hour: URLs last a day.
+    MIRROR_ATTEMPTS = Setting(50)
     # Private networks, in CIDR notation, that output URLs may resolve to.
     ALLOWED_PRIVATE_NETWORKS = Setting[Sequence[str]](())
     # Domains, subdomains included, that output URLs must belong to; empty: any.

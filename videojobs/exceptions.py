@@ -1,7 +1,8 @@
 """The errors of requests to the provider, of downloads and of storage.
 
-`transient` is whether a retry can succeed; `retry_after` is the number of seconds to wait if the
-server asked for it. Messages may contain a host, but no URL with its query and no key.
+`transient` is whether a retry can succeed; `is_ours` is whether this site is the cause, and not the
+provider or an output's host; `retry_after` is the number of seconds to wait if the server asked for
+it. Messages may contain a host, but no URL with its query and no key.
 """
 
 from datetime import datetime
@@ -35,6 +36,7 @@ class VideoJobsError(Exception):
     """Base class of the app's errors."""
 
     transient = False
+    is_ours = False
     #: Until when all jobs of the API key wait because of this error; see `holds`.
     held_until: datetime | None = None
     #: The response that raised it, if there was one.
@@ -59,6 +61,8 @@ class NotSent(TransportError):
 
 class ForeignEndpoint(NotSent):
     """The job's endpoint is not at the current `BASE_URL`; the key is not sent there."""
+
+    is_ours = True
 
 
 class WrongSetting(NotSent):
@@ -119,15 +123,34 @@ class OutputExpired(DownloadError):
 
 
 class OutputRefused(DownloadError):
-    """The output can't be stored: too large, not a video, or at a forbidden address."""
+    """The response can't be stored, or its address is forbidden. A fresh URL may be better."""
+
+
+class OutputTooLarge(OutputRefused):
+    """The output exceeds `MAX_OUTPUT_BYTES`. Two such responses are final."""
 
     transient = False
+    objection = "too large"
+
+
+class CheckFailed(DownloadError):
+    """A complete download failed a check. `objection` is its SHA-256."""
+
+    def __init__(self, message: str, *, sha256: str) -> None:
+        super().__init__(message)
+        self.objection = sha256
+
+
+class CheckUnavailable(VideoJobsError):
+    """The media check can't run on this machine."""
+
+    transient = is_ours = True
 
 
 class StorageError(VideoJobsError):
-    """The storage did not save the file unchanged."""
+    """The storage can't save a file unchanged under its name."""
 
-    transient = True
+    transient = is_ours = True
 
 
 class ClaimLost(VideoJobsError):

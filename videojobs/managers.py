@@ -121,6 +121,7 @@ class VideoJobQuerySet(FencedQuerySet):
                     job,
                     mirror_status=MirrorStatus.DUE,
                     mirror_attempts=0,
+                    objection="",
                     video_url="",
                     due_at=timezone.now(),
                     reason=f"{reason}; downloading again",

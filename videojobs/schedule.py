@@ -27,7 +27,6 @@ class Policy:
     overdue_after: float = 1800.0
     overdue_interval: float = 600.0
     give_up_after: float = 86400.0
-    mirror_attempts: int = 10
     key_retry_interval: float = 300.0
     draw: Callable[[], float] = random.random
 
@@ -41,7 +40,6 @@ class Policy:
             overdue_after=conf.OVERDUE_AFTER,
             overdue_interval=conf.OVERDUE_INTERVAL,
             give_up_after=conf.GIVE_UP_AFTER,
-            mirror_attempts=conf.MIRROR_ATTEMPTS,
             key_retry_interval=conf.KEY_RETRY_INTERVAL,
         )
 
@@ -130,13 +128,11 @@ class Policy:
         return [until + timedelta(seconds=part * (n + self.draw())) for n in range(parts)]
 
     def next_mirror(
-        self, now: datetime, *, attempts: int, retry_after: float | None = None
-    ) -> datetime | None:
-        """When to retry the download after `attempts` failures. None: give up."""
-        if attempts >= self.mirror_attempts:
-            return None
+        self, now: datetime, *, errors: int, retry_after: float | None = None
+    ) -> datetime:
+        """When to retry the download after `errors` failures in a row."""
         # Output URLs are valid for about a day, and an outage can last hours, so waits grow long.
-        return now + self._wait(self.poll_interval, attempts - 1, retry_after, MAX_RETRY_AFTER)
+        return now + self._wait(self.poll_interval, errors - 1, retry_after, MAX_RETRY_AFTER)
 
     def _wait(
         self, base: float, doublings: int, retry_after: float | None, cap: float | None = None

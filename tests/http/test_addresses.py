@@ -110,6 +110,9 @@ def test_a_wrong_network_is_named_in_the_error(name: str) -> None:
         ("https://[2606:4700::1]/v", "2606:4700::1"),
         ("https://büche.example/ü", "büche.example"),
         ("https://2130706433/", "2130706433"),  # the resolved address is checked
+        ("https://cdn.example/a b", "cdn.example"),
+        (" https://cdn.example/", "cdn.example"),
+        ("https://cdn.example/a\\b?c=\\d|[e]", "cdn.example"),
     ],
 )
 def test_a_plain_https_url_may_be_asked(url: str, host: str) -> None:
@@ -138,12 +141,12 @@ def test_a_plain_https_url_may_be_asked(url: str, host: str) -> None:
         "https://cdn.example@127.0.0.1/",
         "https://cdn.example\\@127.0.0.1/",
         "https://cdn.example\\.evil.example/",
-        "https://cdn.example/a b",
+        "https://cdn.example @127.0.0.1/",
+        "https://cdn example/",
         "https://cdn.example/\r\nX-Injected: 1",
         "https://cdn.example/\tv",
         "https://cdn.example/\x00",
         "\x01https://cdn.example/",
-        " https://cdn.example/",
         "https://cdn.example/\u202e4pm",
         "https://cdn.example/\ud800",
         "https://cdn.example%2f.evil.example/",
@@ -176,6 +179,27 @@ def test_plain_http_is_for_the_insecure_only() -> None:
     assert addresses.check_url("http://cdn.example:8000/v", insecure=True) == "cdn.example"
     with pytest.raises(ForbiddenAddress, match="scheme is not https"):
         addresses.check_url("http://cdn.example/v", insecure=False)
+
+
+@pytest.mark.parametrize(
+    ("url", "sent"),
+    [
+        ("https://cdn.example/%7Ea/%7ea/~a?x=%2F%2f", "/%7Ea/%7ea/~a?x=%2F%2f"),
+        ('https://cdn.example/[a]|{b}^`?c=[d]|"<>', '/[a]|{b}^`?c=[d]|"<>'),
+        ("https://cdn.example/a/../b/./c//d", "/a/../b/./c//d"),
+        ("https://cdn.example/a\\b", "/a\\b"),
+        ("https://cdn.example/100%?a=%zz", "/100%?a=%zz"),
+        ("https://cdn.example/a b?c d", "/a%20b?c%20d"),
+        ("https://cdn.example/ü", "/%C3%BC"),
+        ("https://cdn.example/a?", "/a?"),
+        ("https://cdn.example/a?b#c", "/a?b"),
+        ("https://cdn.example?a", "/?a"),
+        ("HTTPS://cdn.example:443", "/"),
+        ("https://[2606:4700::1]:8443/v", "/v"),
+    ],
+)
+def test_a_url_is_sent_as_it_came(url: str, sent: str) -> None:
+    assert addresses.target(url) == sent
 
 
 @given(st.text() | st.text().map("https://".__add__) | st.text().map("https://a".__add__))

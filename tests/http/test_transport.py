@@ -665,6 +665,31 @@ def test_a_redirect_is_followed_by_a_stream_and_not_by_a_request(code: str) -> N
     assert len(target.requests) == 1
 
 
+SIGNED = b'/%7Ea/[b]|{c}%7e/..//d?Key=a%2Fb%2f|[]^`"&Sig=ab==&x'
+
+
+def test_a_url_reaches_its_host_byte_by_byte_as_it_came() -> None:
+    with RawServer() as server:
+        stream(f"{server.url}{SIGNED.decode()}#part")
+    assert server.requests[0].startswith(b"GET " + SIGNED + b" HTTP/1.1\r\n")
+
+
+@pytest.mark.parametrize("kind", ["absolute", "relative to the host"])
+def test_the_target_of_a_redirect_reaches_its_host_as_it_came(kind: str) -> None:
+    with RawServer() as server:
+        base = server.url if kind == "absolute" else ""
+        server.answers = (redirect(f"{base}{SIGNED.decode()}"), OK)
+        stream(f"{server.url}/%7Efirst?a|b")
+    assert server.requests[0].startswith(b"GET /%7Efirst?a|b HTTP/1.1\r\n")
+    assert server.requests[1].startswith(b"GET " + SIGNED + b" HTTP/1.1\r\n")
+
+
+def test_a_blank_in_a_url_is_quoted_as_curl_does() -> None:
+    with RawServer() as server:
+        stream(f"{server.url}/a b.mp4?c d")
+    assert server.requests[0].startswith(b"GET /a%20b.mp4?c%20d HTTP/1.1\r\n")
+
+
 def test_a_relative_redirect_stays_at_its_host() -> None:
     with RawServer(redirect("../b?x=1"), OK) as server:
         assert stream(f"{server.url}/a/a") == (200, b"ok")

@@ -25,6 +25,7 @@ from videojobs.exceptions import (
     NotSent,
     OutputExpired,
     OutputRefused,
+    OutputTooLarge,
     TransportError,
     VideoJobsError,
 )
@@ -279,7 +280,7 @@ def test_a_rest_is_as_bounded_as_a_beginning(settings: Any) -> None:
     settings.VIDEOJOBS = {**settings.VIDEOJOBS, "MAX_OUTPUT_BYTES": len(LONG) - 1}
     endless = chunks(LONG) + b"0\r\n\r\n"
     with RawServer(chunks(LONG[: PIECE + 1000]), rest(PIECE, LONG), endless) as server:
-        assert type(failure(server)) is OutputRefused
+        assert type(failure(server)) is OutputTooLarge
 
 
 def test_one_deadline_covers_the_beginning_and_the_rest(settings: Any) -> None:

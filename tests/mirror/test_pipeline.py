@@ -1,4 +1,5 @@
 import contextlib
+import gzip
 import hashlib
 import os
 import resource
@@ -25,6 +26,7 @@ from videojobs.exceptions import (
     NotSent,
     OutputExpired,
     OutputRefused,
+    OutputTooLarge,
     StorageError,
     TransportError,
     VideoJobsError,
@@ -168,10 +170,20 @@ def test_a_body_that_ends_with_its_connection_is_taken_as_it_is(storage: FileSys
         assert kept(server.url, storage)[0].size == len(SAMPLE)
 
 
-@pytest.mark.parametrize("header", ["Content-Encoding: identity ", "Content-Encoding: "])
-def test_an_encoding_that_is_none_is_taken(storage: FileSystemStorage, header: str) -> None:
+@pytest.mark.parametrize(
+    "header",
+    [
+        *("Content-Encoding: identity ", "Content-Encoding: ", "Content-Encoding: aws-chunked"),
+        *("Content-Encoding: utf-8", "Content-Encoding: gzip", "Content-Encoding: identity, br"),
+        *("Content-Type: text/html", "Content-Disposition: attachment; filename=v.exe"),
+    ],
+)
+def test_the_bytes_decide_what_a_file_is_and_not_a_header(
+    storage: FileSystemStorage, header: str
+) -> None:
     with RawServer(answer(SAMPLE, header)) as server:
-        assert kept(server.url, storage)[0].size == len(SAMPLE)
+        done, _ = kept(server.url, storage)
+    assert (done.sha256, done.content_type) == (SHA256, "video/mp4")
 
 
 WHOLE = {
@@ -216,9 +228,31 @@ def with_length(length: str, body: bytes = SAMPLE, *more: str) -> bytes:
     return head.encode() + body
 
 
-def test_blanks_around_a_length_are_no_part_of_it(storage: FileSystemStorage) -> None:
-    with RawServer(with_length(f" {len(SAMPLE)} ")) as server:
-        assert kept(server.url, storage)[0].size == len(SAMPLE)
+BOTH_KINDS = b"%x\r\n%b\r\n0\r\n\r\n" % (len(SAMPLE), SAMPLE)
+ODD_LENGTHS = {
+    "blanks around it": with_length(f" {len(SAMPLE)} "),
+    "a list of equal ones": with_length(f"{len(SAMPLE)}, {len(SAMPLE)}"),
+    "two equal ones": with_length(str(len(SAMPLE)), SAMPLE, f"Content-Length: {len(SAMPLE)}"),
+    "words": with_length("abc"),
+    "a negative one": with_length("-5"),
+    "an empty one": with_length(""),
+    "odd digits": with_length("²"),
+    "a length beside chunks": with_length("5", BOTH_KINDS, "Transfer-Encoding: chunked"),
+}
+
+
+@pytest.mark.parametrize("reply", ODD_LENGTHS.values(), ids=ODD_LENGTHS)
+def test_an_odd_length_is_no_reason_against_a_whole_file(
+    reply: bytes, storage: FileSystemStorage
+) -> None:
+    with RawServer(reply) as server:
+        assert kept(server.url, storage)[0].sha256 == SHA256
+
+
+def test_two_lengths_that_differ_are_no_whole_file(storage: FileSystemStorage) -> None:
+    reply = with_length(str(len(SAMPLE)), SAMPLE, "Content-Length: 5")
+    assert refused_by(storage, reply, TransportError).transient
+    assert files(storage) == []
 
 
 BROKEN_OFF = {
@@ -263,44 +297,60 @@ def test_a_host_that_refuses_is_transient(storage: FileSystemStorage) -> None:
     assert files(storage) == []
 
 
-BOTH_KINDS = b"%x\r\n%b\r\n0\r\n\r\n" % (len(SAMPLE), SAMPLE)
-REFUSED = {
-    "HTML": answer(b"<!DOCTYPE html><html>expired</html>", "Content-Type: video/mp4"),
-    "JSON": answer(b'{"error": "expired"}', "Content-Type: video/mp4"),
-    "XML": answer(b"<?xml version='1.0'?><Error/>"),
-    "a playlist": answer(b"#EXTM3U\nfile:///etc/passwd"),
-    "audio": answer(b"\x00\x00\x00\x18ftypM4A ...."),
-    "gzip": answer(SAMPLE, "Content-Encoding: gzip"),
-    "an unknown encoding": answer(SAMPLE, "Content-Encoding: rot13"),
-    "two encodings": answer(SAMPLE, "Content-Encoding: identity, gzip"),
-    "a length of words": with_length("abc"),
-    "a negative length": with_length("-5"),
-    "an empty length": with_length(""),
-    "a list of lengths": with_length("1468, 1468"),
-    "odd digits": with_length("²"),
-    "a length of 5000 digits": with_length("9" * 5000),
-    "a length of 5000 zeros": with_length("0" * 5000),
-    "two kinds of length": with_length("5", BOTH_KINDS, "Transfer-Encoding: chunked"),
-    "an announced size over the limit": with_length(str(1024 * 1024 + 1)),
-    "a real size over the limit": b"HTTP/1.1 200 OK\r\n\r\n" + SAMPLE + bytes(1024 * 1024),
-    "a redirect into the network": redirect("http://10.0.0.1/v.mp4"),
-    "a redirect to a file": redirect("file:///etc/passwd"),
-    "redirects without end": redirect("/again"),
-}  # fmt: skip
+NOT_AN_OUTPUT = {
+    "HTML": (answer(b"<html>expired</html>", "Content-Type: text/html"), "Content-Type: text/html"),
+    "JSON": (answer(b'{"error": 1}', "Content-Type: video/mp4"), "Content-Type: video/mp4"),
+    "XML": (answer(b"<?xml version='1.0'?><Error/>"), "no Content-Type"),
+    "a playlist": (answer(b"#EXTM3U\nfile:///etc/passwd"), "not a video"),
+    "audio": (answer(b"\x00\x00\x00\x18ftypM4A ...."), "not a video"),
+    "compressed": (
+        answer(gzip.compress(SAMPLE), "Content-Encoding: gzip"),
+        "Content-Encoding: gzip",
+    ),
+    "a redirect into the network": (
+        redirect("http://10.0.0.1/v.mp4"),
+        "10.0.0.1, which is neither public nor in ALLOWED_PRIVATE_NETWORKS",
+    ),
+    "a redirect to a file": (redirect("file:///etc/passwd"), "'file'"),
+    "a redirect to a mail server": (redirect("http://127.0.0.1:25/"), "port 25"),
+    "redirects without end": (redirect("/again"), "more than 3 redirects"),
+}
 
 
-@pytest.mark.parametrize("reply", REFUSED.values(), ids=REFUSED)
-def test_what_can_t_be_kept_is_refused_for_good_and_leaves_nothing(
+@pytest.mark.parametrize(("reply", "reason"), NOT_AN_OUTPUT.values(), ids=NOT_AN_OUTPUT)
+def test_an_answer_that_is_no_output_says_why_and_leaves_nothing(
+    storage: FileSystemStorage, reply: Any, reason: str
+) -> None:
+    error = refused_by(storage, reply, OutputRefused)
+
+    assert reason in str(error)
+    assert error.transient
+    assert not error.is_ours
+    assert files(storage) == []
+
+
+TOO_LARGE = {
+    "announced": with_length(str(1024 * 1024 + 1)),
+    "announced with 5000 digits": with_length("9" * 5000),
+    "real": b"HTTP/1.1 200 OK\r\n\r\n" + SAMPLE + bytes(1024 * 1024),
+}
+
+
+@pytest.mark.parametrize("reply", TOO_LARGE.values(), ids=TOO_LARGE)
+def test_a_size_over_the_limit_names_the_setting_and_leaves_nothing(
     storage: FileSystemStorage, reply: Any
 ) -> None:
-    assert not refused_by(storage, reply, OutputRefused).transient
+    error = refused_by(storage, reply, OutputTooLarge)
+
+    assert "see MAX_OUTPUT_BYTES" in str(error)
+    assert not error.transient
     assert files(storage) == []
 
 
 @pytest.mark.parametrize(
     "url", ["http://127.0.0.2:{}/", "http://localhost:{}/", "file:///etc/passwd", "", "http://["]
 )
-def test_an_address_that_may_not_be_asked_is_refused_for_good(
+def test_an_address_that_may_not_be_asked_is_refused(
     storage: FileSystemStorage, settings: Any, url: str
 ) -> None:
     settings.VIDEOJOBS = {**settings.VIDEOJOBS, "ALLOWED_PRIVATE_NETWORKS": ["10.0.0.0/8"]}

@@ -174,27 +174,110 @@ def test_attempts_that_are_used_up_fail_the_download_and_not_the_job(
     assert files(media_root) == []
 
 
-@pytest.mark.parametrize("output", [b"<html>Not found</html>", SAMPLE * 200])
-def test_what_is_no_video_or_too_large_is_refused_at_once(
-    output: bytes, provider: MeddledProvider, settings: Any, media_root: Path
+ODD_ANSWERS = {
+    "an error page": Answer(200, "<html>Not found</html>"),
+    "JSON": Answer(200, {"error": "expired"}),
+    "no content": Answer(204),
+    "a part that nobody asked for": Answer(206, SAMPLE),
+    "a redirect into the network": Answer(302, "", {"Location": "http://10.0.0.1/v.mp4"}),
+    "too large": Answer(200, SAMPLE * 200),
+    "not found": Answer(404),
+}
+
+
+@pytest.mark.parametrize("odd", ODD_ANSWERS.values(), ids=ODD_ANSWERS)
+def test_one_odd_answer_is_no_verdict_on_a_video(
+    odd: Answer, provider: MeddledProvider, settings: Any, media_root: Path
 ) -> None:
     settings.VIDEOJOBS = {**settings.VIDEOJOBS, "MAX_OUTPUT_BYTES": len(SAMPLE) * 100}
 
-    job = run(completed(provider, output=output))
+    job = run(completed(provider, downloads=[odd]))
 
-    assert (job.status, job.mirror_status, job.mirror_attempts) == ("completed", "failed", 1)
+    assert (job.status, job.mirror_status, job.mirror_attempts) == ("completed", "due", 1)
+    assert files(media_root) == []
+    assert run(job).output_sha256 == provider.sha256("proj_1")
+    assert provider.checks("proj_1") == 2, "the second attempt has a fresh URL"
+
+
+def test_an_output_that_is_too_large_is_given_up_after_the_second_such_answer(
+    provider: MeddledProvider, settings: Any, media_root: Path
+) -> None:
+    settings.VIDEOJOBS = {**settings.VIDEOJOBS, "MAX_OUTPUT_BYTES": len(SAMPLE) * 100}
+    large = Answer(200, SAMPLE * 200)
+
+    job = run(completed(provider, downloads=[Reset(), large, Answer(503), large]), times=3)
+    assert job.mirror_status == "due"
+    job = run(job)
+
+    assert (job.mirror_status, job.mirror_attempts) == ("failed", 4)
+    assert "MAX_OUTPUT_BYTES" in last_reason(job)
     assert files(media_root) == []
 
 
-def test_an_address_that_is_not_allowed_is_refused_at_once(
+def test_an_output_that_was_too_large_is_measured_anew_after_an_operator_s_decision(
     provider: MeddledProvider, settings: Any
 ) -> None:
-    job = completed(provider)
-    settings.VIDEOJOBS = {**settings.VIDEOJOBS, "ALLOWED_PRIVATE_NETWORKS": []}
+    settings.VIDEOJOBS = {**settings.VIDEOJOBS, "MAX_OUTPUT_BYTES": len(SAMPLE) - 1}
+    job = run(completed(provider), times=2)
+    assert job.mirror_status == "failed"
+
+    operations.remirror(job, actor="ann")
+
+    assert run(job).mirror_status == "due"
+
+
+def test_an_address_that_is_not_allowed_gets_nothing_and_is_tried_again(
+    provider: MeddledProvider, settings: Any
+) -> None:
+    job, usual = completed(provider), settings.VIDEOJOBS
+    settings.VIDEOJOBS = {**usual, "ALLOWED_PRIVATE_NETWORKS": []}
 
     job = run(job)
 
-    assert (job.mirror_status, provider.downloads("proj_1")) == ("failed", 0)
+    assert (job.mirror_status, provider.downloads("proj_1")) == ("due", 0)
+    assert "resolves to 127.0.0.1" in last_reason(job)
+    assert "ALLOWED_PRIVATE_NETWORKS" in last_reason(job)
+    settings.VIDEOJOBS = usual
+    assert run(job).mirror_status == "stored"
+
+
+class Unwell(FileSystemStorage):
+    """A storage with an outage."""
+
+    def _save(self, name: str, content: Any) -> str:
+        raise ConnectionError("the storage is down")
+
+
+def test_the_site_s_own_trouble_uses_up_no_attempts(
+    provider: MeddledProvider, settings: Any, media_root: Path
+) -> None:
+    settings.VIDEOJOBS = {**settings.VIDEOJOBS, "MIRROR_ATTEMPTS": 3}
+    usual = settings.STORAGES
+    unwell = {"BACKEND": f"{__name__}.Unwell", "OPTIONS": {"location": str(media_root)}}
+    settings.STORAGES = {**usual, "default": unwell}
+
+    job = run(completed(provider), times=6)
+
+    assert (job.mirror_status, job.mirror_attempts, job.error_count) == ("due", 0, 6)
+    assert "the storage is down" in last_reason(job)
+    assert 900 < seconds_until(job) <= 1000, "but the waits grow"
+    settings.STORAGES = usual
+    assert run(job).mirror_status == "stored"
+
+
+def test_a_base_url_that_was_changed_uses_up_no_attempts(
+    provider: MeddledProvider, settings: Any
+) -> None:
+    settings.VIDEOJOBS = {**settings.VIDEOJOBS, "MIRROR_ATTEMPTS": 2}
+    usual = settings.VIDEOJOBS
+    job = run(completed(provider, downloads=[Reset()]))
+    settings.VIDEOJOBS = {**usual, "BASE_URL": "http://127.0.0.2:9/api"}
+
+    job = run(job, times=3)
+
+    assert (job.mirror_status, job.mirror_attempts) == ("due", 1)
+    settings.VIDEOJOBS = usual
+    assert run(job).mirror_status == "stored"
 
 
 def test_a_job_that_was_deleted_during_its_download_leaves_no_file(
@@ -519,10 +602,11 @@ def test_an_attempt_leaves_no_file_if_the_storage_fails_after_it_has_saved(
 
 
 def test_attempts_that_are_lost_with_their_workers_are_bounded(
-    provider: MeddledProvider,
+    provider: MeddledProvider, settings: Any
 ) -> None:
+    settings.VIDEOJOBS = {**settings.VIDEOJOBS, "MIRROR_ATTEMPTS": 3}
     job = completed(provider)
-    for _ in range(10):
+    for _ in range(3):
         job.refresh_from_db()
         assert VideoJob.objects.claim(job)
         lose_the_worker()

@@ -16,7 +16,7 @@ from ipaddress import (
     ip_address,
     ip_network,
 )
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from urllib3.util import parse_url
 
@@ -30,6 +30,9 @@ _WRAPPERS = (IPv6Network("::ffff:0:0/96"), IPv6Network("64:ff9b::/96"))
 _MAX_URL = 4096
 # Lower ports, except for 80 and 443, belong to other protocols.
 _FIRST_FREE_PORT = 1024
+
+# The characters of a request target that HTTP can carry: ASCII without blanks.
+_AS_IT_IS = "".join(map(chr, range(0x21, 0x7F)))
 
 _PUBLIC_V6 = IPv6Network("2000::/3")
 _FORBIDDEN_V6 = (
@@ -57,24 +60,34 @@ def check_url(url: str, *, insecure: bool, hosts: Collection[str] = ()) -> str:
 
     Plain http requires `insecure`. The host must be in one of the domains `hosts`, if any.
     """
-    if len(url) > _MAX_URL or not url.isprintable() or set(url) & set("\\ "):
-        raise ForbiddenAddress("the URL is too long or has invalid characters")
+    if len(url) > _MAX_URL or not url.isprintable():
+        raise ForbiddenAddress(f"the URL has control characters, or more than {_MAX_URL}")
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
-        parse_url(url)  # as requests does: a URL that it can't parse fails on every attempt
+        # As requests does: a host that it can't parse fails on every attempt.
+        parse_url(f"{parts.scheme}://{parts.netloc}")
     except ValueError:
         raise ForbiddenAddress("the URL can't be parsed") from None
     if parts.scheme not in ({"https", "http"} if insecure else {"https"}):
-        raise ForbiddenAddress("the URL's scheme is not https")
+        raise ForbiddenAddress(f"the URL's scheme is not https but {parts.scheme or 'missing'!r}")
     # A "%" escapes another host than the visible one, or begins the name of an interface.
-    if not host or "%" in host or "@" in parts.netloc:
+    if not host or "%" in host or set(parts.netloc) & set("@\\ "):
         raise ForbiddenAddress("the URL has no plain host, or contains a user")
     if hosts and not any(_is_within(host, domain) for domain in hosts):
         raise ForbiddenAddress(f"{host} is not in ALLOWED_OUTPUT_HOSTS")
     if port is not None and port not in {80, 443} and port < _FIRST_FREE_PORT:
-        raise ForbiddenAddress("the URL's port belongs to another protocol")
+        raise ForbiddenAddress(f"{host}: the port {port} belongs to another protocol")
     return host
+
+
+def target(url: str) -> str:
+    """The path and the query of a URL as they came: its host may have signed their exact bytes.
+
+    Only characters that HTTP can't carry are quoted.
+    """
+    rest = url.partition("#")[0].partition("://")[2][len(urlsplit(url).netloc) :]
+    return quote(rest if rest.startswith("/") else f"/{rest}", safe=_AS_IT_IS)
 
 
 def _is_within(host: str, domain: str) -> bool:
@@ -95,8 +108,12 @@ def resolve(host: str, port: int, allowed: Iterable[Network] | None) -> list[str
     addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
     if not addresses:
         raise OSError("the hostname has no address")
-    if allowed is not None and not all(may_connect(address, allowed) for address in addresses):
-        raise ForbiddenAddress(f"{host} resolves to an address that is not public")
+    for address in addresses:
+        if allowed is not None and not may_connect(address, allowed):
+            raise ForbiddenAddress(
+                f"{host} resolves to {address}, which is neither public nor in "
+                "ALLOWED_PRIVATE_NETWORKS"
+            )
     return addresses
 
 

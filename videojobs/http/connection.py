@@ -45,10 +45,17 @@ class Exchange:
     """
 
     def __init__(
-        self, host: str, *, timeout: float, allowed: Sequence[addresses.Network] | None = None
+        self,
+        host: str,
+        *,
+        timeout: float,
+        allowed: Sequence[addresses.Network] | None = None,
+        target: str = "",
     ) -> None:
         self.host = host
         self.allowed = allowed
+        #: Sent instead of the path and query of the URL, which the lower layers would normalize.
+        self.target = target
         self.reached = False
         self.expired = False
         #: The connection of the request, and whether an earlier request had used it.
@@ -74,7 +81,12 @@ class Exchange:
         does, before anything is sent.
         """
         host = addresses.check_url(url, insecure=insecure, hosts=hosts)
-        return cls(host, timeout=timeout, allowed=addresses.networks(allowed))
+        return cls(
+            host,
+            timeout=timeout,
+            allowed=addresses.networks(allowed),
+            target=addresses.target(url),
+        )
 
     def __enter__(self) -> "Exchange":
         self._deadline = watchdog.watch(self._ends_at, self._expire)
@@ -188,7 +200,7 @@ class _Connection(HTTPConnection):
         super().connect()
         _current.get().reached = True
 
-    def request(self, *args: Any, **kwargs: Any) -> None:
+    def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:
         exchange = _current.get()
         exchange.connection = self
         if self.sock is not None:  # a pooled connection, or TLS, which connects before this
@@ -196,7 +208,7 @@ class _Connection(HTTPConnection):
             exchange.reached = True
             exchange.watch(self.sock)
         exchange.is_reused = self.sock is not None and self.was_used
-        super().request(*args, **kwargs)
+        super().request(method, exchange.target or url, *args, **kwargs)
         self.was_used = True
 
     def getresponse(self) -> Any:

@@ -12,6 +12,7 @@ It adds these guarantees:
 5. Bodies are bounded, and error messages contain the host, never the URL.
 """
 
+import re
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
@@ -31,6 +32,7 @@ _PORTS = {"http": 80, "https": 443}
 #: The connection is kept after these. After an error, or a 204 with a body, more may follow.
 _KEPT = range(200, 204)
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,10 @@ def stream(
             with exchange:
                 with exchange.errors():
                     response = connections.open(
-                        "GET", url, headers=headers, timeout=(connect_timeout, read_timeout)
+                        "GET",
+                        urljoin(url, "/"),  # the exchange has the rest
+                        headers=headers,
+                        timeout=(connect_timeout, read_timeout),
                     )
                 with response:
                     exchange.check()
@@ -199,7 +204,12 @@ def _join(url: str, location: str) -> str:
     with suppress(UnicodeError):
         # Servers send non-ASCII locations as UTF-8, but http.client decodes them as Latin-1.
         location = location.encode("latin-1").decode()
+    # `urljoin` normalizes: only a path that is relative needs it.
+    if _ABSOLUTE.match(location):
+        return location
     try:
+        if location.startswith("/") and not location.startswith("//"):
+            return urljoin(url, "/")[:-1] + location
         return urljoin(url, location)
     except ValueError:
         raise ForbiddenAddress("the target of a redirect is not a URL") from None

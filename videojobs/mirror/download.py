@@ -20,9 +20,11 @@ from ..exceptions import (
     ForbiddenAddress,
     OutputExpired,
     OutputRefused,
+    OutputTooLarge,
     TransportError,
 )
 from ..http import transport
+from ..sanitize import clean
 from . import media
 from .disk import Sha256, WriteBack
 
@@ -34,6 +36,7 @@ _PIECE = 256 * 1024
 _CONNECTIONS = 5
 _EXPIRED = frozenset({401, 403, 404, 410})
 _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]{1,200}"')
+_LENGTH = re.compile("[0-9]+")
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
 
 
@@ -51,8 +54,8 @@ def fetch(url: str, file: BinaryIO, *, progress: Callable[[int, int | None], Non
     """Download `url` to `file`, which is empty and open for writing.
 
     `progress` is called after each piece with the bytes received and the announced total, or None;
-    an exception in it ends the download. Raises `DownloadError` or `TransportError` if a retry can
-    succeed, `OutputRefused` if not, and the disk's `OSError`.
+    an exception in it ends the download. Raises `DownloadError`, `TransportError` and the disk's
+    `OSError`.
     """
     with (
         WriteBack(file) as write_back,
@@ -113,7 +116,7 @@ class _Body:
         self._file.truncate()
         self._digest = Sha256()
         self._kind: tuple[str, str] | None = None
-        self._etag = ""
+        self._etag = self._encoding = ""
         self._announced: int | None = None
         self.size = 0
 
@@ -135,12 +138,13 @@ class _Body:
         self._announced = _announced_size(stream)
         etag = stream.headers.get("ETag", "").strip()
         self._etag = etag if _STRONG_ETAG.fullmatch(etag) else ""
+        self._encoding = _encoding(stream)
         return True
 
     def _is_rest(self, stream: transport.Stream) -> bool:
         """Whether a response contains exactly the missing bytes of the same file."""
         span = _CONTENT_RANGE.fullmatch(stream.headers.get("Content-Range", "").strip())
-        if stream.status != 206 or span is None or _is_encoded(stream):
+        if stream.status != 206 or span is None or _encoding(stream) != self._encoding:
             return False
         first, last, total = map(int, span.groups())
         length = str(total - first)
@@ -159,9 +163,9 @@ class _Body:
         while piece := stream.read(_PIECE):
             self._kind = self._kind or media.sniff(piece)
             if self._kind is None:
-                raise OutputRefused(f"{stream.host}: the response is not a video")
+                raise OutputRefused(f"{stream.host}: {_not_an_output(stream)}")
             if self.size + len(piece) > conf.MAX_OUTPUT_BYTES:
-                raise OutputRefused(f"{stream.host}: sent more than {conf.MAX_OUTPUT_BYTES} bytes")
+                raise OutputTooLarge(f"{stream.host}: sent {_too_much()}")
             self._file.write(piece)
             self._digest.update(piece)
             self.size += len(piece)
@@ -181,21 +185,37 @@ def _announced_size(stream: transport.Stream) -> int | None:
     if stream.status != 200:
         retry_after = transport.parse_retry_after(stream.headers.get("Retry-After"))
         raise DownloadError(f"{stream.host}: HTTP {stream.status}", retry_after=retry_after)
-    if _is_encoded(stream):
-        raise OutputRefused(f"{stream.host}: sent an encoding that was not requested")
-    length = stream.headers.get("Content-Length")
-    if length is None:
-        return None
-    if "Transfer-Encoding" in stream.headers:
-        raise OutputRefused(f"{stream.host}: sent both Content-Length and Transfer-Encoding")
-    length = length.strip()
-    if not (length.isascii() and length.isdigit()):
-        raise OutputRefused(f"{stream.host}: announced a length that is not a number")
+    # Transfer-Encoding replaces a length (RFC 9112, 6.3); a client may join equal lengths.
+    lengths = {part.strip() for part in stream.headers.get("Content-Length", "").split(",")}
+    if "Transfer-Encoding" in stream.headers or not all(map(_LENGTH.fullmatch, lengths)):
+        return None  # then the bytes show whether the file is whole
+    if len(lengths) > 1:
+        raise OutputRefused(f"{stream.host}: Content-Length: {_header(stream, 'Content-Length')}")
+    length = lengths.pop()
     # int() raises for more than a few thousand digits.
     if len(length) > 20 or int(length) > conf.MAX_OUTPUT_BYTES:
-        raise OutputRefused(f"{stream.host}: announced more than {conf.MAX_OUTPUT_BYTES} bytes")
+        raise OutputTooLarge(f"{stream.host}: announced {_too_much()}")
     return int(length)
 
 
-def _is_encoded(stream: transport.Stream) -> bool:
-    return stream.headers.get("Content-Encoding", "").strip().lower() not in {"", "identity"}
+def _too_much() -> str:
+    return f"more than {conf.MAX_OUTPUT_BYTES} bytes; see MAX_OUTPUT_BYTES"
+
+
+def _not_an_output(stream: transport.Stream) -> str:
+    """Says what the headers say of a body that doesn't begin like a video or an image."""
+    names = ("Content-Type", "Content-Encoding")
+    said = [f"{name}: {_header(stream, name)}" for name in names if stream.headers.get(name)]
+    return f"the response is not a video or an image ({', '.join(said) or 'no Content-Type'})"
+
+
+def _header(stream: transport.Stream, name: str) -> str:
+    return clean(stream.headers.get(name, ""), 60)
+
+
+def _encoding(stream: transport.Stream) -> str:
+    """The Content-Encoding of a response.
+
+    It doesn't decide whether the body is encoded: uploads leave `aws-chunked` or `utf-8` in it.
+    """
+    return stream.headers.get("Content-Encoding", "").strip().lower()

@@ -71,6 +71,9 @@ class VideoJob(models.Model):
     check_count = models.PositiveIntegerField(_("checks"), default=0)
     error_count = models.PositiveIntegerField(_("errors in a row"), default=0)
     mirror_attempts = models.PositiveIntegerField(default=0)
+    # Why a complete download was not stored: the SHA-256 of a file that failed a check, or
+    # "too large". The same objection twice is no accident.
+    objection = models.CharField(max_length=64, blank=True, editable=False)
     # Progress of the current download.
     received_bytes = models.PositiveBigIntegerField(null=True, blank=True, editable=False)
     announced_bytes = models.PositiveBigIntegerField(null=True, blank=True, editable=False)
@@ -91,6 +94,8 @@ class VideoJob(models.Model):
     output_codec = models.CharField(max_length=32, blank=True)
     output_duration = models.FloatField(null=True, blank=True, help_text=_("Seconds."))
     poster = models.FileField(storage=output_storage, max_length=255, blank=True)
+    # An operator decided to store the output although it fails the media check.
+    unchecked = models.BooleanField(default=False, editable=False)
 
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     submitted_at = models.DateTimeField(null=True, blank=True)

@@ -214,6 +214,8 @@ def remirror(job: VideoJob, *, actor: str) -> bool:
         job,
         mirror_status=MirrorStatus.DUE,
         mirror_attempts=0,
+        objection="",
+        unchecked=False,
         video_url="",
         error_count=0,
         due_at=_soon(job),

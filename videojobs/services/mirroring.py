@@ -9,7 +9,7 @@ from django.db import connections
 from django.utils import timezone
 
 from ..conf import conf
-from ..exceptions import ClaimLost, OutputExpired, OutputRefused
+from ..exceptions import ClaimLost, DownloadError, OutputExpired
 from ..mirror import pipeline
 from ..mirror.destination import Destination
 from ..models import ProviderHold, VideoJob
@@ -39,7 +39,7 @@ def mirror(job_id: UUID | str | None = None) -> bool:
     stored: dict[str, Any] = {}
     try:
         if job.mirror_attempts > conf.MIRROR_ATTEMPTS:
-            raise OutputRefused("all attempts are used up; the last one was lost with its worker")
+            raise DownloadError("all attempts are used up; the last one was lost with its worker")
         _keep(job, probed, stored)
     except ClaimLost:
         logger.info("job=%s was taken over by another worker during its download", job.pk)
@@ -211,26 +211,27 @@ def _delete(job: VideoJob, names: set[str]) -> None:
 
 def _mirror_failed(job: VideoJob, error: Exception) -> bool:
     """Record a failed attempt and schedule the next one; False if the job was taken over."""
-    retry_at, attempts = None, job.mirror_attempts
-    if held_until := getattr(error, "held_until", None):  # a hold costs no attempt
-        policy = Policy.current()
-        retry_at = policy.earliest(policy.after(held_until), job.last_checked_at)
+    errors, attempts = job.error_count + 1, job.mirror_attempts
+    objection, held_until = getattr(error, "objection", ""), getattr(error, "held_until", None)
+    # Neither a hold nor this site's own trouble, such as a full disk, is the output's fault.
+    if held_until or getattr(error, "is_ours", True):
         attempts -= 1
-    elif getattr(error, "transient", True):
-        # Unexpected errors, such as a full disk, are retried like network errors.
-        retry_at = Policy.current().next_mirror(
-            timezone.now(),
-            attempts=job.mirror_attempts,
-            retry_after=getattr(error, "retry_after", None),
-        )
+    is_repeated = objection == job.objection and not getattr(error, "transient", True)
+    policy, retry_at = Policy.current(), None
+    if held_until:
+        retry_at = policy.earliest(policy.after(held_until), job.last_checked_at)
+    elif attempts < conf.MIRROR_ATTEMPTS and not is_repeated:
+        retry_after = getattr(error, "retry_after", None)
+        retry_at = policy.next_mirror(timezone.now(), errors=errors, retry_after=retry_after)
     return record(
         job,
         mirror_status=MirrorStatus.DUE if retry_at else MirrorStatus.FAILED,
         mirror_attempts=attempts,
-        error_count=job.error_count + 1,
+        objection=objection or job.objection,
+        error_count=errors,
         last_checked_at=job.last_checked_at,
         due_at=retry_at,
         reason=describe(job, error),
         answer=getattr(error, "answer", None),
-        noteworthy=is_noteworthy(job.error_count + 1),
+        noteworthy=is_noteworthy(errors),
     )

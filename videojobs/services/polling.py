@@ -52,7 +52,7 @@ def _poll_answered(job: VideoJob, answer: client.Answer, named: bool) -> None:
     changes |= {"finished_at": now, "due_at": None}
     if status == Status.COMPLETED and job.mirror_status == MirrorStatus.NONE:
         # Without a URL the mirror step requests one, after a delay.
-        later = Policy.current().next_mirror(now, attempts=1) or now
+        later = Policy.current().next_mirror(now, errors=1)
         due_at = now if changes["video_url"] else later
         changes |= {"mirror_status": MirrorStatus.DUE, "due_at": due_at}
     elif status != Status.COMPLETED:
