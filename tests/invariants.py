@@ -223,7 +223,12 @@ MUTANTS = [
         "mirror/test_pipeline.py::test_a_video_is_stored_with_size_and_hash_of_its_bytes",
     ),
     Mutant(
-        *("I8", "mirror/media.py", "return position == size and needed in kinds", "return True"),
+        *(
+            "I8",
+            "mirror/formats.py",
+            "return needed in kinds and (not rest or is_stray)",
+            "return True",
+        ),
         "mirror/test_pipeline.py::test_a_cut_or_damaged_file_is_not_kept_though_its_answer_looked_whole",
     ),
     Mutant(

@@ -15,7 +15,7 @@ from benchmarks.comparison import box_header, write_video
 from benchmarks.mirror_report import MIB, Curl, Fetch, Measured, missed, table
 from tests.support.nginx import Nginx
 from tests.support.servers import Redis, missing, obtain
-from videojobs.mirror.media import is_whole
+from videojobs.mirror.formats import is_whole
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 FETCH = Fetch(seconds=1.2, processor=1.0, memory=4 * MIB)

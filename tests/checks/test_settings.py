@@ -304,6 +304,30 @@ def test_a_storage_that_the_site_does_not_have_is_an_error(alias: Any) -> None:
     assert (code, str(alias) in message) == ("videojobs.E010", True)
 
 
+def test_a_storage_without_a_directory_is_an_error(settings: Any) -> None:
+    settings.MEDIA_ROOT = ""
+    ((code, message, hint),) = found()
+    assert (code, "current directory" in message) == ("videojobs.E018", True)
+    assert "MEDIA_ROOT" in str(hint)
+
+
+@pytest.mark.parametrize(
+    "storage",
+    [
+        {"BACKEND": "django.core.files.storage.InMemoryStorage"},
+        {
+            "BACKEND": "django.core.files.storage.FileSystemStorage",
+            "OPTIONS": {"location": "/srv/videos"},
+        },
+    ],
+    ids=["in memory", "with a location of its own"],
+)
+def test_a_storage_that_needs_no_media_root_lacks_nothing(settings: Any, storage: Any) -> None:
+    settings.MEDIA_ROOT = ""
+    settings.STORAGES = {**settings.STORAGES, "other": storage}
+    assert found(STORAGE="other") == []
+
+
 def test_a_storage_whose_backend_is_missing_is_an_error(settings: Any) -> None:
     settings.STORAGES = {**settings.STORAGES, "odd": {"BACKEND": "no.such.Backend"}}
     ((code, message, _hint),) = found(STORAGE="odd")

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.support.videos import make_video, pyav, with_data_elsewhere
-from videojobs.exceptions import DownloadError, OutputRefused
+from videojobs.exceptions import CheckUnavailable, DownloadError
 from videojobs.mirror import media, media_probe
 from videojobs.mirror.media import Media, inspect
 from videojobs.testing import SAMPLE
@@ -24,6 +24,7 @@ from videojobs.testing import SAMPLE
 ROOT = Path(__file__).parent.parent.parent
 VIDEO = {"width": 64, "height": 48, "codec": "h264", "duration": 1.5}
 JPEG = b"\xff\xd8\xff and so on \xff\xd9"
+STARTS = f"import sys\nsys.stdout.buffer.write({media_probe.READY!r})\nsys.stdout.buffer.flush()\n"
 
 
 @pytest.fixture
@@ -39,8 +40,9 @@ def instead(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], 
     monkeypatch.setattr(media, "is_installed", lambda: True)
     monkeypatch.setattr(media, "_PROBE", tmp_path / "instead.py")
 
-    def put(source: str) -> None:
-        (tmp_path / "instead.py").write_text(source)
+    def put(source: str, *, starts: bool = True) -> None:
+        says_so = starts and "media_probe.main(" not in source
+        (tmp_path / "instead.py").write_text((STARTS if says_so else "") + source)
 
     return put
 
@@ -95,7 +97,52 @@ def test_the_output_of_a_failed_probe_is_ignored(
 
     with pytest.raises(DownloadError) as caught:
         inspect(video, "video/mp4")
-    assert str(caught.value) == "the media check failed with exit code 1"
+    assert str(caught.value) == "the media check failed with exit code 1: <i>"
+
+
+UNABLE = {
+    "a module is missing": ("import av_of_this_name_is_missing", "No module named 'av_of_this_na"),
+    "Python itself fails": ("import os\nos._exit(127)", "failed with exit code 127"),
+    "the loader is killed": ("import os, signal\nos.kill(os.getpid(), 9)", "died: Killed"),
+    "it says nothing": ("", "it wrote nothing"),
+    "it is too slow": ("import time\ntime.sleep(60)", "took more than 1 s"),
+}
+
+
+@pytest.mark.parametrize(("source", "message"), UNABLE.values(), ids=UNABLE)
+def test_a_check_that_can_t_run_is_no_fault_of_the_video(
+    source: str, message: str, video: Path, instead: Callable[..., None], settings: Any
+) -> None:
+    settings.VIDEOJOBS = {"MEDIA_TIMEOUT": 1}
+    instead(source, starts=False)
+
+    with pytest.raises(CheckUnavailable, match="the media check can't run") as caught:
+        inspect(video, "video/mp4")
+
+    assert message in str(caught.value)
+    assert caught.value.is_ours
+
+
+def test_the_check_finds_libraries_where_the_worker_does(
+    video: Path, instead: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/opt/ffmpeg/lib")
+
+    assert asked_of("value = os.environ['LD_LIBRARY_PATH']", instead, video) == "/opt/ffmpeg/lib"
+
+
+def test_what_a_check_says_when_it_fails_is_cleaned_and_cut(
+    video: Path, instead: Callable[[str], None], settings: Any
+) -> None:
+    settings.VIDEOJOBS = {"API_KEY": "sk-51c0ffee"}
+    instead("import sys\nsys.exit('first line\\n\\u202esk-51c0ffee ' + 'x' * 500)")
+
+    with pytest.raises(DownloadError) as caught:
+        inspect(video, "video/mp4")
+
+    text = str(caught.value)
+    assert ": [key] xxx" in text
+    assert len(text) < 300
 
 
 ORPHANED = """
@@ -254,7 +301,7 @@ def test_it_gets_no_secret_of_the_worker(
             f"open({str(note)!r}, 'w').write(json.dumps(value))\n"
             "print(json.dumps({'error': 'no video'}))"
         )
-        with pytest.raises(OutputRefused):
+        with pytest.raises(DownloadError):
             inspect(video, "video/mp4")
 
     environment, directory, arguments, descriptors = json.loads(note.read_text())
@@ -460,6 +507,6 @@ def test_the_program_loads_nothing_of_the_site(video: Path) -> None:
         done = subprocess.run(command, stdin=file, capture_output=True, env=environment, timeout=60)
 
     loaded = {line.rpartition(b"|")[2].strip().split(b".")[0] for line in done.stderr.splitlines()}
-    assert done.stdout.startswith(b'{"width": 320')
+    assert done.stdout.startswith(media_probe.READY + b'{"width": 320')
     assert b"av" in loaded
     assert not loaded & {b"django", b"videojobs", b"celery", b"numpy", b"PIL"}

@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import gzip
 import hashlib
 import os
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,63 @@ def test_a_stored_file_is_readable_for_the_web_server(storage: FileSystemStorage
     with RawServer(VIDEO) as server:
         kept(server.url, storage)
     assert stat.S_IMODE(os.stat(storage.path(NAME)).st_mode) == 0o644
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o002, 0o664)])
+def test_without_file_permissions_a_stored_file_has_those_of_any_new_file(
+    storage: FileSystemStorage, settings: Any, umask: int, mode: int
+) -> None:
+    settings.FILE_UPLOAD_PERMISSIONS = None
+    before = os.umask(umask)
+    try:
+        with RawServer(VIDEO) as server:
+            kept(server.url, storage)
+    finally:
+        os.umask(before)
+
+    assert stat.S_IMODE(os.stat(storage.path(NAME)).st_mode) == mode
+    assert files(storage) == [NAME]
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EACCES])
+def test_a_file_is_stored_in_a_directory_that_can_t_be_flushed(
+    storage: FileSystemStorage, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    fail_to_flush(monkeypatch, stat.S_ISDIR, number)
+    with RawServer(VIDEO) as server:
+        assert kept(server.url, storage)[1] == NAME
+
+
+@pytest.mark.parametrize("kind", [stat.S_ISDIR, stat.S_ISREG], ids=["directory", "file"])
+def test_a_disk_that_fails_is_an_error(
+    storage: FileSystemStorage, monkeypatch: pytest.MonkeyPatch, kind: Any
+) -> None:
+    fail_to_flush(monkeypatch, kind, errno.EIO)
+    with RawServer(VIDEO) as server, pytest.raises(OSError, match="Input/output error"):
+        kept(server.url, storage)
+
+
+def test_a_file_that_can_t_be_flushed_is_not_stored(
+    storage: FileSystemStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail_to_flush(monkeypatch, stat.S_ISREG, errno.EINVAL)
+    with RawServer(VIDEO) as server, pytest.raises(OSError, match="Invalid argument"):
+        kept(server.url, storage)
+    assert files(storage) == []
+
+
+def fail_to_flush(
+    monkeypatch: pytest.MonkeyPatch, kind: Callable[[int], bool], number: int
+) -> None:
+    """Let fsync fail for directories or for files."""
+    fsync = os.fsync
+
+    def fail(descriptor: int) -> None:
+        if kind(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail)
 
 
 def test_a_directory_that_is_made_is_open_for_the_web_server(tmp_path: Path) -> None:
@@ -202,7 +260,6 @@ DAMAGED = {
     "half": SAMPLE[: len(SAMPLE) // 2],
     "the last byte is gone": SAMPLE[:-1],
     "the last thousand bytes are gone": SAMPLE[:-1000],
-    "something was added": SAMPLE + b"<html>",
     "no index": FTYP + b"\0\0\0\x08mdat",
     "a box that is shorter than its head": FTYP + b"\0\0\0\x07moov",
     "nothing but boxes": FTYP + b"\0\0\0\x08free" * 120_000 + b"\0\0\0\x08moov",
@@ -600,15 +657,44 @@ class Breaking(Remote):
         raise OSError(28, "No space left on device")
 
 
-@pytest.mark.parametrize(("kind", "name"), [(Renaming, f"{NAME}.renamed"), (Losing, NAME)])
+@pytest.mark.parametrize(
+    ("kind", "name", "message"),
+    [
+        (Renaming, f"{NAME}.renamed", f"saves {NAME} as {NAME}.renamed"),
+        (Losing, NAME, f"did not save the {len(SAMPLE)} bytes of {NAME} unchanged"),
+    ],
+)
 def test_a_storage_that_changes_what_it_gets_is_an_error_and_keeps_nothing(
-    done: Download, kind: type[Storage], name: str
+    done: Download, kind: type[Storage], name: str, message: str
 ) -> None:
     storage = kind()
-    with pytest.raises(StorageError, match="did not save the file unchanged") as caught:
+    with pytest.raises(StorageError, match=message) as caught:
         pipeline.store(done, Destination.of(storage), NAME)
-    assert caught.value.transient
+    assert caught.value.is_ours
     assert not storage.exists(name)
+
+
+def test_a_storage_that_renames_is_noticed_before_anything_is_downloaded() -> None:
+    with RawServer(VIDEO) as server:
+        with pytest.raises(StorageError, match="it must keep names") as caught:
+            kept(server.url, Renaming())
+        assert server.connections == 0
+    assert caught.value.is_ours
+
+
+def test_without_a_directory_nothing_is_downloaded(settings: Any) -> None:
+    settings.MEDIA_ROOT = ""
+    with RawServer(VIDEO) as server:
+        with pytest.raises(StorageError, match="MEDIA_ROOT is not set") as caught:
+            kept(server.url, FileSystemStorage())
+        assert server.connections == 0
+    assert caught.value.is_ours
+
+
+def test_a_storage_in_memory_needs_no_directory(settings: Any) -> None:
+    settings.MEDIA_ROOT = ""
+    with RawServer(VIDEO) as server:
+        assert kept(server.url, InMemoryStorage())[1] == NAME
 
 
 def test_a_storage_that_fails_midway_keeps_no_part(done: Download) -> None:
@@ -641,7 +727,7 @@ def test_a_file_that_another_worker_put_in_place_of_ours_stays(
             Path(self.path(saved)).write_bytes(other)
             return saved
 
-    with pytest.raises(StorageError, match="did not save the file unchanged"):
+    with pytest.raises(StorageError, match="unchanged"):
         pipeline.store(done, Destination.of(Overtaken(storage.location)), NAME)
     assert Path(storage.path(NAME)).read_bytes() == other
 

@@ -421,15 +421,15 @@ def test_a_late_worker_leaves_a_file_alone_while_storage_can_not_be_asked(
     job = completed(provider)
     record = record_it(job, provider.sha256("proj_1"))
 
-    def fail_late(*_: Any) -> str:
-        record()
-        raise OSError(5, "Input/output error")
-
     def fail(*_: Any) -> bool:
         raise OSError(5, "Input/output error")
 
+    def fail_late(*_: Any) -> str:
+        record()
+        monkeypatch.setattr(FileSystemStorage, "exists", fail)
+        raise OSError(5, "Input/output error")
+
     monkeypatch.setattr(mirroring, "store", fail_late)
-    monkeypatch.setattr(FileSystemStorage, "exists", fail)
 
     assert run(job).mirror_status == "stored"
 

@@ -1,5 +1,6 @@
 """The mirror step with the media check: it records media properties and stores a poster."""
 
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,11 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from django.core.files.storage import FileSystemStorage
 
 from tests.support import jobs
+from tests.support.videos import make_video, without_data
 from videojobs import operations, services
 from videojobs.mirror import media, pipeline
 from videojobs.models import VideoJob
-from videojobs.testing import SAMPLE, Script, SimulatedProvider, sample
+from videojobs.testing import SAMPLE, Drop, Script, SimulatedProvider, sample
 
 from .steps import run
 
@@ -95,18 +97,118 @@ def test_without_the_check_a_video_is_stored_without_what_it_tells(
     assert files(media_root) == {f"{job.pk}.mp4"}
 
 
+CUT = sample("a video that its host has cut")
+
+
 def test_a_video_that_was_cut_at_its_host_is_fetched_again(
     provider: SimulatedProvider, media_root: Path
 ) -> None:
-    job = run(completed(provider, actual_duration=5.0))
+    job = run(completed(provider, actual_duration=5.0, output=CUT))
     assert (job.status, job.mirror_status, job.error_count) == ("completed", "due", 1)
     assert "3.0 s long" in job.events.get(kind="download").reason
     assert files(media_root) == set()
-    provider.set_script("proj_1", Script(["completed"], actual_duration=3.0))
+    provider.set_script("proj_1", Script(["completed"], output=make_long()))
 
-    VideoJob.objects.filter(pk=job.pk).update(actual_duration=3.0)
-    job.refresh_from_db()
+    job = run(job)
 
+    assert (job.mirror_status, job.output_sha256) == ("stored", provider.sha256("proj_1"))
+
+
+def make_long() -> bytes:
+    with tempfile.TemporaryDirectory() as directory:
+        return make_video(Path(directory, "v.mp4"), frames=50).read_bytes()
+
+
+@pytest.mark.parametrize("wrong", [5.0, 15.0, 3000.0])
+def test_the_same_file_twice_settles_a_doubt_about_its_duration(
+    wrong: float, provider: SimulatedProvider
+) -> None:
+    job = run(completed(provider, actual_duration=wrong), times=2)
+
+    assert (job.mirror_status, job.mirror_attempts) == ("stored", 2)
+    assert job.output_sha256 == provider.sha256("proj_1")
+    assert job.events.get(kind="mirror").reason == "the same file was received twice"
+    assert not job.unchecked
+
+
+def test_two_different_files_that_are_too_short_settle_nothing(provider: SimulatedProvider) -> None:
+    job = run(completed(provider, actual_duration=5.0))
+    provider.set_script("proj_1", Script(["completed"], actual_duration=5.0, output=CUT))
+
+    job = run(job)
+
+    assert job.mirror_status == "due"
+    assert run(job).mirror_status == "stored"
+
+
+def test_an_error_between_two_equal_files_changes_nothing(provider: SimulatedProvider) -> None:
+    job = run(completed(provider, actual_duration=5.0))
+    provider.set_script("proj_1", Script(["completed"], downloads=[Drop()], actual_duration=5.0))
+
+    assert run(job).mirror_status == "due"
+    assert run(job).mirror_status == "stored"
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> bytes:
+    """A complete MP4 whose pictures can't be decoded."""
+    return without_data(make_video(tmp_path / "v.mp4").read_bytes())
+
+
+def test_a_file_that_fails_the_check_twice_is_stored_unchecked_only_on_request(
+    provider: SimulatedProvider, broken: bytes, media_root: Path
+) -> None:
+    job = run(completed(provider, output=broken), times=3)
+    assert (job.mirror_status, job.mirror_attempts) == ("due", 3)
+    assert job.objection == provider.sha256("proj_1")
+    assert files(media_root) == set()
+
+    assert operations.store_unchecked(job, actor="ann")
+    job = run(job)
+
+    assert (job.mirror_status, job.unchecked, job.output_width) == ("stored", True, None)
+    assert (media_root / str(job.output.name)).read_bytes() == broken
+    told = [(event.reason, event.actor) for event in job.events.order_by("-pk")[:2]]
+    assert told == [
+        ("stored unchecked: the video can't be decoded: no frame", ""),
+        ("storing it without the media check on request", "ann"),
+    ]
+
+
+def test_what_passes_the_check_after_all_is_recorded_as_checked(
+    provider: SimulatedProvider, broken: bytes
+) -> None:
+    job = run(completed(provider, output=broken))
+    assert operations.store_unchecked(job, actor="ann")
+    provider.set_script("proj_1", Script(["completed"]))
+
+    job = run(job)
+
+    assert (job.mirror_status, job.unchecked, job.output_width) == ("stored", False, 320)
+
+
+def test_an_error_page_is_not_stored_even_unchecked(
+    provider: SimulatedProvider, broken: bytes
+) -> None:
+    job = run(completed(provider, output=broken))
+    assert operations.store_unchecked(job, actor="ann")
+    provider.set_script("proj_1", Script(["completed"], output=b"<html>Not found</html>"))
+
+    assert run(job).mirror_status == "due"
+
+
+def test_a_check_that_can_t_run_uses_up_no_attempts(
+    provider: SimulatedProvider, settings: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    settings.VIDEOJOBS = {**settings.VIDEOJOBS, "MIRROR_ATTEMPTS": 2}
+    program = tmp_path / "probe.py"
+    program.write_text("import av_of_this_name_is_missing")
+    with monkeypatch.context() as patch:
+        patch.setattr(media, "_PROBE", program)
+        job = run(completed(provider), times=3)
+
+    assert (job.mirror_status, job.mirror_attempts, job.objection) == ("due", 0, "")
+    assert "No module named" in job.events.filter(kind="download").latest("pk").reason
     assert run(job).mirror_status == "stored"
 
 
@@ -195,8 +297,9 @@ def test_mirroring_again_without_a_poster_takes_the_old_one_away(
 
 
 def test_a_download_that_fails_for_good_takes_nothing_away_that_was_stored_before(
-    provider: SimulatedProvider, media_root: Path
+    provider: SimulatedProvider, settings: Any, media_root: Path
 ) -> None:
+    settings.VIDEOJOBS = {**settings.VIDEOJOBS, "MIRROR_ATTEMPTS": 1}
     job = run(completed(provider))
     provider.set_script("proj_1", Script(["completed"], output=b"<html>Not found</html>"))
     operations.remirror(job, actor="eve")

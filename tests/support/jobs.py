@@ -108,6 +108,8 @@ _VARIANTS: dict[str, dict[str, Any]] = {
     },
     "mirror-failed": {"mirror_status": "failed"},
     "skipped": {"mirror_status": "skipped"},
+    # Its last complete download failed a check. Not in `STATES`, since it is a mirror-failed one.
+    "doubted": {"mirror_status": "failed", "objection": "cd" * 32},
     "overdue": {"status": "processing"},
 }
 

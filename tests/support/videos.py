@@ -60,6 +60,23 @@ def make_video(
     return path
 
 
+def make_image(path: Path, *, size: tuple[int, int] = (64, 64), picture: bytes = b"") -> Path:
+    """Write a PNG, JPEG or WebP by its suffix; `picture` is RGBA, as for `make_video`."""
+    av = pyav()
+    codec, pix_fmt = {
+        ".png": ("png", "rgb24"),
+        ".jpg": ("mjpeg", "yuvj420p"),
+        ".webp": ("libwebp", "yuv420p"),
+    }[path.suffix]
+    encoder = av.CodecContext.create(codec, "w")
+    encoder.width, encoder.height = size
+    encoder.pix_fmt, encoder.time_base = pix_fmt, Fraction(1)
+    shown = av.VideoFrame.from_bytes(picture or quarters(*size), *size, "rgba")
+    packets = [*encoder.encode(shown.reformat(format=pix_fmt)), *encoder.encode(None)]
+    path.write_bytes(b"".join(map(bytes, packets)))
+    return path
+
+
 def make_sound(path: Path, codec: str = "aac", cover: bool = False) -> Path:
     """Write one second of silence, optionally with a cover picture."""
     av = pyav()

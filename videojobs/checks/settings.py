@@ -1,6 +1,5 @@
 """System checks for the `VIDEOJOBS` setting."""
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from inspect import iscoroutinefunction
@@ -9,13 +8,10 @@ from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning
-from django.core.files.storage import storages
-from django.core.files.storage.handler import InvalidStorageError
 from django.utils.module_loading import import_string
 
 from ..conf import DEFAULTS, conf
-from ..http import addresses
-from ..mirror import media
+from .outputs import check_outputs, is_list_of
 
 _SECONDS = [
     *("POLL_INTERVAL", "MAX_POLL_INTERVAL", "OVERDUE_AFTER", "OVERDUE_INTERVAL", "GIVE_UP_AFTER"),
@@ -26,13 +22,8 @@ _SECONDS = [
 _COUNTS = ["MAX_OUTPUT_BYTES", "MIRROR_ATTEMPTS", "SWEEP_BATCH", "POLL_CONCURRENCY"]
 _LIMITS = ["MAX_ACTIVE_JOBS", "MAX_SUBMISSIONS_PER_DAY"]
 _LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
-_DOMAIN = re.compile(r"\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 # Larger values overflow datetime arithmetic (seconds) or an integer column (counts).
 _LONGEST = {False: 10 * 365 * 86400.0, True: 2**63}
-
-
-def _is_list_of(kind: type, value: object) -> bool:
-    return isinstance(value, (list, tuple)) and all(type(item) is kind for item in value)
 
 
 def _is_count(value: object) -> bool:
@@ -46,8 +37,8 @@ def _never(_: object) -> bool:
 #: Rule of a model → whether its value is valid.
 _RULES: dict[str, Callable[[Any], bool]] = {
     "path": lambda path: isinstance(path, str),
-    "duration": lambda bounds: _is_list_of(int, bounds) and len(bounds) == 2,
-    "ratios": lambda ratios: _is_list_of(str, ratios),
+    "duration": lambda bounds: is_list_of(int, bounds) and len(bounds) == 2,
+    "ratios": lambda ratios: is_list_of(str, ratios),
     "max_prompt": _is_count,
     "max_audios": _is_count,
 }
@@ -68,8 +59,8 @@ def check_setting() -> list[CheckMessage]:
         *_check_api_key(),
         *_check_codes(),
         *_check_models(),
-        *_check_output(),
-        *_check_media(),
+        *_check_frames(),
+        *check_outputs(),
         *_check_visitors(),
     ]
 
@@ -222,55 +213,10 @@ def _check_models() -> Iterator[CheckMessage]:
             )
 
 
-def _check_output() -> Iterator[CheckMessage]:
-    hosts: object = conf.ALLOWED_OUTPUT_HOSTS
-    if not _is_list_of(str, hosts) or not all(map(_DOMAIN.fullmatch, conf.ALLOWED_OUTPUT_HOSTS)):
-        yield Error(
-            "VIDEOJOBS['ALLOWED_OUTPUT_HOSTS'] must be a list of domains.",
-            hint="For example, ['cdn.example.com'], which also allows its subdomains.",
-            id="videojobs.E013",
-        )
+def _check_frames() -> Iterator[CheckMessage]:
     pair: Any = conf.FRAME_FIELDS
-    if not _is_list_of(str, pair) or len(pair) != 2 or pair[0] == pair[1]:
+    if not is_list_of(str, pair) or len(pair) != 2 or pair[0] == pair[1]:
         yield Error("VIDEOJOBS['FRAME_FIELDS'] must be two different names.", id="videojobs.E008")
-    try:
-        addresses.networks(conf.ALLOWED_PRIVATE_NETWORKS)
-    except (ValueError, TypeError) as error:
-        yield Error(
-            f"VIDEOJOBS['ALLOWED_PRIVATE_NETWORKS'] contains an invalid network: {error}.",
-            hint="Use a list of networks in CIDR notation, such as ['10.0.0.0/8'].",
-            id="videojobs.E009",
-        )
-    try:
-        storages[str(conf.STORAGE)]
-    except InvalidStorageError as error:
-        yield Error(
-            f"VIDEOJOBS['STORAGE'] must be a valid alias in STORAGES: {error}", id="videojobs.E010"
-        )
-    directory: object = conf.UPLOAD_TO
-    if (
-        not isinstance(directory, str)
-        or directory.startswith("/")
-        # Storages normalize such names, and then save a file under another name than was given.
-        or (directory and not {"", ".", ".."}.isdisjoint(directory.rstrip("/").split("/")))
-        or not directory.isprintable()
-    ):
-        yield Error(
-            "VIDEOJOBS['UPLOAD_TO'] must be a relative directory inside the storage.",
-            id="videojobs.E011",
-        )
-
-
-def _check_media() -> Iterator[CheckMessage]:
-    wanted: object = conf.MEDIA_CHECK
-    if not (wanted is None or isinstance(wanted, bool)):
-        yield Error("VIDEOJOBS['MEDIA_CHECK'] must be True, False or None.", id="videojobs.E014")
-    elif wanted and not media.is_installed():
-        yield Error(
-            "VIDEOJOBS['MEDIA_CHECK'] is True, but PyAV is not installed.",
-            hint="Install videojobs[media], or set MEDIA_CHECK to None to skip the check.",
-            id="videojobs.E015",
-        )
 
 
 def _check_visitors() -> Iterator[CheckMessage]:

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
-from django.core.files.storage import Storage, storages
+from django.core.files.storage import InMemoryStorage, Storage, storages
 
 from ..conf import conf
+from ..exceptions import StorageError
 from . import s3
 
 
@@ -39,10 +40,23 @@ class Destination:
 
     @classmethod
     def of(cls, storage: Storage) -> "Destination":
+        """Raises `StorageError` if files would be written to the current directory."""
+        if lacks_location(storage):
+            raise StorageError(
+                "MEDIA_ROOT is not set, so files would be written to the current directory"
+            )
         return cls(storage, _has_paths(storage), s3.is_s3(storage))
 
 
+def lacks_location(storage: Storage) -> bool:
+    """Whether a file system storage has no directory: neither its own option nor `MEDIA_ROOT`."""
+    return _has_paths(storage) and getattr(storage, "base_location", None) == ""
+
+
 def _has_paths(storage: Storage) -> bool:
+    actual = storages[conf.STORAGE] if isinstance(storage, _OutputStorage) else storage
+    if isinstance(actual, InMemoryStorage):  # its paths are of no files
+        return False
     try:
         storage.path("any")
     except NotImplementedError:

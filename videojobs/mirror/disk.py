@@ -1,5 +1,6 @@
 """Writing to disk: data is hashed while it is received, and flushed before it counts as stored."""
 
+import errno
 import hashlib
 import os
 import queue
@@ -7,6 +8,14 @@ import threading
 from pathlib import Path
 from typing import BinaryIO
 
+# The answers of file systems that can't flush a directory (CIFS, DrvFs, some FUSE), and of
+# directories that may be written but not read.
+_NO_FLUSH = frozenset(
+    {
+        *(errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY),
+        *(errno.EBADF, errno.EACCES, errno.EPERM),
+    }
+)
 # macOS has no fdatasync.
 _sync_data = getattr(os, "fdatasync", os.fsync)
 
@@ -18,12 +27,19 @@ def flush(file: BinaryIO) -> None:
 
 
 def flush_directory(path: Path) -> None:
-    """Write a directory's entries to the disk, so that renames survive a power failure."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Write a directory's entries to the disk, so that renames survive a power failure.
+
+    Does nothing if the file system can't: the data of the file itself was flushed.
+    """
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FLUSH:
+            raise
 
 
 class WriteBack:

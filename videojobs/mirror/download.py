@@ -25,7 +25,7 @@ from ..exceptions import (
 )
 from ..http import transport
 from ..sanitize import clean
-from . import media
+from . import formats
 from .disk import Sha256, WriteBack
 
 logger = logging.getLogger("videojobs")
@@ -161,7 +161,7 @@ class _Body:
 
     def receive(self, stream: transport.Stream) -> Fetched:
         while piece := stream.read(_PIECE):
-            self._kind = self._kind or media.sniff(piece)
+            self._kind = self._kind or formats.sniff(piece)
             if self._kind is None:
                 raise OutputRefused(f"{stream.host}: {_not_an_output(stream)}")
             if self.size + len(piece) > conf.MAX_OUTPUT_BYTES:

@@ -1,8 +1,7 @@
-"""Check whether a file is a video: by its first bytes, by its boxes, and by decoding a frame.
+"""Check a video or an image by decoding a frame.
 
-The first two checks read a few bytes. The third runs FFmpeg through PyAV, if installed, in a
-separate process (see `media_probe`): the worker does not load FFmpeg, and does not trust the
-output of that process.
+FFmpeg is run through PyAV, if installed, in a separate process (see `media_probe`): the worker does
+not load FFmpeg, and does not trust the output of that process.
 """
 
 import importlib.util
@@ -13,28 +12,27 @@ import subprocess
 import sys
 import tempfile
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..conf import conf
-from ..exceptions import DownloadError, OutputRefused
+from ..exceptions import CheckUnavailable, DownloadError
 from ..sanitize import clean
-from . import media_probe
+from . import formats, media_probe
 
-# Far more than a video of minutes has; a file of tiny boxes must not keep a worker busy.
-_MAX_BOXES = 100_000
-# MP4 brands for images and audio.
-_NO_VIDEO = frozenset({b"M4A ", b"M4B ", b"avif", b"heic", b"heix", b"mif1"})
-# Matroska's first element, and the one that contains the video (RFC 9559).
-_EBML, _SEGMENT = b"\x1aE\xdf\xa3", b"\x18S\x80g"
 # The demuxer is fixed: if FFmpeg detects the format, it accepts playlists, and follows them.
 _DEMUXERS = {
     "video/mp4": "mov",
     "video/quicktime": "mov",
     "video/webm": "matroska",
     "video/x-matroska": "matroska",
+    "image/png": "png_pipe",
+    "image/jpeg": "jpeg_pipe",
+    "image/webp": "webp_pipe",
 }
+# Where the libraries of PyAV and Python may be. The other variables may contain secrets.
+_LOADING = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH", "PYTHONHOME")
 _PROBE = Path(media_probe.__file__)
 # The lifetime of a probe beyond its parent's timeout, in seconds.
 _AFTERLIFE = 1.0
@@ -44,76 +42,17 @@ _turn = threading.Lock()
 
 @dataclass(frozen=True)
 class Media:
-    """The properties of a video file."""
+    """The properties of a video or an image."""
 
     #: In pixels, as displayed: after rotation.
     width: int
     height: int
     #: FFmpeg's name of the codec, such as "h264".
     codec: str
-    #: In seconds; None if the container has no duration.
+    #: In seconds; None for an image, or if the container has no duration.
     duration: float | None
     #: A JPEG of the first frame; empty if it could not be made.
     poster: bytes
-
-
-def sniff(head: bytes) -> tuple[str, str] | None:
-    """Content type and extension of a video by its first bytes; None for any other file.
-
-    The URL and the server's Content-Type are not trusted: both can label an error page as video.
-    """
-    if head[4:8] == b"ftyp" and head[8:12] not in _NO_VIDEO:
-        quicktime = head[8:12] == b"qt  "
-        return ("video/quicktime", ".mov") if quicktime else ("video/mp4", ".mp4")
-    if head[:4] == _EBML:
-        webm = b"webm" in head[:64]
-        return ("video/webm", ".webm") if webm else ("video/x-matroska", ".mkv")
-    return None
-
-
-def is_whole(path: Path, size: int) -> bool:
-    """Whether a file's top-level boxes end exactly at its end and include the required one.
-
-    Without a Content-Length, a connection that is closed early looks like a complete response. A
-    live WebM has no length; it is accepted.
-    """
-    with path.open("rb") as file:
-        matroska = file.read(4) == _EBML
-        heads, needed = (_matroska, _SEGMENT) if matroska else (_mp4, b"moov")
-        position, kinds = 0, set()
-        for _box in range(_MAX_BOXES):
-            file.seek(position)
-            kind, length = heads(file.read(16), size - position)
-            kinds.add(kind)
-            position += length
-            if length == 0 or position >= size:
-                break
-    return position == size and needed in kinds
-
-
-def _mp4(head: bytes, left: int) -> tuple[bytes, int]:
-    """Type and length of an MP4 box, which may extend to the end; length 0 if invalid."""
-    length, kind = int.from_bytes(head[:4]), head[4:8]
-    if length == 1:  # followed by a length of eight bytes
-        length = int.from_bytes(head[8:16])
-    elif length == 0:  # up to the end of the file
-        length = left
-    return kind, length if len(head) >= 8 and length >= 8 else 0
-
-
-def _matroska(head: bytes, left: int) -> tuple[bytes, int]:
-    """The same for an element of Matroska or WebM (RFC 8794, 4 to 6)."""
-    # The number of leading zeros in the first byte is the number of bytes that follow it.
-    width = 9 - head[0].bit_length() if head else 9
-    rest = head[width:]
-    size_width = 9 - rest[0].bit_length() if rest else 9
-    if width > 4 or size_width > 8 or len(rest) < size_width:
-        return b"", 0
-    bits = 7 * size_width
-    length = int.from_bytes(rest[:size_width]) & (1 << bits) - 1
-    if length == (1 << bits) - 1:  # unknown
-        return head[:width], left
-    return head[:width], width + size_width + length
 
 
 def is_installed() -> bool:
@@ -126,52 +65,68 @@ def inspect(path: Path, content_type: str) -> Media | None:
 
     Returns None if `MEDIA_CHECK` is False, or if it is None and PyAV isn't installed. Only one
     thread of a process runs a child at a time; the wait for it is not part of the timeout.
-    Raises `DownloadError` if the file is broken, or if the child died or timed out;
-    `OutputRefused` if another download can't help: the content is of another type, has no video,
-    or its frames are too large; and `OSError` if the machine is out of resources.
+    Raises `DownloadError` if the file is broken, of another type, without a picture or too large,
+    or if the child died or timed out while it read it; `CheckUnavailable` if the child could not
+    be started; and `OSError` if the machine is out of resources.
     """
     if conf.MEDIA_CHECK is False:
         return None
     if not is_installed():
         if conf.MEDIA_CHECK:
-            raise DownloadError("MEDIA_CHECK is True, but PyAV is not installed")
+            raise CheckUnavailable("MEDIA_CHECK is True, but PyAV is not installed")
         return None
     # Unbuffered, since the child shares the position in the file.
     with path.open("rb", buffering=0) as file:
-        kind, demuxer = sniff(file.read(64)), _DEMUXERS.get(content_type)
+        kind, demuxer = formats.sniff(file.read(64)), _DEMUXERS.get(content_type)
         if kind is None or _DEMUXERS[kind[0]] != demuxer:
-            raise OutputRefused(f"the file is not of the type {clean(content_type, 50)}")
+            raise DownloadError(f"the file is not of the type {clean(content_type, 50)}")
         file.seek(0)
         with _turn:
             answer = _ask(file, demuxer)
-    return _media(answer)
+    found = _media(answer)
+    return replace(found, duration=None) if content_type.startswith("image/") else found
 
 
 def _ask(file: BinaryIO, demuxer: str) -> bytes:
     lifetime = str(conf.MEDIA_TIMEOUT + _AFTERLIFE)
-    # Not a pipe: a child that writes too much must not keep its parent reading.
-    with tempfile.TemporaryFile() as output:
+    # Not pipes: a child that writes too much must not keep its parent reading.
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         try:
             done = subprocess.run(  # noqa: S603
                 [sys.executable, "-s", "-P", str(_PROBE), demuxer, lifetime],
                 stdin=file,
                 stdout=output,
-                stderr=subprocess.DEVNULL,
+                stderr=errors,
                 cwd="/",
-                # The worker's environment contains secrets.
-                env={"PYTHONPATH": os.pathsep.join(filter(os.path.isabs, sys.path))},
+                env=_environment(),
                 # On Ctrl-C, the worker shuts down after its current steps, so they must go on.
                 start_new_session=True,
                 timeout=conf.MEDIA_TIMEOUT,
             )
+            problem = _ending(done.returncode) if done.returncode else ""
         except subprocess.TimeoutExpired:
-            raise DownloadError(
-                f"the media check took more than {conf.MEDIA_TIMEOUT:g} s"
-            ) from None
-        if done.returncode:
-            raise DownloadError(f"the media check {_ending(done.returncode)}")
+            problem = f"took more than {conf.MEDIA_TIMEOUT:g} s"
         output.seek(0)
-        return output.read(media_probe.MAX_ANSWER)
+        answer = output.read(media_probe.MAX_ANSWER)
+        if problem:
+            problem += _last_line(errors)
+    if not answer.startswith(media_probe.READY):  # before it has read a byte of the file
+        raise CheckUnavailable(f"the media check can't run: it {problem or 'wrote nothing'}")
+    if problem:
+        raise DownloadError(f"the media check {problem}")
+    return answer.removeprefix(media_probe.READY)
+
+
+def _environment() -> dict[str, str]:
+    paths = {"PYTHONPATH": os.pathsep.join(filter(os.path.isabs, sys.path))}
+    return paths | {name: os.environ[name] for name in _LOADING if name in os.environ}
+
+
+def _last_line(errors: BinaryIO) -> str:
+    """The end of the child's error output, such as the message of its exception."""
+    errors.seek(max(0, errors.seek(0, os.SEEK_END) - 1000))
+    lines = errors.read().decode(errors="replace").strip().splitlines()
+    return f": {clean(lines[-1], 200)}" if lines else ""
 
 
 def _ending(code: int) -> str:
@@ -189,9 +144,9 @@ def _media(answer: bytes) -> Media:
         result = None
     match result:
         case {"error": "no video"}:
-            raise OutputRefused("the file contains no video")
+            raise DownloadError("the file contains no video")
         case {"error": "too large"}:
-            raise OutputRefused(
+            raise DownloadError(
                 f"the frames of the video have more than {media_probe.MAX_PIXELS} pixels"
             )
         case {"error": "broken", "detail": str(detail)}:

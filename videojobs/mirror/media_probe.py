@@ -5,7 +5,7 @@ forever or exploit it. The program imports no code of the site, which also makes
 receives no secrets, and limits its resources before it loads FFmpeg. It is not a sandbox: an
 exploit runs as the worker's user.
 
-The output is a line of JSON, followed by the bytes of a JPEG.
+The output is `READY` before the file is read, then a line of JSON and the bytes of a JPEG.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
+#: The first output: without it, the program could not run, whatever the file is.
+READY = b"ready\n"
 #: 8K cinema (DCI). Larger frames can only be an attempt to exhaust memory.
 MAX_PIXELS = 8192 * 4320
 #: The longer side of a poster in pixels, and its maximum size in bytes.
@@ -53,6 +55,8 @@ def main(container: str, seconds: str) -> None:
     limit(float(seconds))
     import av
 
+    sys.stdout.buffer.write(READY)
+    sys.stdout.buffer.flush()
     poster = b""
     try:
         answer, frame = _look(container)

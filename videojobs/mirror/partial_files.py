@@ -7,7 +7,9 @@ multipart upload. No incomplete file ever has a final name.
 import contextlib
 import glob
 import logging
+import os
 import re
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,6 +64,17 @@ def _make(home: Path, mode: int | None) -> None:
             path.mkdir()
             if mode is not None:
                 path.chmod(mode)
+
+
+def usual_mode(path: Path) -> int:
+    """The mode that the process's umask gives to a new file beside a partial file."""
+    other = path.with_suffix(".mode.part")
+    descriptor = os.open(other, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    try:
+        return stat.S_IMODE(os.fstat(descriptor).st_mode)
+    finally:
+        os.close(descriptor)
+        other.unlink()
 
 
 def remove_files(destination: Destination, stem: str) -> None:

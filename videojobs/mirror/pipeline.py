@@ -7,15 +7,16 @@ complete file in the storage under a name that retries reuse. No incomplete file
 
 import contextlib
 import hashlib
+import uuid
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from django.core.files import File
-from django.core.files.storage import Storage
 
-from ..exceptions import DownloadError, StorageError
-from . import disk, media, partial_files, s3
+from ..exceptions import CheckFailed, DownloadError, StorageError
+from ..sanitize import clean
+from . import disk, formats, media, partial_files, s3
 from .destination import Destination
 from .download import fetch
 
@@ -23,6 +24,7 @@ _PIECE = 256 * 1024
 # How much shorter than the provider's duration a video may be, in seconds or as a fraction: some
 # providers round it.
 _SHORTER_SECONDS, _SHORTER_PART = 1.0, 0.1
+_RENAMES = "the storage saves {} as {}; it must keep names, so that a retry leaves one file"
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,10 @@ class Download:
     content_type: str
     extension: str
 
+    @property
+    def is_image(self) -> bool:
+        return self.content_type.startswith("image/")
+
 
 @contextlib.contextmanager
 def download(
@@ -44,9 +50,9 @@ def download(
 
     `progress` is called after each piece with the bytes received and the announced total, or None;
     an exception in it ends the download. The file is removed when the context ends, unless `store`
-    has moved it. Raises `DownloadError`, `TransportError` or the disk's `OSError` if a retry can
-    succeed, `OutputRefused` if not.
+    has moved it. Raises `DownloadError`, `TransportError`, `StorageError` or the disk's `OSError`.
     """
+    _check_names(destination, stem)
     partial_files.remove_files(destination, stem)
     with partial_files.new(destination, stem) as (path, file):
         fetched = fetch(url, file, progress=progress)
@@ -54,22 +60,38 @@ def download(
         yield Download(path, fetched.size, fetched.sha256, fetched.content_type, fetched.extension)
 
 
-def verify(done: Download, *, seconds: float | None = None) -> media.Media | None:
+def verify(done: Download, *, seconds: float | None = None, known: str = "") -> media.Media | None:
     """Check that a download is a complete video; None if only its container could be checked.
 
-    `seconds` is the duration according to the provider. Raises `DownloadError` if the file is
-    truncated or damaged, `OutputRefused` if it is not a video.
+    `seconds` is the duration according to the provider, which may be wrong: it is ignored for a
+    file with the SHA-256 `known`, which an earlier attempt has received. Raises `CheckFailed`,
+    `CheckUnavailable`, or `OSError` if this machine is out of resources.
     """
-    if not media.is_whole(done.path, done.size):
-        raise DownloadError("the file is truncated or damaged")
-    found = media.inspect(done.path, done.content_type)
+    try:
+        if not formats.is_whole(done.path, done.size):
+            raise DownloadError("the file is truncated or damaged")
+        found = media.inspect(done.path, done.content_type)
+        if done.sha256 != known:
+            _check_duration(found, seconds)
+    except DownloadError as error:
+        raise CheckFailed(str(error), sha256=done.sha256) from error
+    return found
+
+
+def _check_duration(found: media.Media | None, seconds: float | None) -> None:
     if found and found.duration is not None and seconds:
         shortest = seconds - max(_SHORTER_SECONDS, _SHORTER_PART * seconds)
         if found.duration < shortest:
             raise DownloadError(
                 f"the video is {found.duration:.1f} s long, expected {seconds:.1f} s"
             )
-    return found
+
+
+def _check_names(destination: Destination, stem: str) -> None:
+    """Raise before a download if the storage would save it under another name."""
+    name = f"{stem}.{uuid.uuid4().hex}.mp4"
+    if (other := destination.storage.get_available_name(name)) != name:
+        raise StorageError(_RENAMES.format(name, clean(other, 200)))
 
 
 def store(done: Download, destination: Destination, name: str) -> str:
@@ -94,7 +116,7 @@ def _save(done: Download, destination: Destination, name: str, *, before: int | 
     if before is not None and storage.get_available_name(name) != name:
         storage.delete(name)  # else the storage overwrites it
         before = None
-    _give_mode(done.path, storage)
+    _give_mode(done.path, destination)
     try:
         with _Finished(done) as content:
             saved = storage.save(name, content)
@@ -104,7 +126,9 @@ def _save(done: Download, destination: Destination, name: str, *, before: int | 
     if saved != name or storage.size(saved) != done.size:
         if saved != name or not _loses_nothing(destination):
             storage.delete(saved)
-        raise StorageError(f"the storage did not save the file unchanged as {name}")
+        if saved != name:
+            raise StorageError(_RENAMES.format(name, clean(saved, 200)))
+        raise StorageError(f"the storage did not save the {done.size} bytes of {name} unchanged")
 
 
 def store_poster(picture: bytes, destination: Destination, stem: str) -> str:
@@ -117,12 +141,14 @@ def store_poster(picture: bytes, destination: Destination, stem: str) -> str:
         return store(poster, destination, stem + poster.extension)
 
 
-def _give_mode(path: Path, storage: Storage) -> None:
-    """Set the mode that the storage sets after the move.
+def _give_mode(path: Path, destination: Destination) -> None:
+    """Set the mode that the storage sets after the move, or that of any new file if it sets none.
 
     A worker that died in between would leave a complete file that a web server can't read.
     """
-    mode = getattr(storage, "file_permissions_mode", None)
+    mode = getattr(destination.storage, "file_permissions_mode", None)
+    if mode is None and destination.is_local:
+        mode = partial_files.usual_mode(path)
     if mode is not None:
         path.chmod(mode)
 

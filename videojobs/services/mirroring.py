@@ -9,8 +9,8 @@ from django.db import connections
 from django.utils import timezone
 
 from ..conf import conf
-from ..exceptions import ClaimLost, DownloadError, OutputExpired
-from ..mirror import pipeline
+from ..exceptions import CheckFailed, ClaimLost, DownloadError, OutputExpired
+from ..mirror import media, pipeline
 from ..mirror.destination import Destination
 from ..models import ProviderHold, VideoJob
 from ..providers import client
@@ -68,7 +68,7 @@ def _keep(job: VideoJob, probed: list[ProviderHold], stored: dict[str, Any]) -> 
         done = stack.enter_context(
             pipeline.download(url, destination, stem, progress=claim.progress)
         )
-        found = pipeline.verify(done, seconds=job.actual_duration)
+        found, outcome = _check(job, done)
         if not still_ours(job):
             raise ClaimLost
         _release_connection()
@@ -82,10 +82,23 @@ def _keep(job: VideoJob, probed: list[ProviderHold], stored: dict[str, Any]) -> 
             "output_codec": found.codec if found else "",
             "output_duration": found and found.duration,
             "poster": "",
+            **outcome,
         }
         pipeline.store(done, destination, stored["output"])
-        if found and found.poster:
+        if found and found.poster and not done.is_image:  # it may have the poster's name
             stored["poster"] = _keep_poster(job, found.poster, destination)
+
+
+def _check(job: VideoJob, done: pipeline.Download) -> tuple[media.Media | None, dict[str, Any]]:
+    """The properties of a download, and the columns and the reason that record its check."""
+    reason = "the same file was received twice" if done.sha256 == job.objection else ""
+    try:
+        found = pipeline.verify(done, seconds=job.actual_duration, known=job.objection)
+    except CheckFailed as error:
+        if not job.unchecked:
+            raise
+        return None, {"unchecked": True, "reason": f"stored unchecked: {describe(job, error)}"}
+    return found, {"unchecked": False, "reason": reason}
 
 
 def _keep_poster(job: VideoJob, picture: bytes, destination: Destination) -> str:
