@@ -11,7 +11,7 @@ pytestmark = pytest.mark.django_db
 
 
 def test_conditions_and_functions_agree_in_every_state() -> None:
-    made = {state: jobs.make(state) for state in jobs.STATES}
+    made = {state: jobs.make(state) for state in [*jobs.STATES, "doubted"]}
 
     for state, job in made.items():
         row = VideoJob.objects.filter(pk=job.pk)
@@ -20,6 +20,8 @@ def test_conditions_and_functions_agree_in_every_state() -> None:
         )
         assert row.filter(conditions.overdue(timezone.now())).exists() == job.is_overdue, state
         assert row.filter(conditions.UNFINISHED).exists() != job.is_finished, state
+        unchecked = row.filter(conditions.CAN_BE_STORED_UNCHECKED).exists()
+        assert unchecked == conditions.can_be_stored_unchecked(job), state
 
 
 def test_what_needs_a_person_succeeds_and_rests() -> None:

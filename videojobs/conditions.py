@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from . import holds
 from .conf import conf
+from .exceptions import OutputTooLarge
 from .models import VideoJob
 from .schedule import Policy
 from .states import POLLED, TERMINAL, MirrorStatus, Status
@@ -39,6 +40,13 @@ CAN_BE_RESUMED = Q(status__in=sorted(_RESUMABLE), provider_task_id__isnull=False
 
 CAN_BE_REMIRRORED = Q(status=Status.COMPLETED) & ~Q(mirror_status=MirrorStatus.DUE)
 
+#: Jobs whose last complete download failed a check.
+CAN_BE_STORED_UNCHECKED = Q(
+    status=Status.COMPLETED,
+    mirror_status__in=[MirrorStatus.DUE, MirrorStatus.FAILED],
+    claimed_until__isnull=True,
+) & ~Q(objection__in=["", OutputTooLarge.objection])
+
 #: Excludes tracked jobs, which have no model since their request is unknown.
 CAN_BE_REGENERATED = Q(status__in=sorted(TERMINAL)) & ~Q(model="")
 
@@ -57,6 +65,15 @@ def can_be_resumed(job: VideoJob) -> bool:
 
 def can_be_remirrored(job: VideoJob) -> bool:
     return job.status == Status.COMPLETED and job.mirror_status != MirrorStatus.DUE
+
+
+def can_be_stored_unchecked(job: VideoJob) -> bool:
+    return (
+        job.status == Status.COMPLETED
+        and job.mirror_status in (MirrorStatus.DUE, MirrorStatus.FAILED)
+        and job.claimed_until is None
+        and job.objection not in ("", OutputTooLarge.objection)
+    )
 
 
 def can_be_regenerated(job: VideoJob) -> bool:

@@ -40,10 +40,11 @@ CASES: dict[str, tuple[str, str, str]] = {
     "check_now": ("check_videojob", "queued", "queued"),
     "resume": ("resume_videojob", "expired", "queued"),
     "remirror": ("mirror_videojob", "stored", "completed"),
+    "store_unchecked": ("mirror_videojob", "doubted", "completed"),
     "regenerate": ("regenerate_videojob", "failed", "failed"),
     "stop": ("stop_videojob", "processing", "stopped"),
 }
-ON_LIST = [name for name in CASES if name not in ("attach", "not_created")]
+ON_LIST = [name for name in CASES if ACTIONS[name].label]
 ASKS_ON_LIST = ["regenerate", "stop"]
 DIRECT_ON_LIST = [name for name in ON_LIST if name not in ASKS_ON_LIST]
 DIRECT_ON_PAGE = [name for name in CASES if name != "regenerate"]

@@ -47,3 +47,26 @@ def test_it_asks_which_ones_are_meant(arguments: list[str]) -> None:
 
 def test_failed_without_any_is_fine() -> None:
     assert run("videojobs_mirror", "--failed").error == ""
+
+
+def test_a_file_that_failed_a_check_is_stored_unchecked_by_id() -> None:
+    job = jobs.make("doubted")
+
+    ended = run("videojobs_mirror", "--unchecked", str(job.pk))
+
+    assert (ended.out, ended.error) == (f"{job.pk}\n", "")
+    assert VideoJob.objects.get().unchecked
+    assert job.events.get().actor == "command line"
+
+
+def test_only_a_file_that_failed_a_check_is_stored_unchecked() -> None:
+    job = jobs.make("mirror-failed")
+
+    ended = run("videojobs_mirror", "--unchecked", str(job.pk))
+
+    assert f"{job.pk} skipped: No complete download of it failed the media check." in ended.err
+    assert VideoJob.objects.get().mirror_status == "failed"
+
+
+def test_files_are_stored_unchecked_one_by_one() -> None:
+    assert "give the IDs" in run("videojobs_mirror", "--unchecked", "--failed").error

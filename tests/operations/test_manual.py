@@ -36,6 +36,7 @@ OPERATIONS: dict[str, tuple[Callable[[VideoJob], Any], set[str]]] = {
         {"pending", "unconfirmed", "queued", "processing", "overdue"},
     ),
     "resume": (lambda job: operations.resume(job, actor="ann"), {"expired", "stopped"}),
+    "store_unchecked": (lambda job: operations.store_unchecked(job, actor="ann"), {"doubted"}),
 }
 
 
@@ -63,7 +64,7 @@ def history(job: VideoJob) -> list[tuple[str, str, str, str]]:
 
 
 @pytest.mark.parametrize("act", OPERATIONS)
-@pytest.mark.parametrize("state", jobs.STATES)
+@pytest.mark.parametrize("state", [*jobs.STATES, "doubted"])
 def test_an_act_is_done_where_it_is_possible_and_nothing_else_changes(state: str, act: str) -> None:
     job = jobs.make(state)
     before = VideoJob.objects.values().get()
@@ -641,3 +642,55 @@ def test_a_fresh_url_is_asked_for_no_sooner_than_the_providers_interval_allows(
     assert operations.remirror(job, actor="ann")
 
     assert VideoJob.objects.get().due_at == last + timedelta(seconds=30)
+
+
+# store unchecked
+
+
+@pytest.mark.parametrize("mirror", [MirrorStatus.FAILED, MirrorStatus.DUE])
+def test_a_file_that_failed_a_check_is_fetched_once_more_to_be_stored(
+    mirror: MirrorStatus, woken: list[Any], now: datetime
+) -> None:
+    due_at = now if mirror == MirrorStatus.DUE else None
+    job = jobs.make("doubted", mirror_status=mirror, mirror_attempts=50, due_at=due_at)
+
+    assert operations.store_unchecked(job, actor="ann")
+
+    job = VideoJob.objects.get()
+    assert (job.mirror_status, job.mirror_attempts, job.unchecked) == (MirrorStatus.DUE, 0, True)
+    assert woken == [("videojobs.mirror", str(job.pk))]
+    event = job.events.get()
+    assert (event.reason, event.actor) == (
+        "storing it without the media check on request",
+        "ann",
+    )
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"objection": ""},
+        {"objection": "too large"},
+        {"mirror_status": "due", "due_at": True, "claimed_until": True},
+        {"mirror_status": "skipped"},
+    ],
+    ids=["no complete download", "too large", "a worker is at it", "never asked for"],
+)
+def test_what_failed_no_check_is_not_stored_unchecked(
+    fields: dict[str, Any], now: datetime
+) -> None:
+    job = jobs.make("doubted", **{k: now if v is True else v for k, v in fields.items()})
+
+    assert not operations.store_unchecked(job, actor="ann")
+
+    assert not VideoJob.objects.filter(conditions.CAN_BE_STORED_UNCHECKED).exists()
+    assert not JobEvent.objects.exists()
+
+
+def test_a_download_on_request_is_checked_again() -> None:
+    job = jobs.make("doubted", unchecked=True)
+
+    assert operations.remirror(job, actor="ann")
+
+    job = VideoJob.objects.get()
+    assert (job.unchecked, job.objection) == (False, "")

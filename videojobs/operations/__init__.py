@@ -13,6 +13,7 @@ from .manual import (
     remirror,
     resume,
     stop,
+    store_unchecked,
 )
 from .purging import purge
 from .sweeping import Swept, sweep
@@ -29,5 +30,6 @@ __all__ = [
     "remirror",
     "resume",
     "stop",
+    "store_unchecked",
     "sweep",
 ]

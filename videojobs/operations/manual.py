@@ -224,6 +224,28 @@ def remirror(job: VideoJob, *, actor: str) -> bool:
     )
 
 
+def store_unchecked(job: VideoJob, *, actor: str) -> bool:
+    """Download an output that failed a check once more, and store it whatever the check says.
+
+    The file must still begin like a video or an image. False if no complete download of this job
+    failed a check, if a worker is downloading it, or if the job changed meanwhile.
+    """
+    if not conditions.can_be_stored_unchecked(job):
+        return False
+    return VideoJob.objects.transition(
+        job,
+        mirror_status=MirrorStatus.DUE,
+        mirror_attempts=0,
+        unchecked=True,
+        video_url="",
+        error_count=0,
+        due_at=_soon(job),
+        noteworthy=True,
+        reason="storing it without the media check on request",
+        actor=actor,
+    )
+
+
 def _soon(job: VideoJob) -> datetime:
     """Now, or at the end of the poll interval, which also applies to operators."""
     return Policy.current().earliest(timezone.now(), job.last_checked_at)

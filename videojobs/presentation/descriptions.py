@@ -133,6 +133,8 @@ def _settled(job: VideoJob) -> Iterator[str]:
     elif job.mirror_status == MirrorStatus.FAILED:
         yield gettext("The video was generated but not stored. No further attempt is planned.")
         yield gettext("Download it again soon: the provider deletes videos after a while.")
+    elif job.unchecked:
+        yield gettext("Finished. The video was stored unchecked on request.")
     else:
         yield gettext("Finished. Nothing left to do.")
 

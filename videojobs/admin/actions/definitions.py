@@ -4,7 +4,6 @@
 permissions and texts.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -12,13 +11,12 @@ from typing import Any
 from django.db.models import Exists, F, OuterRef, Q
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
-from django.utils.translation import ngettext, ngettext_lazy
+from django.utils.translation import ngettext_lazy
 
 from ... import conditions, operations
 from ...models import JobEvent, VideoJob
-from ...operations import manual
 from ...presentation import descriptions
-from ...states import Status
+from . import warnings
 
 
 @dataclass(frozen=True)
@@ -85,57 +83,6 @@ def permitted(request: HttpRequest) -> frozenset[str]:
 
 def _not_repeated() -> Any:
     return ~Exists(VideoJob.objects.filter(regenerated_from=OuterRef("pk")))
-
-
-def _warns_of_ordering(jobs: Iterable[VideoJob]) -> list[str]:
-    """Mentions earlier regenerations, since an operator may not know of another operator's."""
-    lines = [
-        str(_("Each request is sent again. The provider generates and bills a new video.")),
-        str(_("Existing jobs and their videos don't change.")),
-    ]
-    if count := len(manual.latest_repeats(jobs)):
-        again = ngettext(
-            "%(count)d request was regenerated before. Confirming regenerates it once more.",
-            "%(count)d requests were regenerated before. Confirming regenerates each of them once "
-            "more.",
-            count,
-        )
-        lines.append(again % {"count": count})
-    return lines
-
-
-def _explain_stopping(job: VideoJob) -> Any:
-    if job.status == Status.PENDING:
-        return _("Nothing was sent yet. Nothing will be sent or billed.")
-    return _(
-        "Polling stops. This is not a refund: the provider may still finish the video and bill you."
-    )
-
-
-def _warns_of_stopping(jobs: Iterable[VideoJob]) -> list[str]:
-    count = Counter(job.status == Status.PENDING for job in jobs)
-    lines = []
-    if count[False]:
-        lines.append(
-            ngettext(
-                "Polling stops for %(count)d job. This is not a refund: the provider may still "
-                "finish the video and bill you.",
-                "Polling stops for %(count)d jobs. This is not a refund: the provider may still "
-                "finish the videos and bill you.",
-                count[False],
-            )
-            % {"count": count[False]}
-        )
-    if count[True]:
-        lines.append(
-            ngettext(
-                "%(count)d job was not sent yet and will not be sent or billed.",
-                "%(count)d jobs were not sent yet and will not be sent or billed.",
-                count[True],
-            )
-            % {"count": count[True]}
-        )
-    return lines
 
 
 _TABLE = [
@@ -237,6 +184,20 @@ _TABLE = [
         order=(F("mirrored_at").asc(nulls_first=True), "pk"),
     ),
     Action(
+        "store_unchecked",
+        "mirror_videojob",
+        operations.store_unchecked,
+        lambda: conditions.CAN_BE_STORED_UNCHECKED,
+        conditions.can_be_stored_unchecked,
+        button=_("Store it unchecked"),
+        explanation=lambda job: _(
+            "The download was complete, but failed a check. If the video is fine, a worker "
+            "downloads it again and stores it as it is."
+        ),
+        success=_("The download is queued. The video will be stored unchecked."),
+        refused=_("No complete download of this job failed a check, or one is running."),
+    ),
+    Action(
         "regenerate",
         "regenerate_videojob",
         operations.regenerate,
@@ -263,7 +224,7 @@ _TABLE = [
         ),
         order=("finished_at", "pk"),
         excludes=_not_repeated,
-        warns=_warns_of_ordering,
+        warns=warnings.warns_of_ordering,
         confirms=ngettext_lazy(
             "Regenerate %(count)d video (billed)",
             "Regenerate %(count)d videos (billed)",
@@ -277,7 +238,7 @@ _TABLE = [
         lambda: conditions.CAN_BE_STOPPED,
         conditions.can_be_stopped,
         button=_("Stop this job"),
-        explanation=_explain_stopping,
+        explanation=warnings.explain_stopping,
         success=_("The job is stopped."),
         refused=_("The job can't be stopped: it is finished, or its create request is being sent."),
         folded=True,
@@ -288,7 +249,7 @@ _TABLE = [
             "%(count)d jobs skipped: they are finished, or their create request is being sent",
             "count",
         ),
-        warns=_warns_of_stopping,
+        warns=warnings.warns_of_stopping,
         confirms=ngettext_lazy("Stop %(count)d job", "Stop %(count)d jobs", "count"),
     ),
 ]

@@ -36,7 +36,8 @@ def job_id(job: VideoJob) -> SafeString:
 def file(job: VideoJob) -> SafeString | str:
     if not job.output:
         return NOTHING
-    return format_html("{} {}", html.code(str(job.output.name)), job.content_type)
+    checked = gettext("(unchecked)") if job.unchecked else ""
+    return format_html("{} {} {}", html.code(str(job.output.name)), job.content_type, checked)
 
 
 @admin.display(description=_("poster"))
