@@ -310,7 +310,7 @@ MUTANTS = [
     Mutant(
         *(
             "I9",
-            "http/connection.py",
+            "http/exchange.py",
             'raise kind(f"{self.host}: {reason}") from None',
             'raise kind(f"{self.host}: {reason}") from error',
         ),

@@ -100,6 +100,14 @@ class Settings:
     ALLOWED_PRIVATE_NETWORKS = Setting[Sequence[str]](())
     # Domains, subdomains included, that output URLs must belong to; empty: any.
     ALLOWED_OUTPUT_HOSTS = Setting[Sequence[str]](())
+    # Whether an output whose URL is plain http is requested so if https fails.
+    ALLOW_HTTP_OUTPUTS = Setting(False)
+    # Whether outputs at the origin of BASE_URL are requested with the API key.
+    SEND_KEY_FOR_OUTPUTS = Setting(False)
+    # A PEM file with certificate authorities to trust beside the public ones.
+    CA_FILE = Setting("")
+    # The http URL of a proxy for all requests; empty: no proxy, whatever the environment says.
+    PROXY_URL = Setting("")
     STORAGE = Setting("default")
     # A directory in the storage; strftime placeholders are filled with the job's creation time.
     UPLOAD_TO = Setting("videojobs/%Y/%m")

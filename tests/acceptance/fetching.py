@@ -22,10 +22,11 @@ from django.core.files.storage import FileSystemStorage
 from videojobs.exceptions import VideoJobsError
 from videojobs.mirror import pipeline
 from videojobs.mirror.destination import Destination
+from videojobs.providers import client
 
 from .name_server import NameServer, Zone
 from .network import NAME_SERVER
-from .targets import Targets
+from .targets import TUNNEL_PORT, Targets
 
 #: The host at which redirects start, and its address.
 CDN, CDN_ADDRESS = "cdn.test", "8.8.8.8"
@@ -66,6 +67,10 @@ class Outcome:
     reached: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     authorized: bool = False
+    #: Host headers and local ports of the requests that carried the key or other credentials.
+    keyed: list[str] = field(default_factory=list)
+    #: What a proxy was asked to connect to.
+    tunnels: list[str] = field(default_factory=list)
     plain: list[str] = field(default_factory=list)
 
 
@@ -92,9 +97,11 @@ class Laboratory:
         arrivals = self._targets.take()
         return replace(
             outcome,
-            reached=[arrival.address for arrival in arrivals],
+            reached=[a.address for a in arrivals if a.port != TUNNEL_PORT],
             asked=asked,
             authorized=any(arrival.authorized for arrival in arrivals),
+            keyed=[f"{a.host}:{a.port}" for a in arrivals if a.authorized],
+            tunnels=[a.request.split()[1].decode() for a in arrivals if a.port == TUNNEL_PORT],
             plain=self._without_checks(case) if case.plain else [],
         )
 
@@ -114,7 +121,11 @@ class Laboratory:
         storage = FileSystemStorage(self._directory / "outputs")
         try:
             with pipeline.download(
-                url, Destination.of(storage), "v", progress=lambda *_: None
+                url,
+                Destination.of(storage),
+                "v",
+                progress=lambda *_: None,
+                authorize=client.authorization,
             ) as done:
                 assert done.sha256 == hashlib.sha256(done.path.read_bytes()).hexdigest()
             outcome = Outcome(sha256=done.sha256)

@@ -13,6 +13,8 @@ from videojobs.testing import SAMPLE
 
 #: Ports of web servers, of a proxy, and of other protocols.
 PORTS = (22, 25, 80, 443, 3128, 8080)
+#: The port of a proxy that opens tunnels.
+TUNNEL_PORT = 3129
 #: A port on which a single address listens; all others refuse connections.
 LONELY_PORT, LONELY_ADDRESS = 8081, "8.8.8.8"
 SECONDS = 2.0
@@ -28,20 +30,27 @@ class Arrival:
 
     @property
     def authorized(self) -> bool:
-        return b"\r\nauthorization:" in self.request.lower()
+        lower = self.request.lower()
+        return b"\r\nauthorization:" in lower or b"bearer" in lower
+
+    @property
+    def host(self) -> str:
+        found = re.search(rb"\r\nHost: ([^\r]*)", self.request)
+        return found[1].decode("latin-1") if found else ""
 
 
 class Targets:
     """Listens on all `PORTS` of all addresses, and serves a video on each.
 
     `/302/…` redirects with that status code to the URL given in hex; `/loop` redirects to itself.
+    `TUNNEL_PORT` connects to wherever it is asked to, by name too.
     """
 
     def __init__(self) -> None:
         self._arrivals: list[Arrival] = []
         self._listeners = [
             socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
-            for port in PORTS
+            for port in (*PORTS, TUNNEL_PORT)
         ]
         self._listeners.append(socket.create_server((LONELY_ADDRESS, LONELY_PORT)))
         self._threads = [
@@ -87,13 +96,39 @@ class Targets:
         address, port = connection.getsockname()[:2]
         request = b""
         with contextlib.suppress(OSError):
-            while b"\r\n\r\n" not in request and (piece := connection.recv(65536)):
+            while not _is_complete(request) and (piece := connection.recv(65536)):
                 request += piece
+        if request.startswith(b"CONNECT "):
+            self._arrivals.append(Arrival(_plain(address), port, request))
+            _tunnel(connection, request.split()[1].decode())
+            return
         path = request.partition(b" ")[2].partition(b" ")[0].decode("latin-1")
         if path != "/mark":
             self._arrivals.append(Arrival(_plain(address), port, request))
         with contextlib.suppress(OSError):
             connection.sendall(_answer(path))
+
+
+def _is_complete(request: bytes) -> bool:
+    """Whether a request is whole, or the beginning of a TLS handshake."""
+    return b"\r\n\r\n" in request or request.startswith(b"\x16")
+
+
+def _tunnel(connection: socket.socket, target: str) -> None:
+    """Relay one request and its response, or answer 502."""
+    host, _, port = target.rpartition(":")
+    with contextlib.suppress(OSError):
+        try:
+            other = socket.create_connection((host.strip("[]"), int(port)), timeout=0.1)
+        except OSError:
+            connection.sendall(b"HTTP/1.1 502 Bad Gateway\r\n\r\n")
+            return
+        with other:
+            other.settimeout(SECONDS)
+            connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            other.sendall(connection.recv(65536))
+            while piece := other.recv(65536):
+                connection.sendall(piece)
 
 
 def _plain(address: str) -> str:

@@ -8,14 +8,17 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from ipaddress import ip_address
 from typing import Any
 
+import certifi
 import pytest
 
 from videojobs.testing import SAMPLE
 
 from . import network, setting_cases, url_cases
 from .fetching import CDN, CDN_ADDRESS, Case, Outcome
+from .targets import TUNNEL_PORT
 
 GROUPS = {
     "refused": url_cases.REFUSED,
@@ -61,6 +64,119 @@ def outcomes(seen: dict[str, Any]) -> dict[str, Outcome]:
     return {title: Outcome(**fields) for title, fields in seen.items() if title != "trusting"}
 
 
+#: The settings that open a way to outputs. The key of the second is at the host of all redirects.
+KEY = "sk-51c0ffee"
+_WITH_KEY = {"SEND_KEY_FOR_OUTPUTS": True, "API_KEY": KEY, "BASE_URL": f"http://{CDN}"}
+_BY_PROXY = {"PROXY_URL": f"http://user:s3cr3t@9.9.9.7:{TUNNEL_PORT}"}
+_PLAIN_HTTP = {"ALLOW_HTTP_OUTPUTS": True, "BASE_URL": "https://provider.test"}
+WAYS: dict[str, dict[str, Any]] = {
+    "plain http": _PLAIN_HTTP,
+    "the key": _WITH_KEY,
+    "a proxy": _BY_PROXY,
+    "a private authority": {"CA_FILE": certifi.where()},
+    "the key, a proxy and a private authority": {
+        **_WITH_KEY,
+        **_BY_PROXY,
+        "CA_FILE": certifi.where(),
+    },
+    "plain http by a proxy": {**_PLAIN_HTTP, **_BY_PROXY},
+}
+HOSTILE = ("refused", "still closed", "elsewhere")
+FRIENDLY = ("stored", "opened", "within")
+
+
+@pytest.fixture(scope="module", params=list(WAYS.values()), ids=list(WAYS))
+def on_this_way(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[Case, Outcome]]:
+    """Each case and its outcome, with more settings."""
+    cases = {
+        f"{group}: {case.title}": replace(
+            case, plain=False, settings={**case.settings, **request.param}
+        )
+        for group in (*HOSTILE, "rebound", *FRIENDLY)
+        for case in GROUPS[group]
+    }
+    directory = tmp_path_factory.mktemp("network")
+    text = network.run_inside(
+        directory,
+        "tests.acceptance.fetching",
+        text=json.dumps([asdict(replace(case, title=title)) for title, case in cases.items()]),
+        variables={"HOME": str(directory), **dict.fromkeys(PROXIES, "")},
+    )
+    found = json.loads(text)
+    return {title: (case, Outcome(**found[title])) for title, case in cases.items()}
+
+
+def test_with_more_ways_open_no_url_leads_further(
+    on_this_way: dict[str, tuple[Case, Outcome]],
+) -> None:
+    further = {
+        title: outcome.reached
+        for title, (case, outcome) in on_this_way.items()
+        if not set(outcome.reached) <= set(case.reaches)
+    }
+    assert further == {}
+
+
+def test_with_more_ways_open_no_hostile_url_is_fetched(
+    on_this_way: dict[str, tuple[Case, Outcome]],
+) -> None:
+    fetched = {
+        title: outcome
+        for title, (_, outcome) in on_this_way.items()
+        if title.startswith(HOSTILE) and (outcome.sha256 or outcome.left)
+    }
+    assert fetched == {}
+
+
+def test_with_more_ways_open_a_good_url_is_still_fetched(
+    on_this_way: dict[str, tuple[Case, Outcome]],
+) -> None:
+    wrong = {
+        title: outcome
+        for title, (case, outcome) in on_this_way.items()
+        if title.startswith(FRIENDLY)
+        and (outcome.sha256 != SHA256 or set(outcome.reached) != set(case.reaches))
+    }
+    assert wrong == {}
+
+
+def test_on_no_way_the_key_goes_anywhere_but_to_the_provider_s_own_origin(
+    on_this_way: dict[str, tuple[Case, Outcome]],
+) -> None:
+    keyed = {host for _, outcome in on_this_way.values() for host in outcome.keyed}
+
+    assert keyed <= {f"{CDN}:80"}
+
+
+def test_only_where_the_key_is_to_be_sent_it_is(
+    on_this_way: dict[str, tuple[Case, Outcome]],
+) -> None:
+    is_sent = any(case.settings.get("SEND_KEY_FOR_OUTPUTS") for case, _ in on_this_way.values())
+
+    assert any(outcome.keyed for _, outcome in on_this_way.values()) == is_sent
+
+
+def test_a_proxy_is_asked_for_nothing_but_checked_addresses(
+    on_this_way: dict[str, tuple[Case, Outcome]],
+) -> None:
+    asked = {
+        target.rpartition(":")[0].strip("[]")
+        for _, outcome in on_this_way.values()
+        for target in outcome.tunnels
+    }
+
+    assert {host for host in asked if not is_address(host)} == set()
+
+
+def is_address(host: str) -> bool:
+    try:
+        return bool(ip_address(host))
+    except ValueError:
+        return False
+
+
 def each(*groups: str, only: Callable[[Case], bool] = lambda _: True) -> pytest.MarkDecorator:
     """Parametrize a test with the cases of these groups."""
     found = [(f"{group}: {case.title}", case) for group in groups for case in GROUPS[group]]
@@ -75,11 +191,11 @@ def plain(case: Case) -> bool:
 
 
 @each("refused", "still closed", "elsewhere")
-def test_a_url_that_leads_where_it_may_not_is_refused_for_good_and_nothing_is_sent_there(
+def test_a_url_that_leads_where_it_may_not_is_refused_and_nothing_is_sent_there(
     title: str, reaches: list[str], outcomes: dict[str, Outcome]
 ) -> None:
     outcome = outcomes[title]
-    assert (outcome.error, outcome.transient, outcome.reached) == ("OutputRefused", False, reaches)
+    assert (outcome.error, outcome.transient, outcome.reached) == ("OutputRefused", True, reaches)
 
 
 @each("refused", only=plain)

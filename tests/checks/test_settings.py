@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import certifi
 import pytest
 from django.core import checks
 from django.test import override_settings
@@ -302,6 +303,40 @@ def test_an_invalid_network_is_an_error(networks: Any) -> None:
 def test_a_storage_that_the_site_does_not_have_is_an_error(alias: Any) -> None:
     ((code, message, _hint),) = found(STORAGE=alias)
     assert (code, str(alias) in message) == ("videojobs.E010", True)
+
+
+@pytest.mark.parametrize("name", ["ALLOW_HTTP_OUTPUTS", "SEND_KEY_FOR_OUTPUTS"])
+def test_a_way_to_outputs_is_open_or_not(name: str) -> None:
+    assert found(**{name: "no"}) == [
+        ("videojobs.E014", f"VIDEOJOBS[{name!r}] must be True or False.", None)
+    ]
+    assert found(**{name: True}) == []
+
+
+@pytest.mark.parametrize("content", [None, "", "no certificate"])
+def test_a_file_without_authorities_is_an_error(content: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "ca.pem"
+    if content is not None:
+        path.write_text(content)
+    ((code, message, _hint),) = found(CA_FILE=str(path))
+    assert (code, "can't be loaded" in message) == ("videojobs.E019", True)
+
+
+def test_a_file_with_authorities_is_none() -> None:
+    assert found(CA_FILE=certifi.where()) == []
+
+
+@pytest.mark.parametrize(
+    "url", ["proxy:3128", "https://proxy:3128", "socks5://proxy", "http://", "http://p:x", 5]
+)
+def test_a_proxy_must_be_an_http_url(url: Any) -> None:
+    ((code, _message, _hint),) = found(PROXY_URL=url)
+    assert code == "videojobs.E020"
+
+
+def test_no_message_shows_the_password_of_a_proxy() -> None:
+    assert "s3cr3t" not in str(found(PROXY_URL="https://user:s3cr3t@proxy"))
+    assert found(PROXY_URL="http://user:s3cr3t@proxy") == []
 
 
 def test_a_storage_without_a_directory_is_an_error(settings: Any) -> None:

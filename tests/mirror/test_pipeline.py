@@ -416,14 +416,6 @@ def test_an_address_that_may_not_be_asked_is_refused(
     assert server.connections == 0
 
 
-def test_plain_http_is_refused_where_the_provider_is_asked_over_https(
-    storage: FileSystemStorage, settings: Any
-) -> None:
-    settings.VIDEOJOBS = {**settings.VIDEOJOBS, "BASE_URL": "https://provider.example"}
-    with RawServer(VIDEO) as server, pytest.raises(OutputRefused, match="not https"):
-        kept(server.url, storage)
-
-
 def test_a_file_of_just_the_limit_is_kept(storage: FileSystemStorage, settings: Any) -> None:
     settings.VIDEOJOBS = {**settings.VIDEOJOBS, "MAX_OUTPUT_BYTES": len(SAMPLE)}
     with RawServer(VIDEO) as server:

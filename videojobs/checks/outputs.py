@@ -1,6 +1,7 @@
 """System checks of the settings for outputs: where they come from, and where they are stored."""
 
 import re
+import ssl
 from collections.abc import Iterator
 
 from django.core.checks import CheckMessage, Error
@@ -9,6 +10,7 @@ from django.core.files.storage.handler import InvalidStorageError
 
 from ..conf import conf
 from ..http import addresses
+from ..http.proxy import Proxy
 from ..mirror import media
 from ..mirror.destination import lacks_location
 
@@ -17,6 +19,7 @@ _DOMAIN = re.compile(r"\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 
 def check_outputs() -> Iterator[CheckMessage]:
     yield from _check_hosts()
+    yield from _check_ways()
     yield from _check_storage()
     yield from _check_media()
 
@@ -40,6 +43,29 @@ def _check_hosts() -> Iterator[CheckMessage]:
             f"VIDEOJOBS['ALLOWED_PRIVATE_NETWORKS'] contains an invalid network: {error}.",
             hint="Use a list of networks in CIDR notation, such as ['10.0.0.0/8'].",
             id="videojobs.E009",
+        )
+
+
+def _check_ways() -> Iterator[CheckMessage]:
+    for name in ("ALLOW_HTTP_OUTPUTS", "SEND_KEY_FOR_OUTPUTS"):
+        if not isinstance(getattr(conf, name), bool):
+            yield Error(f"VIDEOJOBS[{name!r}] must be True or False.", id="videojobs.E014")
+    try:
+        if conf.CA_FILE:
+            ssl.create_default_context(cafile=conf.CA_FILE)
+    except (OSError, TypeError, ValueError) as error:
+        yield Error(
+            f"VIDEOJOBS['CA_FILE'] can't be loaded: {error}",
+            hint="Use the path of a PEM file with certificates of authorities.",
+            id="videojobs.E019",
+        )
+    try:
+        Proxy.configured()
+    except (OSError, TypeError, AttributeError):
+        yield Error(
+            "VIDEOJOBS['PROXY_URL'] must be an http URL.",
+            hint="For example, 'http://proxy.example.com:3128'.",
+            id="videojobs.E020",
         )
 
 

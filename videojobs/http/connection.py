@@ -4,177 +4,24 @@ The checks are in urllib3's connections and their private method `_new_conn` bec
 see neither the address that is connected to, nor the socket before the response has begun.
 """
 
-import contextlib
 import os
 import queue
 import socket
-import sys
 import threading
-import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextvars import ContextVar
-from http.client import HTTPException
+from collections.abc import Mapping
 from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import HTTPError
-from urllib3.util.connection import create_connection
+from urllib3.util.ssl_ import create_urllib3_context
 
 from ..conf import conf
-from ..exceptions import NotSent, TransportError
-from . import addresses, watchdog
+from .exchange import Exchange, current
 from .responses import FinalResponse
 
-# A malformed response, or a key with characters invalid in a header, makes the lower layers raise
-# errors of Python itself. Not `Exception`: Celery raises a time limit anywhere.
-_ERRORS = (
-    *(OSError, HTTPError, HTTPException),  # requests' errors are OSErrors
-    *(ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError),
-)
 _HEADERS = {"User-Agent": "videojobs", "Accept": "*/*", "Accept-Encoding": "identity"}
-
-
-class Exchange:
-    """One request and its response, under one deadline.
-
-    Connections find the exchange through `_current`, pass it their sockets, and let it open new
-    ones. `allowed` is None if the address is configured by the operator.
-    """
-
-    def __init__(
-        self,
-        host: str,
-        *,
-        timeout: float,
-        allowed: Sequence[addresses.Network] | None = None,
-        target: str = "",
-    ) -> None:
-        self.host = host
-        self.allowed = allowed
-        #: Sent instead of the path and query of the URL, which the lower layers would normalize.
-        self.target = target
-        self.reached = False
-        self.expired = False
-        #: The connection of the request, and whether an earlier request had used it.
-        self.connection: _Connection | None = None
-        self.is_reused = False
-        self._ends_at = time.monotonic() + timeout
-        self._lock = threading.Lock()
-        self._socket: socket.socket | None = None
-
-    @classmethod
-    def with_stranger(
-        cls,
-        url: str,
-        *,
-        timeout: float,
-        allowed: Iterable[str],
-        hosts: Collection[str],
-        insecure: bool,
-    ) -> "Exchange":
-        """An exchange with the host of an untrusted URL.
-
-        `allowed` are private networks in CIDR notation. Raises `ForbiddenAddress`, as `connect`
-        does, before anything is sent.
-        """
-        host = addresses.check_url(url, insecure=insecure, hosts=hosts)
-        return cls(
-            host,
-            timeout=timeout,
-            allowed=addresses.networks(allowed),
-            target=addresses.target(url),
-        )
-
-    def __enter__(self) -> "Exchange":
-        self._deadline = watchdog.watch(self._ends_at, self._expire)
-        self._token = _current.set(self)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._deadline.cancel()
-        _current.reset(self._token)
-        self.release()
-
-    def connect(self, connection: HTTPConnection) -> socket.socket:
-        """A socket to one of the host's checked addresses, shut down at the deadline."""
-        for address in addresses.resolve(connection._dns_host, connection.port, self.allowed):
-            rest = self._ends_at - time.monotonic()
-            if rest <= 0:
-                raise TimeoutError
-            try:
-                sock = create_connection(
-                    (address, connection.port),
-                    min(rest, connection.timeout or rest),
-                    socket_options=connection.socket_options,
-                )
-            except OSError as error:
-                failure = error
-            else:
-                self.watch(sock)
-                return sock
-        raise failure
-
-    def watch(self, sock: socket.socket) -> None:
-        """Shut `sock` down at the deadline, through a duplicate that TLS does not wrap."""
-        with self._lock:
-            if self._socket is not None:
-                self._socket.close()
-            self._socket = socket.socket(fileno=os.dup(sock.fileno()))
-        if self.expired:
-            self._expire()
-
-    def release(self) -> None:
-        """Stop watching the socket. From then on, another call may use its connection."""
-        with self._lock:
-            if self._socket is not None:
-                self._socket.close()
-            self._socket = None
-
-    def spoil(self) -> None:
-        """Don't use the connection again: more may follow on it than its response."""
-        if self.connection is not None:
-            self.connection.is_spoilt = True
-
-    def _expire(self) -> None:
-        self.expired = True
-        with self._lock, contextlib.suppress(OSError):
-            if self._socket is not None:
-                self._socket.shutdown(socket.SHUT_RDWR)
-
-    def check(self) -> None:
-        """Raise if the deadline has passed: a socket shut down early looks like a complete body."""
-        if self.expired:
-            raise TransportError(f"{self.host}: no complete response in time")
-
-    @contextlib.contextmanager
-    def errors(self) -> Iterator[None]:
-        """Translate the errors of the lower layers. `from None`: they contain the whole URL."""
-        handled = sys.exception()
-        try:
-            yield
-        except _ERRORS as error:
-            kind = TransportError if self.reached else NotSent
-            reason = "no complete response in time" if self.expired else _reason(error, handled)
-            raise kind(f"{self.host}: {reason}") from None
-
-
-_current: ContextVar[Exchange] = ContextVar("videojobs_exchange")
-
-
-def _reason(error: BaseException, handled: BaseException | None) -> str:
-    """The operating system's message for the root cause of `error`; never contains a URL.
-
-    `handled`, which the caller was already handling, is also in the chain, but is not a cause.
-    """
-    while (cause := error.__cause__ or error.__context__) and cause is not handled:
-        error = cause
-    if isinstance(error, TimeoutError):
-        return "no response in time"
-    message = isinstance(error, OSError) and error.strerror
-    return message or f"the connection broke off ({type(error).__name__})"
 
 
 class _Connection(HTTPConnection):
@@ -188,7 +35,7 @@ class _Connection(HTTPConnection):
     _exchange: Exchange | None = None
 
     def _new_conn(self) -> socket.socket:
-        self._exchange = _current.get()
+        self._exchange = current.get()
         return self._exchange.connect(self)
 
     @property
@@ -198,10 +45,10 @@ class _Connection(HTTPConnection):
     def connect(self) -> None:
         self.was_used = self.is_spoilt = False
         super().connect()
-        _current.get().reached = True
+        current.get().reached = True
 
     def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:
-        exchange = _current.get()
+        exchange = current.get()
         exchange.connection = self
         if self.sock is not None:  # a pooled connection, or TLS, which connects before this
             self._exchange = exchange
@@ -265,6 +112,10 @@ class Connections(HTTPAdapter):
     """
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        if conf.CA_FILE:  # added to the public authorities, which are loaded with each connection
+            context = create_urllib3_context()
+            context.load_verify_locations(conf.CA_FILE)
+            kwargs["ssl_context"] = context
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TLSPool}
 

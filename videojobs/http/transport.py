@@ -7,15 +7,15 @@ It adds these guarantees:
 2. `NotSent` is raised only if no connection was established.
 3. The address that was checked is the address that is connected to. Checking a hostname before
    the request is not enough: it can resolve to another address a moment later.
-4. The environment has no influence: no proxies, no `.netrc` (which would replace an
-   Authorization header), no cookies, no unchecked redirects.
+4. The environment has no influence: no proxies but that of `PROXY_URL`, no `.netrc` (which would
+   replace an Authorization header), no cookies, no unchecked redirects.
 5. Bodies are bounded, and error messages contain the host, never the URL.
 """
 
 import re
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -25,7 +25,8 @@ from urllib.parse import urljoin, urlsplit
 import requests
 
 from ..exceptions import ForbiddenAddress, TransportError
-from .connection import Connections, Exchange, pooled
+from .connection import Connections, pooled
+from .exchange import Exchange
 
 _MAX_REDIRECTS = 3
 _PORTS = {"http": 80, "https": 443}
@@ -98,28 +99,33 @@ def request(
     options = {"headers": headers, "json": json, "timeout": (connect_timeout, timeout)}
     if not fresh:
         exchange = Exchange(origin(url)[1], timeout=timeout)
-        reply = _exchange(exchange, pooled(), method, url, max_bytes, options)
+        reply = _exchange(exchange, method, url, max_bytes, options, fresh=False)
         is_doubtful = doubts(reply)
         if is_doubtful:
             exchange.spoil()
         if not (is_doubtful and exchange.is_reused):
             return reply
     exchange = Exchange(origin(url)[1], timeout=ends_at - time.monotonic())
-    with closing(Connections()) as connections:
-        return _exchange(exchange, connections, method, url, max_bytes, options)
+    return _exchange(exchange, method, url, max_bytes, options, fresh=True)
 
 
 def _exchange(
     exchange: Exchange,
-    connections: Connections,
     method: str,
     url: str,
     max_bytes: int,
     options: Mapping[str, Any],
+    *,
+    fresh: bool,
 ) -> Reply:
     body = bytearray()
     try:
-        with exchange, exchange.errors(), connections.open(method, url, **options) as response:
+        with (
+            exchange,
+            exchange.errors(),
+            closing(Connections()) if fresh else nullcontext(pooled()) as connections,
+            connections.open(method, url, **options) as response,
+        ):
             # In pieces, so that those that arrived before an error are kept.
             while piece := response.raw.read1(max_bytes + 1 - len(body), decode_content=True):
                 body += piece
@@ -163,15 +169,17 @@ def stream(
     allowed: Collection[str] = (),
     hosts: Collection[str] = (),
     insecure: bool = False,
+    authorization: str = "",
 ) -> Iterator[Stream]:
     """GET an untrusted URL over new connections.
 
     Follows up to three redirects and checks every hop: its scheme (plain http only if `insecure`,
     never after https), its host (within `hosts`, if any) and the address that is connected to.
-    `timeout` covers all hops and the body. Raises `ForbiddenAddress` before anything is sent to a
-    forbidden address.
+    `timeout` covers all hops and the body. A redirect to another origin ends `authorization`.
+    Raises `ForbiddenAddress` before anything is sent to a forbidden address.
     """
     ends_at = time.monotonic() + timeout
+    sent = {**(headers or {}), "Authorization": authorization}
     with closing(Connections()) as connections:
         for _hop in range(_MAX_REDIRECTS + 1):
             exchange = Exchange.with_stranger(
@@ -186,7 +194,7 @@ def stream(
                     response = connections.open(
                         "GET",
                         urljoin(url, "/"),  # the exchange has the rest
-                        headers=headers,
+                        headers={name: value for name, value in sent.items() if value},
                         timeout=(connect_timeout, read_timeout),
                     )
                 with response:
@@ -196,7 +204,9 @@ def stream(
                         yield Stream(exchange, response)
                         return
             insecure = insecure and urlsplit(url).scheme == "http"
-            url = _join(url, location)
+            before, url = url, _join(url, location)
+            if origin(url) != origin(before):
+                sent["Authorization"] = ""
         raise ForbiddenAddress(f"{exchange.host}: more than {_MAX_REDIRECTS} redirects")
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from .. import sanitize
 from ..conf import conf
 from ..exceptions import (
     DownloadError,
@@ -24,7 +25,6 @@ from ..exceptions import (
     TransportError,
 )
 from ..http import transport
-from ..sanitize import clean
 from . import formats
 from .disk import Sha256, WriteBack
 
@@ -36,6 +36,8 @@ _PIECE = 256 * 1024
 _CONNECTIONS = 5
 _EXPIRED = frozenset({401, 403, 404, 410})
 _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]{1,200}"')
+# The host of a plain http URL, without the default port.
+_PLAIN = re.compile(r"http://([^/?#]*?)(?::80)?(?=[/?#]|$)", re.IGNORECASE)
 _LENGTH = re.compile("[0-9]+")
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
 
@@ -50,24 +52,58 @@ class Fetched:
     extension: str
 
 
-def fetch(url: str, file: BinaryIO, *, progress: Callable[[int, int | None], None]) -> Fetched:
+def fetch(
+    url: str,
+    file: BinaryIO,
+    *,
+    progress: Callable[[int, int | None], None],
+    authorize: Callable[[str], str] = lambda url: "",
+) -> Fetched:
     """Download `url` to `file`, which is empty and open for writing.
 
     `progress` is called after each piece with the bytes received and the announced total, or None;
-    an exception in it ends the download. Raises `DownloadError`, `TransportError` and the disk's
-    `OSError`.
+    an exception in it ends the download. `authorize` returns the Authorization header for a URL, or
+    "". Raises `DownloadError`, `TransportError` and the disk's `OSError`.
     """
     with (
         WriteBack(file) as write_back,
         contextlib.closing(_Body(file, write_back, progress)) as body,
     ):
-        fetched = _fetch(url, body)
+        fetched = _fetch_securely(url, body, authorize)
         write_back.check()
         return fetched
 
 
-def _fetch(url: str, body: "_Body") -> Fetched:
+def _fetch_securely(url: str, body: "_Body", authorize: Callable[[str], str]) -> Fetched:
+    """Fetch a plain http URL over https, and only if that fails, and the setting allows it, as is.
+
+    With a provider on plain http, as in development, the URL is used as it is.
+    """
     ends_at = time.monotonic() + conf.DOWNLOAD_TIMEOUT
+    plain = None if conf.BASE_URL.startswith("http://") else _PLAIN.match(url)
+    if plain is None:
+        return _fetch(url, body, authorize, ends_at)
+    try:
+        return _fetch(f"https://{plain[1]}{url[plain.end() :]}", body, authorize, ends_at)
+    except (DownloadError, TransportError) as error:
+        if not conf.ALLOW_HTTP_OUTPUTS:
+            raise type(error)(
+                f"{error} (over https; the URL is plain http, see ALLOW_HTTP_OUTPUTS)",
+                retry_after=error.retry_after,
+            ) from error
+        logger.info("%s over https, requesting plain http", error)
+    body.clear()
+    return _fetch(url, body, authorize, ends_at, insecure=True)
+
+
+def _fetch(
+    url: str,
+    body: "_Body",
+    authorize: Callable[[str], str],
+    ends_at: float,
+    *,
+    insecure: bool = False,
+) -> Fetched:
     for left in reversed(range(_CONNECTIONS)):
         before = body.size
         try:
@@ -79,12 +115,19 @@ def _fetch(url: str, body: "_Body") -> Fetched:
                 timeout=ends_at - time.monotonic(),
                 allowed=conf.ALLOWED_PRIVATE_NETWORKS,
                 hosts=conf.ALLOWED_OUTPUT_HOSTS,
-                insecure=conf.BASE_URL.startswith("http://"),
+                insecure=insecure or conf.BASE_URL.startswith("http://"),
+                authorization=authorize(url),
             ) as stream:
                 if body.begin(stream):
                     return body.receive(stream)
         except ForbiddenAddress as error:
             raise OutputRefused(str(error)) from error
+        except OutputExpired as error:
+            if conf.SEND_KEY_FOR_OUTPUTS or transport.origin(url) != transport.origin(
+                conf.BASE_URL
+            ):
+                raise
+            raise OutputExpired(f"{error}; see SEND_KEY_FOR_OUTPUTS") from error
         except TransportError as error:
             if not left or body.size == before or not body.wanted or time.monotonic() >= ends_at:
                 raise
@@ -105,12 +148,12 @@ class _Body:
         self._write_back = write_back
         self._progress = progress
         self._digest = Sha256()
-        self._clear()
+        self.clear()
 
     def close(self) -> None:
         self._digest.close()
 
-    def _clear(self) -> None:
+    def clear(self) -> None:
         self.close()
         self._file.seek(0)
         self._file.truncate()
@@ -132,7 +175,7 @@ class _Body:
         asked_for_rest = bool(self.wanted)
         if asked_for_rest and self._is_rest(stream):
             return True
-        self._clear()
+        self.clear()
         if asked_for_rest and stream.status in (206, 416):
             return False
         self._announced = _announced_size(stream)
@@ -210,7 +253,7 @@ def _not_an_output(stream: transport.Stream) -> str:
 
 
 def _header(stream: transport.Stream, name: str) -> str:
-    return clean(stream.headers.get(name, ""), 60)
+    return sanitize.clean(stream.headers.get(name, ""), 60)
 
 
 def _encoding(stream: transport.Stream) -> str:

@@ -44,18 +44,24 @@ class Download:
 
 @contextlib.contextmanager
 def download(
-    url: str, destination: Destination, stem: str, *, progress: Callable[[int, int | None], None]
+    url: str,
+    destination: Destination,
+    stem: str,
+    *,
+    progress: Callable[[int, int | None], None],
+    authorize: Callable[[str], str] = lambda url: "",
 ) -> Iterator[Download]:
     """Fetch `url` into a partial file of the output `stem` (a name without extension).
 
     `progress` is called after each piece with the bytes received and the announced total, or None;
-    an exception in it ends the download. The file is removed when the context ends, unless `store`
-    has moved it. Raises `DownloadError`, `TransportError`, `StorageError` or the disk's `OSError`.
+    an exception in it ends the download. `authorize` is that of `fetch`. The file is removed when
+    the context ends, unless `store` has moved it. Raises `DownloadError`, `TransportError`,
+    `StorageError` or the disk's `OSError`.
     """
     _check_names(destination, stem)
     partial_files.remove_files(destination, stem)
     with partial_files.new(destination, stem) as (path, file):
-        fetched = fetch(url, file, progress=progress)
+        fetched = fetch(url, file, progress=progress, authorize=authorize)
         disk.flush(file)
         yield Download(path, fetched.size, fetched.sha256, fetched.content_type, fetched.extension)
 

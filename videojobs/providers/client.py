@@ -200,6 +200,12 @@ def is_current_endpoint(url: str) -> bool:
     return transport.origin(url) == transport.origin(conf.BASE_URL)
 
 
+def authorization(url: str) -> str:
+    """The value of the Authorization header for an output; "" unless it is behind the key."""
+    is_behind_key = conf.SEND_KEY_FOR_OUTPUTS and conf.API_KEY and is_current_endpoint(url)
+    return f"Bearer {conf.API_KEY}" if is_behind_key else ""
+
+
 def check_settings(endpoint: str) -> None:
     """Raise the error of a request to `endpoint` that the settings rule out, before it is made."""
     if not is_current_endpoint(endpoint):
@@ -217,7 +223,7 @@ def check_settings(endpoint: str) -> None:
 
 
 def _call(method: str, url: str, **kwargs: Any) -> transport.Reply:
-    """Send a request with the API key; only this function uses the key."""
+    """Send a request with the API key, which otherwise only `authorization` uses."""
     check_settings(url)
     try:
         return transport.request(

@@ -66,7 +66,13 @@ def _keep(job: VideoJob, probed: list[ProviderHold], stored: dict[str, Any]) -> 
         url = _output_url(job, probed)
         _release_connection()
         done = stack.enter_context(
-            pipeline.download(url, destination, stem, progress=claim.progress)
+            pipeline.download(
+                url,
+                destination,
+                stem,
+                progress=claim.progress,
+                authorize=client.authorization,
+            )
         )
         found, outcome = _check(job, done)
         if not still_ours(job):

@@ -29,7 +29,7 @@ def fetch(job: VideoJob) -> tuple[BinaryIO, str]:
 def _fetch(job: VideoJob, file: BinaryIO) -> str:
     if job.video_url:
         try:
-            return download.fetch(job.video_url, file, progress=_ignore).extension
+            return _download(job.video_url, file)
         except (DownloadError, TransportError):
             file.seek(0)
             file.truncate()
@@ -39,8 +39,9 @@ def _fetch(job: VideoJob, file: BinaryIO) -> str:
         answer = client.fetch(job.endpoint, job.provider_task_id or "")
     if not answer.video_url:
         raise OutputExpired("the provider returned no URL for the output")
-    return download.fetch(answer.video_url, file, progress=_ignore).extension
+    return _download(answer.video_url, file)
 
 
-def _ignore(received: int, announced: int | None) -> None:
-    pass
+def _download(url: str, file: BinaryIO) -> str:
+    fetched = download.fetch(url, file, progress=lambda *_: None, authorize=client.authorization)
+    return fetched.extension
