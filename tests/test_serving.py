@@ -90,6 +90,8 @@ def test_a_video_is_served_as_one(public: Nginx) -> None:
         ("webm", "video/webm"),
         ("mkv", "video/x-matroska"),
         ("jpg", "image/jpeg"),
+        ("png", "image/png"),
+        ("webp", "image/webp"),
     ],
 )
 def test_stored_files_have_their_type(

@@ -64,6 +64,15 @@ def test_a_stored_video_is_there_without_a_script() -> None:
     ) in text
 
 
+def test_a_stored_image_is_there_without_a_script() -> None:
+    job = jobs.make("stored", output="2026/sample.png", content_type="image/png")
+
+    text = render(job, "A <kitten>")
+
+    assert f'<img src="{job.output.url}" alt="A &lt;kitten&gt;">' in text
+    assert "<video " not in text
+
+
 @pytest.mark.parametrize("state", ["stored", "failed", "unconfirmed", "mirror-failed"])
 def test_a_finished_job_has_nothing_for_the_script(state: str) -> None:
     text = render(jobs.make(state))

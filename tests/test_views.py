@@ -110,6 +110,7 @@ def test_the_body_has_exactly_what_is_documented(payload: Payload) -> None:
         "progress": None,
         "expected_at": None,
         "output_url": None,
+        "content_type": None,
         "poster_url": None,
         "error": None,
     }
@@ -121,6 +122,7 @@ def test_a_stored_video_is_named_with_its_poster(payload: Payload) -> None:
     body = payload(job)
 
     assert body["output_url"] == job.output.url
+    assert body["content_type"] == "video/mp4"
     assert body["poster_url"] == job.poster.url
     assert body["progress"] == 1
 

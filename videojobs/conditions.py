@@ -40,12 +40,12 @@ CAN_BE_RESUMED = Q(status__in=sorted(_RESUMABLE), provider_task_id__isnull=False
 
 CAN_BE_REMIRRORED = Q(status=Status.COMPLETED) & ~Q(mirror_status=MirrorStatus.DUE)
 
-#: Jobs whose last complete download failed a check.
-CAN_BE_STORED_UNCHECKED = Q(
-    status=Status.COMPLETED,
-    mirror_status__in=[MirrorStatus.DUE, MirrorStatus.FAILED],
-    claimed_until__isnull=True,
-) & ~Q(objection__in=["", OutputTooLarge.objection])
+#: Jobs whose last complete download failed a check, unless an operator has decided already.
+CAN_BE_STORED_UNCHECKED = (
+    Q(status=Status.COMPLETED, claimed_until__isnull=True)
+    & (Q(mirror_status=MirrorStatus.FAILED) | Q(mirror_status=MirrorStatus.DUE, unchecked=False))
+    & ~Q(objection__in=["", OutputTooLarge.objection])
+)
 
 #: Excludes tracked jobs, which have no model since their request is unknown.
 CAN_BE_REGENERATED = Q(status__in=sorted(TERMINAL)) & ~Q(model="")
@@ -68,9 +68,10 @@ def can_be_remirrored(job: VideoJob) -> bool:
 
 
 def can_be_stored_unchecked(job: VideoJob) -> bool:
+    waits = job.mirror_status == MirrorStatus.DUE and not job.unchecked
     return (
         job.status == Status.COMPLETED
-        and job.mirror_status in (MirrorStatus.DUE, MirrorStatus.FAILED)
+        and (waits or job.mirror_status == MirrorStatus.FAILED)
         and job.claimed_until is None
         and job.objection not in ("", OutputTooLarge.objection)
     )

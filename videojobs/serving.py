@@ -41,11 +41,15 @@ SAFE_TYPES: Mapping[str, str] = {
     "video/webm": ".webm",
     "video/x-matroska": ".mkv",
     "image/jpeg": ".jpg",
+    "image/png": ".png",
+    "image/webp": ".webp",
 }
 _ALWAYS = {
     "X-Content-Type-Options": "nosniff",
-    # No scripts. Without `allow-same-origin`, a video opened in its own tab would not play.
-    "Content-Security-Policy": "default-src 'none'; media-src 'self'; sandbox allow-same-origin",
+    # No scripts. Without `allow-same-origin`, a file opened in its own tab would not be shown.
+    "Content-Security-Policy": (
+        "default-src 'none'; img-src 'self'; media-src 'self'; sandbox allow-same-origin"
+    ),
 }
 #: A video can be replaced under the same name, so browsers have to revalidate.
 _CACHED = "private, max-age=600"

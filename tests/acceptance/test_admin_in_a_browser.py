@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from csp.constants import SELF
 from django.contrib.auth.models import User
+from django.core.files.base import ContentFile
 from django.test import Client
 from playwright.sync_api import Browser, FloatRect, Locator, Page, expect
 from pytest_django import Settings
@@ -16,7 +19,11 @@ from pytest_django import Settings
 from tests.support import jobs
 from tests.support.browser import PHONE, Visit, visiting
 from tests.support.object_store import Bucket
+from tests.support.scenes import scene
+from tests.support.videos import make_image
+from videojobs.mirror.formats import sniff
 from videojobs.models import VideoJob
+from videojobs.testing import SAMPLE, Script, SimulatedProvider
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -515,3 +522,70 @@ def test_every_page_fits_a_phone(phone: Visit) -> None:
         found[name] = phone.too_wide()
 
     assert {name: pixels for name, pixels in found.items() if pixels} == {}
+
+
+# Outputs that failed a check, and images
+
+
+def test_a_file_that_failed_a_check_is_looked_at_and_stored_unchecked(
+    visit: Visit, simulated_provider: SimulatedProvider, settings: Settings
+) -> None:
+    settings.VIDEOJOBS = jobs.asked_at(simulated_provider)
+    simulated_provider.add_task("proj_1", Script(["completed"]))
+    job = jobs.make(
+        "doubted",
+        provider_task_id="proj_1",
+        endpoint=f"{simulated_provider.base_url}/v1/",
+        video_url="",
+    )
+    page = visit.open(page_of(job))
+    keep_picture(page, "doubted")
+
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Look at the file").click()
+    assert Path(download.value.path()).read_bytes() == SAMPLE
+    assert download.value.suggested_filename == f"{job.pk}-unchecked.mp4"
+    page.get_by_role("button", name="Store it unchecked").click()
+
+    expect(page.locator(".messagelist .success")).to_be_visible()
+    keep_picture(page, "doubted-after")
+    assert last_event(job) == ("due", "ann")
+    assert visit.barriers() == []
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+def test_a_stored_image_is_shown(visit: Visit, suffix: str, tmp_path: Path) -> None:
+    path = make_image(tmp_path / f"i{suffix}", size=(640, 360), picture=scene(1))
+    job = jobs.make(
+        "stored",
+        output=f"2026/i{suffix}",
+        content_type=sniff(path.read_bytes())[0],  # type: ignore[index]
+        output_width=640,
+        output_height=360,
+    )
+    job.output.storage.save(str(job.output.name), ContentFile(path.read_bytes()))
+
+    page = visit.open(page_of(job))
+
+    image = page.get_by_role("img", name="The stored image")
+    expect(image).to_be_visible()
+    assert image.evaluate("image => image.naturalWidth") == 640
+    expect(page.locator("[data-videojobs-unreadable]")).to_be_hidden()
+    keep_picture(page, f"image{suffix}")
+    assert (visit.barriers(), visit.complaints) == ([], [])
+
+
+def test_an_image_that_can_t_be_shown_is_replaced_by_a_notice(visit: Visit) -> None:
+    job = jobs.make("stored", output="2026/broken.png", content_type="image/png")
+    job.output.storage.save("2026/broken.png", ContentFile(b"no image"))
+
+    page = visit.open(page_of(job))
+
+    expect(page.locator("[data-videojobs-unreadable]")).to_be_visible()
+    expect(page.locator(".videojobs-player")).to_be_hidden()
+
+
+def keep_picture(page: Page, name: str) -> None:
+    """Take a picture of a page if the environment names a directory for it."""
+    if directory := os.environ.get("VIDEOJOBS_TEST_LOOK"):
+        page.screenshot(path=f"{directory}/{name}.png", full_page=True)

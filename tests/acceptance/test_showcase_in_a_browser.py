@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.files.base import ContentFile
 from playwright.sync_api import Browser, Route, expect
 
 from project.showcase.models import Postcard
 from tests.acceptance.test_commands_of_the_site import served, surroundings
 from tests.support import jobs
 from tests.support.browser import PHONE, visiting
+from tests.support.scenes import scene
+from tests.support.videos import make_image
 from videojobs.models import VideoJob
 
 
@@ -170,3 +174,40 @@ def test_a_video_that_can_not_be_played_is_words_and_no_black_box(
         assert visit.barriers() == []
         assert all("404" in complaint for complaint in visit.complaints)
         visit.complaints.clear()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("comes", ["with the page", "later"])
+@pytest.mark.parametrize("is_there", [True, False], ids=["whole", "missing"])
+def test_an_image_is_shown_to_visitors(
+    browser: Browser, live_server: Any, comes: str, is_there: bool, tmp_path: Path
+) -> None:
+    stored = jobs.make("stored", output="2026/i.png", content_type="image/png")
+    if is_there:
+        picture = make_image(tmp_path / "i.png", size=(640, 360), picture=scene(1))
+        stored.output.storage.save("2026/i.png", ContentFile(picture.read_bytes()))
+    fields = ("status", "mirror_status", "output", "output_size", "output_sha256", "content_type")
+    values = {name: getattr(stored, name) for name in fields}
+    job = jobs.make("processing", metadata={"gallery": True})
+    Postcard.objects.create(title="A kitten", text="A kitten", job=job)
+    with visiting(browser, live_server.url) as visit:
+        visit.page.clock.install()
+        if comes == "later":
+            page = visit.open("/")
+        VideoJob.objects.filter(pk=job.pk).update(**values, due_at=None)
+        if comes == "later":
+            page.clock.run_for(5_000)
+        else:
+            page = visit.open("/")
+
+        image = page.locator("video-job img")
+        if is_there:
+            expect(image).to_be_visible()
+            assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") == 640
+        else:
+            expect(page.get_by_text("The image can't be shown right now.")).to_be_visible()
+            expect(image).to_have_count(0)
+        assert visit.barriers() == []
+        if directory := os.environ.get("VIDEOJOBS_TEST_LOOK"):
+            page.screenshot(path=f"{directory}/visitor-{comes}-{is_there}.png")
+        visit.complaints = [one for one in visit.complaints if is_there or "404" not in one]

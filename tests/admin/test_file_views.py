@@ -182,7 +182,7 @@ def test_every_answer_forbids_guessing_and_running(
     assert answer.status_code == status
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert answer.headers["Content-Security-Policy"] == (
-        "default-src 'none'; media-src 'self'; sandbox allow-same-origin"
+        "default-src 'none'; img-src 'self'; media-src 'self'; sandbox allow-same-origin"
     )
 
 

@@ -671,18 +671,22 @@ def test_a_file_that_failed_a_check_is_fetched_once_more_to_be_stored(
     [
         {"objection": ""},
         {"objection": "too large"},
-        {"mirror_status": "due", "due_at": True, "claimed_until": True},
+        {"mirror_status": "due", "claimed_until": "now"},
+        {"mirror_status": "due", "unchecked": True},
         {"mirror_status": "skipped"},
     ],
-    ids=["no complete download", "too large", "a worker is at it", "never asked for"],
+    ids=["no complete download", "too large", "a worker has it", "decided", "never asked for"],
 )
 def test_what_failed_no_check_is_not_stored_unchecked(
     fields: dict[str, Any], now: datetime
 ) -> None:
-    job = jobs.make("doubted", **{k: now if v is True else v for k, v in fields.items()})
+    fields |= {"due_at": now} if fields.get("mirror_status") == "due" else {}
+    fields |= {"claimed_until": now} if "claimed_until" in fields else {}
+    job = jobs.make("doubted", **fields)
 
     assert not operations.store_unchecked(job, actor="ann")
 
+    assert not conditions.can_be_stored_unchecked(job)
     assert not VideoJob.objects.filter(conditions.CAN_BE_STORED_UNCHECKED).exists()
     assert not JobEvent.objects.exists()
 

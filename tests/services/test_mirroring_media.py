@@ -1,6 +1,7 @@
 """The mirror step with the media check: it records media properties and stores a poster."""
 
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from billiard.exceptions import SoftTimeLimitExceeded
 from django.core.files.storage import FileSystemStorage
 
 from tests.support import jobs
-from tests.support.videos import make_video, without_data
+from tests.support.videos import make_image, make_video, without_data
 from videojobs import operations, services
 from videojobs.mirror import media, pipeline
 from videojobs.models import VideoJob
@@ -309,3 +310,65 @@ def test_a_download_that_fails_for_good_takes_nothing_away_that_was_stored_befor
     assert job.mirror_status == "failed"
     assert Path(job.output.path).read_bytes() == SAMPLE
     assert files(media_root) == {f"{job.pk}.mp4", f"{job.pk}.jpg"}
+
+
+IMAGES = [
+    (".png", "image/png", "png"),
+    (".jpg", "image/jpeg", "mjpeg"),
+    (".webp", "image/webp", "webp"),
+]
+
+
+@pytest.mark.parametrize(("suffix", "content_type", "codec"), IMAGES)
+def test_an_image_is_stored_with_what_is_found_in_it(
+    suffix: str,
+    content_type: str,
+    codec: str,
+    provider: SimulatedProvider,
+    tmp_path: Path,
+    media_root: Path,
+) -> None:
+    image = make_image(tmp_path / f"i{suffix}", size=(320, 180)).read_bytes()
+
+    # The provider's word for a duration means nothing here.
+    job = run(completed(provider, output=image, url_field="image_url", actual_duration=5.0))
+
+    assert (job.mirror_status, job.output_sha256) == ("stored", provider.sha256("proj_1"))
+    assert (job.content_type, job.output.name) == (content_type, f"{job.output_stem}{suffix}")
+    found = (job.output_width, job.output_height, job.output_codec, job.output_duration)
+    assert found == (320, 180, codec, None)
+    assert (job.poster.name, files(media_root)) == ("", {f"{job.pk}{suffix}"})
+
+
+@pytest.mark.parametrize("suffix", [suffix for suffix, *_ in IMAGES])
+def test_an_image_that_can_t_be_decoded_is_not_stored(
+    suffix: str, provider: SimulatedProvider, tmp_path: Path, media_root: Path
+) -> None:
+    data = make_image(tmp_path / f"i{suffix}").read_bytes()
+    broken = data[:20] + bytes(len(data) - 40) + data[-20:]
+
+    job = run(completed(provider, output=broken, url_field="image_url"))
+
+    assert job.mirror_status == "due"
+    assert files(media_root) == set()
+
+
+def test_a_picture_of_too_many_pixels_is_not_stored(
+    provider: SimulatedProvider, tmp_path: Path
+) -> None:
+    data = bytearray(make_image(tmp_path / "i.png").read_bytes())
+    data[16:24] = (100_000).to_bytes(4) * 2
+    data[29:33] = zlib.crc32(bytes(data[12:29])).to_bytes(4)
+
+    job = run(completed(provider, output=bytes(data), url_field="image_url"))
+
+    assert job.mirror_status == "due"
+
+
+def test_an_svg_is_no_image_that_is_stored(provider: SimulatedProvider, media_root: Path) -> None:
+    svg = b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
+
+    job = run(completed(provider, output=svg, url_field="image_url"))
+
+    assert job.mirror_status == "due"
+    assert files(media_root) == set()

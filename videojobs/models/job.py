@@ -244,6 +244,11 @@ class VideoJob(models.Model):
         return f"{self.created_at.strftime(conf.UPLOAD_TO).strip('/')}/{self.pk}".lstrip("/")
 
     @property
+    def is_image(self) -> bool:
+        """True if the stored output is an image."""
+        return self.content_type.startswith("image/")
+
+    @property
     def is_finished(self) -> bool:
         """True if the status is terminal and no download is due."""
         return self.status in TERMINAL and self.mirror_status != MirrorStatus.DUE

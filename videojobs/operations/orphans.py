@@ -29,7 +29,7 @@ GRACE = timedelta(days=1)
 FEW = 10
 
 _DIRECTIVE = re.compile(r"%[-_0^#]?[A-Za-z]")
-_EXTENSIONS = frozenset({".mp4", ".mov", ".webm", ".mkv", ".jpg"})
+_EXTENSIONS = frozenset({".mp4", ".mov", ".webm", ".mkv", ".jpg", ".png", ".webp"})
 
 
 @dataclass(frozen=True)

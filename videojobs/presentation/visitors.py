@@ -21,7 +21,8 @@ from ..states import MirrorStatus, Status
 #: The columns that the payload needs. `key` and `metadata` are for the site's `MAY_SEE_JOB`.
 COLUMNS = (
     *("status", "mirror_status", "model", "duration", "submitted_at", "deadline_at"),
-    *("last_checked_at", "due_at", "error", "output", "poster", "key", "metadata"),
+    *("last_checked_at", "due_at", "error", "output", "content_type", "poster"),
+    *("key", "metadata"),
 )
 #: Maximum length of the provider's error, in characters.
 _MAX_ERROR = 300
@@ -74,6 +75,7 @@ def payload(job: VideoJob, now: datetime | None = None) -> dict[str, Any]:
         "progress": progress(job, now),
         "expected_at": expected_at and expected_at.isoformat(timespec="seconds"),
         "output_url": (serving.url(job.output) or None) if stored else None,
+        "content_type": (job.content_type or None) if stored else None,
         "poster_url": (serving.url(job.poster) or None) if stored else None,
         "error": clean(job.error, _MAX_ERROR) if job.status == Status.FAILED else None,
     }

@@ -16,10 +16,11 @@ register = template.Library()
 
 @register.inclusion_tag("videojobs/job.html")
 def video_job(job: VideoJob | None, label: str = "", interval: float = 3) -> dict[str, Any]:
-    """Render the job's state, and its video once that is stored.
+    """Render the job's state, and its video or image once that is stored.
 
-    `label` is the accessible name of the video. `interval` is the number of seconds between two
-    polls of the script. The page contains the video's URL, so the view must check permissions.
+    `label` is the accessible name of the video or image. `interval` is the number of seconds
+    between two polls of the script. The page contains the file's URL, so the view must check
+    permissions.
     """
     if job is None:
         return {"phase": None}
@@ -29,6 +30,7 @@ def video_job(job: VideoJob | None, label: str = "", interval: float = 3) -> dic
         "text": state["phase"].label,
         "left": visitors.time_left(job),
         "label": label,
+        "is_image": job.is_image,
         "interval": str(interval),
         # A string, since templates localize numbers.
         "progress": None if state["progress"] is None else str(state["progress"]),

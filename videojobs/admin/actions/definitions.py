@@ -195,7 +195,7 @@ _TABLE = [
             "downloads it again and stores it as it is."
         ),
         success=_("The download is queued. The video will be stored unchecked."),
-        refused=_("No complete download of this job failed a check, or one is running."),
+        refused=_("No complete download of this job failed a check, or one is queued or running."),
     ),
     Action(
         "regenerate",

@@ -10,7 +10,7 @@
 
   class VideoJobElement extends HTMLElement {
     connectedCallback() {
-      this.querySelectorAll("video").forEach((video) => this.watch(video));
+      this.querySelectorAll("video, img").forEach((shown) => this.watch(shown));
       if (!this.dataset.url || this.finished) return;
       this.shortestWait = Math.max(1, Number(this.dataset.interval) || 3) * 1000;
       this.wait = this.shortestWait;
@@ -82,7 +82,8 @@
       const progress = this.part("progress");
       if (progress && job.progress === null) progress.removeAttribute("value");
       else if (progress) progress.value = job.progress;
-      if (job.output_url && !this.querySelector("video, [data-part=unplayable]")) this.prepend(this.video(job));
+      if (!job.output_url || this.querySelector("video, img, [data-part=unplayable]")) return;
+      this.prepend(job.content_type?.startsWith("image/") ? this.image(job) : this.video(job));
     }
 
     timeLeft(seconds) {
@@ -90,6 +91,14 @@
       return seconds > 90
         ? this.dataset.minutesLeft.replace("{}", Math.round(seconds / 60))
         : this.dataset.secondsLeft.replace("{}", Math.ceil(seconds / 10) * 10);
+    }
+
+    image(job) {
+      const image = document.createElement("img");
+      image.alt = this.dataset.imageLabel;
+      image.src = job.output_url;
+      this.watch(image);
+      return image;
     }
 
     video(job) {
@@ -104,17 +113,21 @@
       return video;
     }
 
-    // Replace a video that can't be loaded, which browsers show as a black box, with a message.
-    watch(video) {
+    // Replace a video that can't be loaded, which browsers show as a black box, or an image, with a
+    // message.
+    watch(shown) {
+      const { unplayable, imageUnplayable } = this.dataset;
+      const text = shown instanceof HTMLImageElement ? imageUnplayable : unplayable;
       const replace = () => {
-        if (video.readyState !== HTMLMediaElement.HAVE_NOTHING || !this.dataset.unplayable) return;
+        if (shown.readyState > HTMLMediaElement.HAVE_NOTHING || !text) return;
         const words = document.createElement("p");
         words.dataset.part = "unplayable";
-        words.textContent = this.dataset.unplayable;
-        video.replaceWith(words);
+        words.textContent = text;
+        shown.replaceWith(words);
       };
-      video.addEventListener("error", replace);
-      if (video.error) replace(); // The error came before this script was loaded.
+      shown.addEventListener("error", replace);
+      // The error came before this script was loaded.
+      if (shown.error || (shown.complete && !shown.naturalWidth)) replace();
     }
 
     part(name) {

@@ -1,4 +1,4 @@
-// Shows a notice if the stored video can't be played. Without this script, only the player shows it.
+// Shows a notice if the stored video or image can't be shown. Without this script, only the player shows it.
 "use strict";
 
 {
@@ -8,9 +8,10 @@
     document.querySelector("[data-videojobs-unreadable]").hidden = false;
     document.querySelector("[data-videojobs-outlook]").hidden = true;
     // A video that played and then failed may recover.
-    if (player.readyState === HTMLMediaElement.HAVE_NOTHING) player.hidden = true;
+    if (!player.readyState) player.hidden = true; // HAVE_NOTHING, or an image
   };
 
   player.addEventListener("error", showNotice);
-  if (player.error) showNotice(); // The error event may precede this script.
+  // The error event may precede this script.
+  if (player.error || (player.complete && !player.naturalWidth)) showNotice();
 }
