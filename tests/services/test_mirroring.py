@@ -158,6 +158,39 @@ def test_a_provider_that_names_no_output_any_more_changes_no_verdict(
     assert last_reason(job) == "the provider returned no URL for the output"
 
 
+NO_FRESH_URL = {
+    "an outage": Answer(503),
+    "no answer": Drop(),
+    "a task that is gone": Answer(404),
+    "a word about the key": Answer(401),
+    "no URL any more": Answer(200, {"id": "proj_1", "status": "completed", "video_url": None}),
+}
+
+
+@pytest.mark.parametrize("answer", NO_FRESH_URL.values(), ids=NO_FRESH_URL)
+def test_without_a_fresh_url_the_known_one_is_tried(answer: Any, provider: MeddledProvider) -> None:
+    job = run(completed(provider, downloads=[Reset()]))
+    provider.set_script("proj_1", Script([answer]))
+
+    job = run(job)
+
+    assert (job.mirror_status, job.output_sha256) == ("stored", provider.sha256("proj_1"))
+    assert provider.checks("proj_1") == 2
+
+
+@pytest.mark.parametrize("answer", NO_FRESH_URL.values(), ids=NO_FRESH_URL)
+def test_without_a_fresh_url_the_reason_is_the_provider_s(
+    answer: Any, provider: MeddledProvider
+) -> None:
+    job = run(completed(provider, dead_urls=1))
+    provider.set_script("proj_1", Script([answer]))
+
+    job = run(job)
+
+    assert job.mirror_status == "due"
+    assert "HTTP 403" not in last_reason(job)
+
+
 def test_attempts_that_are_used_up_fail_the_download_and_not_the_job(
     provider: MeddledProvider, settings: Any, media_root: Path
 ) -> None:
@@ -270,7 +303,7 @@ def test_a_base_url_that_was_changed_uses_up_no_attempts(
 ) -> None:
     settings.VIDEOJOBS = {**settings.VIDEOJOBS, "MIRROR_ATTEMPTS": 2}
     usual = settings.VIDEOJOBS
-    job = run(completed(provider, downloads=[Reset()]))
+    job = run(completed(provider, dead_urls=1))
     settings.VIDEOJOBS = {**usual, "BASE_URL": "http://127.0.0.2:9/api"}
 
     job = run(job, times=3)

@@ -9,7 +9,15 @@ from django.db import connections
 from django.utils import timezone
 
 from ..conf import conf
-from ..exceptions import CheckFailed, ClaimLost, DownloadError, OutputExpired
+from ..exceptions import (
+    CheckFailed,
+    ClaimLost,
+    DownloadError,
+    OutputExpired,
+    ProviderError,
+    TransportError,
+    VideoJobsError,
+)
 from ..mirror import media, pipeline
 from ..mirror.destination import Destination
 from ..models import ProviderHold, VideoJob
@@ -63,17 +71,20 @@ def _keep(job: VideoJob, probed: list[ProviderHold], stored: dict[str, Any]) -> 
     """
     destination, stem = Destination.of(job.output.storage), job.output_stem
     with Heartbeat(job, seconds=conf.longest_mirror) as claim, contextlib.ExitStack() as stack:
-        url = _output_url(job, probed)
+        url, problem = _output_url(job, probed)
         _release_connection()
-        done = stack.enter_context(
-            pipeline.download(
-                url,
-                destination,
-                stem,
-                progress=claim.progress,
-                authorize=client.authorization,
+        try:
+            done = stack.enter_context(
+                pipeline.download(
+                    url,
+                    destination,
+                    stem,
+                    progress=claim.progress,
+                    authorize=client.authorization,
+                )
             )
-        )
+        except (DownloadError, TransportError) as error:
+            raise problem or error from None
         found, outcome = _check(job, done)
         if not still_ours(job):
             raise ClaimLost
@@ -135,20 +146,28 @@ def _release_connection() -> None:
         connection.close()
 
 
-def _output_url(job: VideoJob, probed: list[ProviderHold]) -> str:
-    """The URL of the final status for the first attempt, if recent; otherwise a fresh one."""
+def _output_url(job: VideoJob, probed: list[ProviderHold]) -> tuple[str, VideoJobsError | None]:
+    """The URL of the final status for the first attempt, if recent; otherwise a fresh one.
+
+    If the provider returns none, the known URL may still work. Then its error is returned, too.
+    """
     if job.mirror_attempts == 1 and _url_is_young(job):
-        return job.video_url
+        return job.video_url, None
     try:
-        with breaker.asking(job, probed):
-            answer = client.fetch(job.endpoint, job.provider_task_id or "")
-    finally:
-        job.last_checked_at = timezone.now()
-    if answer.status != Status.COMPLETED or not answer.video_url:
-        error = OutputExpired("the provider returned no URL for the output")
-        error.answer = answer.excerpt
-        raise error
-    return answer.video_url
+        try:
+            with breaker.asking(job, probed):
+                answer = client.fetch(job.endpoint, job.provider_task_id or "")
+        finally:
+            job.last_checked_at = timezone.now()
+        if answer.status != Status.COMPLETED or not answer.video_url:
+            unnamed = OutputExpired("the provider returned no URL for the output")
+            unnamed.answer = answer.excerpt
+            raise unnamed
+    except (ProviderError, TransportError, OutputExpired) as error:
+        if not job.video_url:
+            raise
+        return job.video_url, error
+    return answer.video_url, None
 
 
 def _mirror_stored(job: VideoJob, stored: dict[str, Any]) -> None:
