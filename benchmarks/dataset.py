@@ -79,7 +79,7 @@ _JOBS = """
     INSERT INTO videojobs_videojob (
         id, account, status, mirror_status, provider_task_id, key, endpoint, model, prompt,
         duration, params, metadata, due_at, turn, claimed_until,
-        check_count, error_count, mirror_attempts,
+        check_count, error_count, mirror_attempts, objection, unchecked,
         video_url, actual_duration, error, output, output_size, output_sha256, content_type,
         output_width, output_height, output_codec, output_duration, poster,
         created_at, submitted_at, last_checked_at, deadline_at, finished_at, mirrored_at
@@ -102,7 +102,7 @@ _JOBS = """
         CASE WHEN under_way OR mirror = 'due'
              THEN now() + (random() * 70 - 10) * interval '1 s' END,
         12, NULL, 6, CASE WHEN under_way AND die > 0.8 THEN 2 ELSE 0 END,
-        CASE WHEN mirror = 'none' THEN 0 ELSE 1 END,
+        CASE WHEN mirror = 'none' THEN 0 ELSE 1 END, '', false,
         CASE WHEN mirror = 'none' THEN '' ELSE 'https://cdn.example.com/v/' || number || '.mp4' END,
         CASE WHEN status = 'completed' THEN 5.04 END,
         CASE WHEN status = 'failed' THEN 'The prompt was refused: ' || number ELSE '' END,

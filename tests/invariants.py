@@ -258,6 +258,15 @@ MUTANTS = [
         *("I8", "services/mirroring.py", "    _remirror_if_replaced(job, stored)\n", "    pass\n"),
         "services/test_mirroring.py::test_a_file_that_came_too_late_over_one_with_other_bytes_is_fetched_again",
     ),
+    # Nothing paid is given up because of one odd answer, or of this site's own trouble.
+    Mutant(
+        *("I8", "services/mirroring.py", "        attempts -= 1\n", "        pass\n"),
+        "services/test_mirroring.py::test_the_site_s_own_trouble_uses_up_no_attempts",
+    ),
+    Mutant(
+        *("I8", "services/mirroring.py", "objection == job.objection and not", "not"),
+        "services/test_mirroring.py::test_one_odd_answer_is_no_verdict_on_a_video",
+    ),
     Mutant(
         *("I8", "mirror/download.py", "(first, last) == (self.size, total - 1)", "True"),
         "mirror/test_download.py::test_after_a_wrong_rest_the_download_begins_anew",
@@ -319,6 +328,17 @@ MUTANTS = [
     Mutant(
         *("I9", "http/connection.py", 'options._replace(request_url="")', "options._replace()"),
         "http/test_transport.py::test_headers_that_can_t_be_parsed_bring_no_url_into_the_log",
+    ),
+    Mutant(
+        *("I9", "http/transport.py", 'sent["Authorization"] = ""', "pass"),
+        "mirror/test_ways.py::test_a_redirect_to_another_origin_ends_the_key_even_if_it_leads_back",
+    ),
+    Mutant(
+        "I9",
+        "providers/client.py",
+        "conf.SEND_KEY_FOR_OUTPUTS and conf.API_KEY and is_current_endpoint(url)",
+        "conf.SEND_KEY_FOR_OUTPUTS and conf.API_KEY",
+        "mirror/test_ways.py::test_an_output_at_another_origin_is_requested_without_the_key",
     ),
     Mutant(
         *("I9", "admin/detail/context.py", "redact(event.reason)", "event.reason"),

@@ -114,6 +114,10 @@ UNFINISHED = ~Q(status__in=sorted(TERMINAL)) | Q(mirror_status=MirrorStatus.DUE)
 CHECK_FAILED = Q(status__in=sorted(POLLED), error_count__gt=0, due_at__isnull=False)
 
 
+#: Downloads whose last attempt failed, and which are tried again.
+DOWNLOAD_FAILED = Q(mirror_status=MirrorStatus.DUE, error_count__gt=0, due_at__isnull=False)
+
+
 def needs_attention(job: VideoJob) -> bool:
     return job.status in _UNSETTLED or job.mirror_status == MirrorStatus.FAILED
 

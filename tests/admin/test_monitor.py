@@ -45,6 +45,7 @@ def a_site() -> None:
         if state == "mirror-failed":
             JobEvent.objects.create(job=job, kind="mirror", new="failed")
     jobs.make("queued", due_at=now - timedelta(seconds=30), error_count=2)
+    jobs.make("due", error_count=2)
     jobs.make("failed", created_at=now - timedelta(days=9), finished_at=now - timedelta(days=9))
 
 
@@ -105,7 +106,7 @@ def test_each_figure_leads_to_a_list_of_as_many_jobs(staff: Client) -> None:
 
     found = links(read(staff, PAGE))
 
-    assert len(found) == 17
+    assert len(found) == 18
     for name, (url, count) in found.items():
         response = staff.get(url)
         assert response.status_code == 200, name

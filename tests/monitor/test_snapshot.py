@@ -258,6 +258,17 @@ def test_an_accepted_request_is_an_answer() -> None:
     assert monitor.snapshot().provider.answered_at == ago(5)
 
 
+def test_a_download_that_fails_is_counted_among_the_downloads() -> None:
+    jobs.make("due", error_count=3)
+    jobs.make("due")
+    jobs.make("processing", error_count=2)
+    jobs.make("mirror-failed", error_count=50)
+
+    now = monitor.snapshot().now
+
+    assert (now.downloads, now.downloads_failing) == (2, 1)
+
+
 def test_a_download_that_fails_is_no_failing_check() -> None:
     jobs.make("due", error_count=3)
 

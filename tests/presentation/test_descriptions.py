@@ -55,7 +55,7 @@ def test_the_next_step_is_said_in_a_few_words(
         ("queued", {"error_count": 1}, "The last attempt failed."),
         ("queued", {"error_count": 3}, "The last 3 attempts failed."),
         ("overdue", {}, "Overdue: the job is polled less often, and expires in 23 h 28 min."),
-        ("due", {"mirror_attempts": 1}, "Download the video, attempt 2 of 10: in 24 s."),
+        ("due", {"mirror_attempts": 1}, "Download the video, attempt 2 of 50: in 24 s."),
         ("stored", {}, "Finished. Nothing left to do."),
     ],
 )
@@ -106,7 +106,7 @@ def test_a_step_that_comes_keeps_its_moment_as_a_value() -> None:
 def test_a_running_download_is_called_by_the_number_of_its_attempt() -> None:
     job = jobs.make("due", mirror_attempts=2, claimed_until=after(30))
 
-    assert sentences(job)[0] == "Download the video, attempt 2 of 10: in progress."
+    assert sentences(job)[0] == "Download the video, attempt 2 of 50: in progress."
 
 
 @pytest.mark.parametrize(("late", "lost"), [(10, False), (61, True)])

@@ -38,6 +38,8 @@ class Now:
     #: Steps in progress, and how many of them are downloads.
     claimed: int
     downloads_claimed: int
+    #: Downloads whose last attempt failed.
+    downloads_failing: int
     overdue: int
     #: Unclaimed and late by more than `SWEEP_INTERVAL`, or claimed by a worker that was lost.
     stalled: int
@@ -191,6 +193,9 @@ def _now(groups: Sequence[Mapping[str, Any]], at: datetime) -> Now:
         claimed=total("claimed"),
         downloads_claimed=sum(
             group["claimed"] for group in groups if group["status"] == Status.COMPLETED
+        ),
+        downloads_failing=sum(
+            group["failing"] for group in groups if group["status"] == Status.COMPLETED
         ),
         overdue=total("overdue"),
         stalled=total("stalled"),

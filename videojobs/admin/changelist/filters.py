@@ -61,6 +61,7 @@ class AttentionFilter(admin.SimpleListFilter):
             ("late", _("late")),
             ("stalled", _("late: stalled")),
             ("failing", _("last check failed")),
+            ("downloads", _("last download failed")),
         ]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
@@ -74,6 +75,7 @@ class AttentionFilter(admin.SimpleListFilter):
             "late": conditions.late(now),
             "stalled": conditions.stalled(now),
             "failing": conditions.CHECK_FAILED,
+            "downloads": conditions.DOWNLOAD_FAILED,
         }
         condition = conditions_by_name.get(self.value() or "")
         return queryset.filter(condition) if condition else queryset

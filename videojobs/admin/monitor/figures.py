@@ -97,6 +97,8 @@ def _under_way(now: monitor.Now) -> Iterator[Figure]:
     note = _("%(count)s running") % {"count": charts.count(now.downloads_claimed)}
     query = f"mirror_status__exact={MirrorStatus.DUE}"
     yield _counted("downloads", _("downloads"), now.downloads, query, note=str(note))
+    label, query = _("failing downloads"), "attention=downloads"
+    yield _counted("downloads-failing", label, now.downloads_failing, query, alarming=True)
     yield _counted("overdue", _("overdue"), now.overdue, "attention=overdue", alarming=True)
 
 
