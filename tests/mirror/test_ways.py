@@ -233,9 +233,9 @@ def unknown(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 REFUSALS = {
-    "it wants a password": (b"HTTP/1.1 407 Auth\r\n\r\n", "the proxy refused the connection (407)"),
-    "it may not": (b"HTTP/1.1 403 No\r\nX: y\r\n\r\n", "the proxy refused the connection (403)"),
-    "it is no proxy": (b"SSH-2.0-x\r\n\r\n", "the proxy refused the connection"),
+    "it wants a password": (b"HTTP/1.1 407 Auth\r\n\r\n", "the proxy opened no tunnel: HTTP 407"),
+    "it may not": (b"HTTP/1.1 403 No\r\nX: y\r\n\r\n", "the proxy opened no tunnel: HTTP 403"),
+    "it is no proxy": (b"SSH-2.0-x 200\r\n\r\n", "the proxy opened no tunnel: no HTTP"),
     "it hangs up": (b"HTTP/1.1 200 OK\r\n", "the proxy sent no complete response"),
     "it never ends": (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 5000, "sent no complete response"),
 }
@@ -251,6 +251,15 @@ def test_a_proxy_that_opens_no_tunnel_is_named_and_nothing_was_sent(
 
     assert type(error) is NotSent
     assert message in str(error)
+
+
+def test_a_proxy_that_is_gone_is_named(settings: Any, closed_port: int) -> None:
+    settings.VIDEOJOBS |= {"PROXY_URL": f"http://user:s3cr3t@127.0.0.1:{closed_port}"}
+
+    error = failure("https://127.0.0.1:8443/v")
+
+    assert type(error) is NotSent
+    assert "the proxy 127.0.0.1: Connection refused" in str(error)
 
 
 def test_a_proxy_that_never_answers_ends_at_the_time_out(settings: Any) -> None:
@@ -317,6 +326,15 @@ def test_without_the_setting_no_output_is_requested_with_the_key(
     assert keys(server) == [False]
     assert type(error) is OutputExpired
     assert "see SEND_KEY_FOR_OUTPUTS" in str(error)
+
+
+def test_an_expired_url_at_the_provider_is_no_matter_of_the_key(
+    behind_key: Any, certificate: Path, settings: Any
+) -> None:
+    with RawServer(answer(b"", status="404 No"), tls=certificate) as server:
+        behind_key(server)
+        settings.VIDEOJOBS |= {"SEND_KEY_FOR_OUTPUTS": False}
+        assert str(failure(server.url)) == "127.0.0.1: HTTP 404"
 
 
 def test_an_output_at_another_origin_is_requested_without_the_key(

@@ -176,6 +176,20 @@ def test_a_file_that_fails_the_check_twice_is_stored_unchecked_only_on_request(
     ]
 
 
+def test_what_is_to_be_stored_unchecked_needs_no_check(
+    provider: SimulatedProvider, broken: bytes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    job = run(completed(provider, output=broken))
+    assert operations.store_unchecked(job, actor="ann")
+    program = tmp_path / "probe.py"
+    program.write_text("import av_of_this_name_is_missing")
+    monkeypatch.setattr(media, "_PROBE", program)
+
+    job = run(job)
+
+    assert (job.mirror_status, job.unchecked) == ("stored", True)
+
+
 def test_what_passes_the_check_after_all_is_recorded_as_checked(
     provider: SimulatedProvider, broken: bytes
 ) -> None:

@@ -105,7 +105,7 @@ class Exchange:
                     socket_options=connection.socket_options,
                 )
             except OSError as error:
-                failure = error
+                failure = via.unreachable(error) if via else error
                 continue
             self.watch(sock)
             try:

@@ -5,6 +5,7 @@ answer. The environment's proxies are never used.
 """
 
 import errno
+import re
 import socket
 from base64 import b64encode
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from ..conf import conf
 
 _DEFAULT_PORT = 3128
 _MAX_HEAD = 8192
+_STATUS = re.compile(rb"HTTP/1\.[01] ([0-9]{3})\b")
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,11 @@ class Proxy:
         basic = f"Basic {b64encode(user.encode()).decode()}" if parts.username else ""
         return cls(host, port, basic)
 
+    def unreachable(self, error: OSError) -> OSError:
+        """The error of a connection to the proxy; its host would be taken for the cause."""
+        reason = error.strerror or "no response in time"
+        return ConnectionError(error.errno or errno.ETIMEDOUT, f"the proxy {self.host}: {reason}")
+
     def open_tunnel(self, sock: socket.socket, host: str, port: int) -> None:
         """Let a connection to the proxy lead to a host; raises `OSError` if the proxy refuses."""
         target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -53,7 +60,7 @@ class Proxy:
             if not byte or len(head) > _MAX_HEAD:
                 raise ConnectionError(errno.ECONNRESET, "the proxy sent no complete response")
             head += byte
-        status = head.partition(b"\r\n")[0].split(b" ")[1:2]
-        if not (status and status[0].isdigit() and 200 <= int(status[0]) < 300):
-            code = status[0].decode("ascii", "replace")[:3] if status else ""
-            raise ConnectionError(errno.ECONNREFUSED, f"the proxy refused the connection ({code})")
+        status = _STATUS.match(head)
+        if status is None or not status[1].startswith(b"2"):
+            answer = f"HTTP {status[1].decode()}" if status else "no HTTP"
+            raise ConnectionError(errno.ECONNREFUSED, f"the proxy opened no tunnel: {answer}")

@@ -123,9 +123,8 @@ def _fetch(
         except ForbiddenAddress as error:
             raise OutputRefused(str(error)) from error
         except OutputExpired as error:
-            if conf.SEND_KEY_FOR_OUTPUTS or transport.origin(url) != transport.origin(
-                conf.BASE_URL
-            ):
+            is_provider = transport.origin(url) == transport.origin(conf.BASE_URL)
+            if conf.SEND_KEY_FOR_OUTPUTS or not is_provider or stream.status not in (401, 403):
                 raise
             raise OutputExpired(f"{error}; see SEND_KEY_FOR_OUTPUTS") from error
         except TransportError as error:

@@ -11,6 +11,7 @@ from django.utils import timezone
 from ..conf import conf
 from ..exceptions import (
     CheckFailed,
+    CheckUnavailable,
     ClaimLost,
     DownloadError,
     OutputExpired,
@@ -111,7 +112,7 @@ def _check(job: VideoJob, done: pipeline.Download) -> tuple[media.Media | None, 
     reason = "the same file was received twice" if done.sha256 == job.objection else ""
     try:
         found = pipeline.verify(done, seconds=job.actual_duration, known=job.objection)
-    except CheckFailed as error:
+    except (CheckFailed, CheckUnavailable) as error:
         if not job.unchecked:
             raise
         return None, {"unchecked": True, "reason": f"stored unchecked: {describe(job, error)}"}
