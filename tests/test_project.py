@@ -57,6 +57,8 @@ def test_debug_is_off_unless_asked_for() -> None:
     [
         ("VIDEOJOBS_POLL_INTERVAL", "2.5", "'POLL_INTERVAL': 2.5"),
         ("VIDEOJOBS_MIRROR_ATTEMPTS", "7", "'MIRROR_ATTEMPTS': 7"),
+        ("VIDEOJOBS_ALLOW_HTTP_OUTPUTS", "true", "'ALLOW_HTTP_OUTPUTS': True"),
+        ("VIDEOJOBS_PROXY_URL", "http://proxy:3128", "'PROXY_URL': 'http://proxy:3128'"),
         ("VIDEOJOBS_PURGE_AFTER", "90", "'PURGE_AFTER': 90,"),
         ("VIDEOJOBS_MAX_ACTIVE_JOBS", "5", "'MAX_ACTIVE_JOBS': 5,"),
         ("VIDEOJOBS_MEDIA_CHECK", "true", "'MEDIA_CHECK': True"),

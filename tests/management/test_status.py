@@ -16,7 +16,7 @@ pytestmark = pytest.mark.django_db
 KEYS = {
     *("id", "account", "provider_task_id", "key", "model", "status", "mirror_status"),
     *("check_count", "error_count", "error", "due_at", "created_at", "finished_at"),
-    *("output", "output_size", "output_sha256", "content_type"),
+    *("output", "output_size", "output_sha256", "content_type", "unchecked"),
     *("output_width", "output_height", "output_codec", "output_duration", "poster"),
 }
 FOUND = {

@@ -46,6 +46,7 @@ def as_json(job: VideoJob) -> dict[str, Any]:
         "output_size": job.output_size,
         "output_sha256": job.output_sha256 or None,
         "content_type": job.content_type or None,
+        "unchecked": job.unchecked,
         "output_width": job.output_width,
         "output_height": job.output_height,
         "output_codec": job.output_codec or None,
