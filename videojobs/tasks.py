@@ -21,7 +21,7 @@ from .conf import conf
 from .models import VideoJob
 
 #: How many seconds before its slot a poll looks for due jobs.
-_LOOKING_BACK = 60.0
+_LOOKING_BACK = 5.0
 #: Seconds that a process waits after a sweep before it runs another one, if sweeps are rarer.
 _SWEEP_PAUSE = 5.0
 
