@@ -65,10 +65,12 @@ def _videojobs(key: str, title: str, pool: str, processes: int = 0) -> Contestan
     )
 
 
-def _chain(task: str, title: str, **environment: str) -> Contestant:
+def _chain(task: str, title: str, processes: int = 0, **environment: str) -> Contestant:
     module = f"{_CHAINS}.celery_chains"
-    worker, first = _celery(module, "threads"), ("-m", module, task)
-    return Contestant(f"celery-{task}", title, worker, first, environment=environment)
+    pool = ("prefork", str(processes)) if processes else ("threads",)
+    key = f"celery-{task}" + (f"-prefork-{processes}" if processes else "")
+    worker, first = _celery(module, *pool), ("-m", module, task)
+    return Contestant(key, title, worker, first, environment=environment)
 
 
 def _peer(name: str, title: str) -> Contestant:
@@ -77,6 +79,7 @@ def _peer(name: str, title: str) -> Contestant:
 
 
 FLOOR = _chain("floor", "Celery floor: raw GET, raw UPDATE")
+FORKED_FLOORS = [_chain("floor", f"Celery floor, prefork, {number}", number) for number in (1, 8)]
 LOOP = Contestant("loop", "asyncio loop, no queue", ("-m", f"{_CHAINS}.loop"), batches=True)
 THREADS = _videojobs("videojobs", "**videojobs**, threads", "threads")
 CONTESTANTS = {
@@ -88,6 +91,7 @@ CONTESTANTS = {
         _chain("naive", "Celery chain, naive"),
         _chain("tuned", "Celery chain, tuned by hand", BENCH_KEEP_CONNECTIONS="1"),
         FLOOR,
+        *FORKED_FLOORS,
         _peer("procrastinate", "procrastinate, naive"),
         _peer("huey", "huey, naive"),
         _peer("dramatiq", "dramatiq, naive"),

@@ -8,7 +8,7 @@ from functools import partial
 from statistics import median
 
 from . import report
-from .contestants import FLOOR, Contestant, rotated
+from .contestants import FLOOR, FORKED_FLOORS, Contestant, rotated
 from .scenario import Context, load_of
 from .stage import Usage, steady
 
@@ -53,7 +53,7 @@ def contestants_at(context: Context, portion: int) -> list[Contestant]:
     """Contestants with a message per check run only with the largest portion, except the floor."""
     largest = portion == max(context.options.portions)
     every = context.contestants
-    return [c for c in every if largest or c.batches or c == FLOOR]
+    return [c for c in every if largest or c.batches or c in (FLOOR, *FORKED_FLOORS)]
 
 
 def table(samples: Samples, contestants: Sequence[Contestant]) -> str:
@@ -62,7 +62,7 @@ def table(samples: Samples, contestants: Sequence[Contestant]) -> str:
     rows = []
     for (portion, key), rounds in samples.items():
         usages = [usage for usage, _idle in rounds.values()]
-        floor = samples.get((portion, FLOOR.key), {})
+        floor = samples.get((portion, _floor(key))) or samples.get((portion, FLOOR.key), {})
         ratio = report.paired_ratio(_cpu(rounds), _cpu(floor))
         # Only Celery pushes each message to a list exactly once.
         portions = [usage.portion for usage in usages if usage.portion and key in celery]
@@ -82,6 +82,12 @@ def table(samples: Samples, contestants: Sequence[Contestant]) -> str:
     order = list(titles.values())
     rows.sort(key=lambda row: (-int(row[1]), order.index(row[0])))
     return report.table(_HEADER, rows)
+
+
+def _floor(key: str) -> str:
+    """The floor in the same pool."""
+    _name, pool, processes = key.partition("-prefork-")
+    return f"{FLOOR.key}{pool}{processes}"
 
 
 def _cpu(rounds: Mapping[int, tuple[Usage, float]]) -> dict[int, float]:
