@@ -298,13 +298,14 @@ def test_the_site_s_own_trouble_uses_up_no_attempts(
     assert run(job).mirror_status == "stored"
 
 
-def test_a_base_url_that_was_changed_uses_up_no_attempts(
-    provider: MeddledProvider, settings: Any
+@pytest.mark.parametrize("wrong", [{"BASE_URL": "http://127.0.0.2:9/api"}, {"API_KEY": ""}])
+def test_a_wrong_setting_uses_up_no_attempts(
+    wrong: dict[str, str], provider: MeddledProvider, settings: Any
 ) -> None:
     settings.VIDEOJOBS = {**settings.VIDEOJOBS, "MIRROR_ATTEMPTS": 2}
     usual = settings.VIDEOJOBS
     job = run(completed(provider, dead_urls=1))
-    settings.VIDEOJOBS = {**usual, "BASE_URL": "http://127.0.0.2:9/api"}
+    settings.VIDEOJOBS = {**usual, **wrong}
 
     job = run(job, times=3)
 
