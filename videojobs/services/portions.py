@@ -1,6 +1,7 @@
 """Check due jobs in portions: claim, ask side by side, record, reschedule."""
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from ..sanitize import clean
 from ..schedule import Policy
 from . import breaker, polling
 from .calls import Batch, Call, NotStarted, room
-from .recording import describe, patiently
+from .recording import describe, patiently, send
 from .turnstile import stopping, turnstile
 
 logger = logging.getLogger("videojobs")
@@ -48,10 +49,6 @@ def poll(job_id: UUID | str | None = None, *, since: datetime | None = None) -> 
     return False
 
 
-def _send(wake_up: queue.WakeUp) -> None:
-    queue.wake(wake_up, using=VideoJob.objects.on_primary().db)
-
-
 class _Run:
     """One poll: its claims, its requests and their results."""
 
@@ -63,11 +60,10 @@ class _Run:
         )
         self._claims_until = time.monotonic() + _CLAIMING_TIME
         self._shares_at = time.monotonic() + _SHARING_PAUSE
-        self._may_claim, self._is_claiming = True, False
+        self._claims_from, self._is_claiming = 0.0, False
         self._count = 0  # of jobs that were claimed
         self._trials: dict[UUID, list[ProviderHold]] = {}  # by the job that makes their trial call
-        #: Set while an answer may trip a hold: no further request starts.
-        self._doubted = threading.Event()
+        self._doubted = threading.Event()  # set while an answer may trip a hold: nothing starts
         self._tripped: VideoJobsError | None = None  # the error that has tripped a hold
         self._is_key_probed = False
 
@@ -81,7 +77,7 @@ class _Run:
                     wants_more = self._is_claiming
                     self._leave()
                 if wants_more and self._is_over():
-                    _send(queue.WakeUp("poll", timezone.now()))
+                    send(queue.WakeUp("poll", timezone.now()))
                     return
         finally:
             self._leave()
@@ -155,19 +151,20 @@ class _Run:
                 return
             if not more and turnstile.leave():
                 self._is_claiming = False
+                self._claims_from = time.monotonic() + queue.slot_length()
                 return
         if self._job_id is None and time.monotonic() > self._shares_at:
             self._shares_at = time.monotonic() + _SHARING_PAUSE
-            _send(queue.WakeUp("poll", timezone.now()))
+            send(queue.WakeUp("poll", timezone.now()))
 
     def _begins_to_claim(self) -> bool:
         """Whether this poll may claim now, and no other one of this process does."""
         if self._is_over():
             self._hand_over()
-        if not self._may_claim:
+        if time.monotonic() < self._claims_from:
             return False
         if self._job_id is not None:
-            self._may_claim = False  # once
+            self._claims_from = math.inf  # once
             return True
         self._is_claiming = self._is_claiming or turnstile.enter()
         return self._is_claiming
@@ -180,14 +177,14 @@ class _Run:
     def _hand_over(self, delay: timedelta = timedelta()) -> None:
         """Leave the rest to another poll, if more is due."""
         if self._is_claiming:
-            _send(queue.WakeUp("poll", timezone.now() + delay))
+            send(queue.WakeUp("poll", timezone.now() + delay))
         self._stop_claiming()
 
     def _is_over(self) -> bool:
         return stopping.is_set() or time.monotonic() > self._claims_until
 
     def _stop_claiming(self) -> None:
-        self._may_claim = False
+        self._claims_from = math.inf
         self._leave()
 
     def _claim_for_trial(self, held: Sequence[ProviderHold]) -> Sequence[VideoJob]:
@@ -217,7 +214,7 @@ class _Run:
     def _wake(self, jobs: Sequence[VideoJob], at: datetime) -> None:
         named = self._job_id is not None
         for job in jobs if named else jobs[:1]:
-            _send(queue.WakeUp("poll", at, str(job.pk), named))
+            send(queue.WakeUp("poll", at, str(job.pk), named))
 
     def _record(self, calls: Sequence[Call[VideoJob, client.Answer]]) -> None:
         """Record the results of calls: first those that change nothing, last rejections.

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from django.db import InterfaceError, OperationalError, connections, router
 
+from .. import queue
 from ..conf import conf
 from ..exceptions import VideoJobsError
 from ..models import VideoJob
@@ -23,6 +24,11 @@ _RETRY_DELAY = 0.25
 def record(job: VideoJob, **changes: Any) -> bool:
     """`transition` with retries: a restart of the database must not lose a paid result."""
     return patiently(lambda: VideoJob.objects.transition(job, **changes), job)
+
+
+def send(wake_up: queue.WakeUp) -> None:
+    """Send a wake-up once the current transaction commits."""
+    queue.wake(wake_up, using=VideoJob.objects.on_primary().db)
 
 
 def still_ours(job: VideoJob) -> bool:
