@@ -201,6 +201,21 @@ def test_more_jobs_than_places_are_all_checked_in_one_poll(
     assert all(wakeup.at for wakeup in wakeups)
 
 
+def test_a_poll_of_one_job_that_finds_no_place_is_sent_again(
+    provider: Provider, wakeups: list[Wakeup], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracked(1)
+    job = named("a")
+    monkeypatch.setattr(portions, "room", lambda: 0)
+
+    with time_machine.travel(timezone.now(), tick=False):
+        services.poll(str(job.pk))
+        latest = timezone.now() + timedelta(seconds=1)
+
+    assert provider.asked == []
+    assert wakeups == [Wakeup("poll", job.pk, latest)]
+
+
 def test_jobs_that_become_due_meanwhile_are_checked_too(provider: Provider) -> None:
     tracked(2)
     arrived = threading.Event()

@@ -153,7 +153,10 @@ class _Run:
                 self._is_claiming = False
                 self._claims_from = time.monotonic() + queue.slot_length()
                 return
-        if self._job_id is None and time.monotonic() > self._shares_at:
+        if self._job_id is not None:  # other polls of this process use all places
+            later = timezone.now() + timedelta(seconds=queue.slot_length())
+            send(queue.WakeUp("poll", later, str(self._job_id), named=True))
+        elif time.monotonic() > self._shares_at:
             self._shares_at = time.monotonic() + _SHARING_PAUSE
             send(queue.WakeUp("poll", timezone.now()))
 
