@@ -284,7 +284,8 @@ def test_a_job_that_is_taken_up_is_asked_for_at_once_with_a_new_deadline(
     state: str, woken: list[Any], now: datetime
 ) -> None:
     old = now - timedelta(days=3)
-    job = jobs.make(state, deadline_at=old, error="HTTP 500", error_count=7, last_checked_at=old)
+    times = dict.fromkeys(("deadline_at", "last_checked_at", "finished_at"), old)
+    job = jobs.make(state, error="HTTP 500", error_count=7, **times)
 
     assert operations.resume(job, actor="ann")
 
@@ -300,11 +301,22 @@ def test_a_job_that_is_taken_up_is_asked_for_at_once_with_a_new_deadline(
 
 def test_a_job_that_was_asked_for_just_now_is_taken_up_an_interval_later(now: datetime) -> None:
     last = now - timedelta(seconds=5)
-    job = jobs.make("stopped", last_checked_at=last)
+    job = jobs.make("stopped", last_checked_at=last, finished_at=last)
 
     operations.resume(job, actor="ann")
 
     assert VideoJob.objects.get().due_at == last + timedelta(seconds=30)
+
+
+def test_a_job_that_was_stopped_just_now_may_have_been_polled_and_is_resumed_an_interval_later(
+    now: datetime,
+) -> None:
+    stopped = now - timedelta(seconds=5)
+    job = jobs.make("stopped", last_checked_at=None, finished_at=stopped)
+
+    operations.resume(job, actor="ann")
+
+    assert VideoJob.objects.get().due_at == stopped + timedelta(seconds=30)
 
 
 @pytest.mark.parametrize("state", ["expired", "stopped"])

@@ -74,7 +74,8 @@ def resume(job: VideoJob, *, actor: str) -> bool:
         finished_at=None,
         error="",
         error_count=0,
-        due_at=_soon(job),
+        # A request that was in progress when the job was stopped is not in `last_checked_at`.
+        due_at=max(_soon(job), Policy.current().earliest(timezone.now(), job.finished_at)),
         named=True,
         reason="tracking resumed",
         actor=actor,
