@@ -1,0 +1,163 @@
+"""What a seed draws before the first step: the size of the world, its settings and its faults."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from typing import Any
+
+BASE_URL = "https://api.example.com/kyy"
+KEYS = ("sk-first-9f8e7d6c", "sk-second-1a2b3c4d")
+
+#: Kind of fault → its rate, for each opportunity to deal it out.
+FAULTS = {
+    # Messages.
+    "a message is lost": 0.1,
+    "a message comes twice": 0.1,
+    "a message comes late": 0.1,
+    "messages change their order": 0.2,
+    "a message of old code": 0.05,
+    "a publication succeeds with an error": 0.05,
+    "the broker is emptied": 0.03,
+    "the broker is frozen": 0.03,
+    "the broker is away": 0.03,
+    # Requests to the provider.
+    "no connection": 0.08,
+    "a request breaks off before it arrives": 0.06,
+    "a request breaks off after it arrived": 0.12,
+    "a request hangs": 0.05,
+    "an answer is late": 0.08,
+    "an odd answer": 0.1,
+    "a server error": 0.06,
+    "a rate limit": 0.08,
+    "a rejected key": 0.05,
+    "an unknown task": 0.1,
+    "an answer about another task": 0.08,
+    "a status goes back": 0.3,
+    "a refused request": 0.1,
+    "the provider is down": 0.02,
+    # Downloads and the storage.
+    "a download breaks off": 0.25,
+    "a download is cut": 0.3,
+    "an output URL has expired": 0.25,
+    "an output host answers with an error": 0.2,
+    "an output changes its bytes": 0.6,
+    "a storage refuses": 0.1,
+    "a storage fails halfway": 0.4,
+    "a storage saves and fails": 0.4,
+    # Processes.
+    "a worker is killed": 0.002,
+    "a web process is killed": 0.2,
+    "a worker stalls": 0.004,
+    "a worker stalls longer than its lease": 0.003,
+    "a worker shuts down for a deployment": 0.001,
+    # The database.
+    "a database error": 0.004,
+    "a deadlock": 0.004,
+    "a commit without an answer": 0.008,
+    "the database is down": 0.001,
+    # Receivers of signals.
+    "a receiver raises": 0.05,
+    "a receiver is slow": 0.03,
+    # Callers and operators.
+    "a submission is rolled back": 0.1,
+    "a submission is repeated": 0.2,
+    "an operator stops": 0.25,
+    "an operator resumes": 0.5,
+    "an operator attaches an ID": 0.8,
+    "an operator confirms that nothing was created": 0.8,
+    "an operator checks now": 0.25,
+    "an operator regenerates": 0.1,
+    "an operator downloads again": 0.3,
+    "a purge deletes": 0.05,
+    # The settings.
+    "the key changes": 0.02,
+    "settings change": 0.3,
+}
+#: How the faults begin that operators deal out.
+_OF_OPERATORS = ("an operator", "a purge")
+#: Drawn once for a whole plan, and counted there.
+OF_PLANS = ("clocks differ",)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The world that a seed describes. Shrinking makes it smaller."""
+
+    seed: int
+    jobs: int = 1
+    workers: int = 1
+    #: Threads of a worker.
+    slots: int = 1
+    operators: int = 0
+    faults: dict[str, float] = field(default_factory=dict)
+    most_faults: int = 8
+    #: The numbers of faults that are left out.
+    without: frozenset[int] = frozenset()
+    #: The chance that a thread that could be interrupted goes on.
+    stickiness: float = 0.5
+    #: Virtual seconds until the faults end.
+    calm_after: float = 120.0
+    #: How far the clock of each host is ahead.
+    offsets: tuple[float, ...] = (0.0,) * 5
+    #: The storage has no paths on this machine.
+    is_remote: bool = False
+    #: Use the claim of databases with SKIP LOCKED. SQLite locks the whole file instead.
+    has_row_locks: bool = False
+    has_beat: bool = True
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def draw(seed: int) -> Plan:
+    """The plan of a seed. Each plan has some of the faults only, so that each can dominate."""
+    dice = random.Random(f"plan of {seed}")
+    share = dice.choice((0.08, 0.2, 0.4))
+    strength = dice.choice((0.5, 1.0, 1.0, 3.0))
+    is_operated = dice.random() < 0.5
+    kinds = [
+        kind
+        for kind in FAULTS
+        if dice.random() < share and (is_operated or not kind.startswith(_OF_OPERATORS))
+    ]
+    skew = dice.choice((0.0, 10.0, 30.0))
+    is_skewed = dice.random() < 0.4
+    spread = dice.choice((1.0, 0.5 * skew, 0.99 * skew)) if is_skewed and skew else 0.0
+    return Plan(
+        seed=seed,
+        jobs=dice.choice((1, 1, 1, 2, 2, 3)),
+        workers=dice.choice((1, 2, 2, 3)),
+        slots=dice.choice((1, 2)),
+        operators=dice.choice((1, 2)) if is_operated else 0,
+        faults={kind: min(1.0, strength * FAULTS[kind]) for kind in kinds},
+        most_faults=dice.choice((2, 6, 12, 20)),
+        stickiness=dice.choice((0.0, 0.5, 0.9)),
+        calm_after=dice.choice((100.0, 200.0, 400.0)),
+        offsets=tuple(round(spread * dice.random(), 3) for _ in range(5)),
+        is_remote=dice.random() < 0.4,
+        has_row_locks=dice.random() < 0.5,
+        has_beat=dice.random() < 0.7,
+        settings={
+            "POLL_JITTER": dice.choice((0.0, 0.2)),
+            "POLL_CONCURRENCY": dice.choice((1, 2, 32)),
+            "SWEEP_INTERVAL": dice.choice((30.0, 60.0, 60.0, 120.0)),
+            "CLOCK_SKEW": skew,
+            "OVERDUE_AFTER": dice.choice((90.0, 1800.0)),
+            "OVERDUE_INTERVAL": 120.0,
+            "GIVE_UP_AFTER": dice.choice((200.0, 3600.0)),
+            "MIRROR_ATTEMPTS": dice.choice((2, 4)),
+            "RECEIVER_TIMEOUT": dice.choice((60.0, 300.0)),
+            "MAX_ACTIVE_JOBS": dice.choice((None, None, 5)),
+        },
+    )
+
+
+def settings_of(plan: Plan, key: str) -> dict[str, Any]:
+    """The setting `VIDEOJOBS` of a process."""
+    return {
+        "BASE_URL": BASE_URL,
+        "API_KEY": key,
+        "MEDIA_CHECK": False,
+        "UPLOAD_TO": "videos",
+        "DOWNLOAD_TIMEOUT": 120.0,
+        **plan.settings,
+    }
