@@ -210,10 +210,10 @@ def test_a_poll_of_one_job_that_finds_no_place_is_sent_again(
 
     with time_machine.travel(timezone.now(), tick=False):
         services.poll(str(job.pk))
-        latest = timezone.now() + timedelta(seconds=1)
+        soon = queue.slot(timezone.now())
 
     assert provider.asked == []
-    assert wakeups == [Wakeup("poll", job.pk, latest)]
+    assert wakeups == [Wakeup("poll", job.pk, soon)]
 
 
 def test_jobs_that_become_due_meanwhile_are_checked_too(provider: Provider) -> None:

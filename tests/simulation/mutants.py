@@ -82,8 +82,8 @@ MUTANTS = {
         _mutant(
             "an unclear create request is sent again",
             "services/submitting.py",
-            "record(job, status=Status.UNCONFIRMED, due_at=None,",
-            "record(job, status=Status.PENDING, due_at=timezone.now(),",
+            '{"status": Status.UNCONFIRMED, "due_at": None,',
+            '{"status": Status.PENDING, "due_at": timezone.now(),',
         ),
         _mutant(
             "an error fails the job",
@@ -95,17 +95,18 @@ MUTANTS = {
         _mutant(
             "a poll soon after a rate limit",
             "services/polling.py",
-            "policy.earliest(policy.after(error.held_until), timezone.now())",
-            "policy.after(error.held_until)",
+            "policy.earliest(policy.after(held_until), timezone.now())",
+            "policy.after(held_until)",
         ),
         _mutant(
             "a request for a URL counts from its beginning",
             "services/mirroring.py",
-            "    try:\n        with breaker.asking(job, probed):\n"
-            '            answer = client.fetch(job.endpoint, job.provider_task_id or "")\n'
-            "    finally:\n        job.last_checked_at = timezone.now()\n",
-            "    job.last_checked_at = timezone.now()\n    with breaker.asking(job, probed):\n"
-            '        answer = client.fetch(job.endpoint, job.provider_task_id or "")\n',
+            "        try:\n            with breaker.asking(job, probed):\n"
+            '                answer = client.fetch(job.endpoint, job.provider_task_id or "")\n'
+            "        finally:\n            job.last_checked_at = timezone.now()\n",
+            "        job.last_checked_at = timezone.now()\n"
+            "        with breaker.asking(job, probed):\n"
+            '            answer = client.fetch(job.endpoint, job.provider_task_id or "")\n',
         ),
         _mutant(
             "a job is resumed soon after it was stopped",
@@ -189,32 +190,32 @@ MUTANTS = {
         _mutant(
             "two trials at a time",
             "holds.py",
-            "filter(pk=hold.pk, until=hold.until, reset_at=None)",
-            "filter(pk=hold.pk, reset_at=None)",
+            "if not _unchanged(hold).filter(reset_at=None).update(trial_until=until):",
+            "if not ProviderHold.objects.filter(pk=hold.pk).update(trial_until=until):",
         ),
         _mutant(
             "a trial during a hold",
             "holds.py",
-            "    if any(hold.until > now for hold in held):\n        return False\n",
-            "",
+            "    if any(hold.until > now or (hold.trial_until or now) > now for hold in held):\n",
+            "    if False:\n",
         ),
         _mutant(
             "holds of create requests hold nothing",
             "holds.py",
-            'scopes = [_EVERYTHING, _CREATES] if step == "submit" else [_EVERYTHING]',
-            "scopes = [_EVERYTHING]",
+            'return [_EVERYTHING, _CREATES, _REFUSALS] if step == "submit" else [_EVERYTHING]',
+            "return [_EVERYTHING]",
         ),
         _mutant(
             "no preflight",
             "services/breaker.py",
-            'return step != "submit" or not _needs_preflight(held) or preflight(job, held)',
-            "return True",
+            'if step != "submit" or not _needs_preflight(held) or preflight(job, held):',
+            "if True:",
         ),
         _mutant(
             "a rate limit in a body holds nothing",
             "providers/client.py",
-            "kind = _kind_in_body(answer) or ProviderError",
-            "kind = ProviderError",
+            "error = ProviderError if kind in (None, Unavailable) else kind",
+            "error = ProviderError",
         ),
         _mutant(
             "a rate limit takes the place of a preflight",
@@ -244,8 +245,8 @@ MUTANTS = {
         _mutant(
             "a poll of one job without a place is dropped",
             "services/portions.py",
-            "        if self._job_id is not None:  # other polls",
-            "        if False:  # other polls",
+            "        if self._job_id is not None:\n            send(",
+            "        if False:\n            send(",
         ),
         _mutant(
             "the next poll is not sent",

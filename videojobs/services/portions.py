@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
 from uuid import UUID, uuid4
 
 from django.db import InterfaceError, OperationalError, connections
@@ -24,7 +23,7 @@ from ..sanitize import clean
 from ..schedule import Policy
 from . import breaker, polling
 from .calls import Batch, Call, NotStarted, room
-from .recording import describe, patiently, send
+from .recording import describe, patiently, record_portion, send
 from .turnstile import stopping, turnstile
 
 logger = logging.getLogger("videojobs")
@@ -153,9 +152,12 @@ class _Run:
                 self._is_claiming = False
                 self._claims_from = time.monotonic() + queue.slot_length()
                 return
-        if self._job_id is not None:  # other polls of this process use all places
-            later = timezone.now() + timedelta(seconds=queue.slot_length())
-            send(queue.WakeUp("poll", later, str(self._job_id), named=True))
+        self._share()
+
+    def _share(self) -> None:
+        """Leave the jobs that are due to another process, since no place is free in this one."""
+        if self._job_id is not None:
+            send(queue.WakeUp("poll", queue.slot(timezone.now()), str(self._job_id), named=True))
         elif time.monotonic() > self._shares_at:
             self._shares_at = time.monotonic() + _SHARING_PAUSE
             send(queue.WakeUp("poll", timezone.now()))
@@ -210,7 +212,7 @@ class _Run:
         times = [queue.slot(time) for time in Policy.current().spread(until, "poll")]
         for number, at in enumerate(times):
             if group := claimed[number :: len(times)]:
-                self._record_portion(group, due_at=at)
+                record_portion(group, due_at=at)
                 self._wake(group, at)
         patiently(lambda: VideoJob.objects.put_off("poll", times, self._job_id))
 
@@ -253,7 +255,7 @@ class _Run:
             at = queue.slot(Policy.current().next_portion(now))
             values = {"check_count": F("check_count") + 1, "last_checked_at": now}
             try:
-                self._record_portion(unchanged, due_at=at, **values)
+                record_portion(unchanged, due_at=at, **values)
             except (OperationalError, InterfaceError):
                 raise
             except Exception as error:
@@ -264,9 +266,6 @@ class _Run:
                 self._wake(unchanged, at)
         for job, outcome in changed:
             self._record_one(job, outcome)
-
-    def _record_portion(self, jobs: Sequence[VideoJob], **changes: Any) -> None:
-        patiently(lambda: VideoJob.objects.record_portion(jobs, **changes))
 
     def _record_one(self, job: VideoJob, outcome: _Outcome) -> None:
         """Record an outcome, or the error that this raises: it concerns no other job."""
@@ -296,5 +295,5 @@ class _Run:
     def _release(self, jobs: Sequence[VideoJob]) -> None:
         """End the claims of jobs that were not asked for; another poll checks them."""
         if jobs:
-            self._record_portion(jobs)
+            record_portion(jobs)
             self._wake(jobs, timezone.now())

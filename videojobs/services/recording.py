@@ -3,7 +3,7 @@
 import logging
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from django.db import InterfaceError, OperationalError, connections, router
@@ -24,6 +24,11 @@ _RETRY_DELAY = 0.25
 def record(job: VideoJob, **changes: Any) -> bool:
     """`transition` with retries: a restart of the database must not lose a paid result."""
     return patiently(lambda: VideoJob.objects.transition(job, **changes), job)
+
+
+def record_portion(jobs: Sequence[VideoJob], **changes: Any) -> None:
+    """The manager's `record_portion` with retries."""
+    patiently(lambda: VideoJob.objects.record_portion(jobs, **changes))
 
 
 def send(wake_up: queue.WakeUp) -> None:
