@@ -49,17 +49,19 @@ def test_no_secret_is_written_down(
     assert provider.api_key not in written
 
 
-def test_a_check_of_one_job_costs_five_statements(provider: MeddledProvider) -> None:
+def test_a_check_of_one_job_costs_a_few_statements(provider: MeddledProvider) -> None:
     job = tracked(provider, WAITING)
 
     with CaptureQueriesContext(connection) as captured:
         services.poll(str(job.pk))
 
     verbs = [query["sql"].split()[0] for query in captured]
+    # Without row locks, what was claimed is read again.
+    again = [] if connection.features.has_select_for_update_skip_locked else ["SELECT"]
     assert [verb for verb in verbs if verb in {"SELECT", "INSERT", "UPDATE"}] == [
         "SELECT",  # an active hold
         "SELECT",  # what is due
         "UPDATE",  # the claim
-        "SELECT",  # what was claimed
+        *again,
         "UPDATE",  # the answer
     ]
