@@ -1,4 +1,4 @@
-"""A provider that changes the shape of its answers: no task's ID is lost, and each job ends."""
+"""A provider that changes the shape of its answers: no task's ID is lost, and no video."""
 
 import json
 from collections import Counter
@@ -10,7 +10,7 @@ import pytest
 
 from videojobs import operations
 from videojobs.models import ProviderHold, VideoJob
-from videojobs.states import Status
+from videojobs.states import MirrorStatus, Status
 from videojobs.testing import Answer, Script
 
 from .steps import MeddledProvider, run, submitted
@@ -77,7 +77,9 @@ CHECKED: list[Callable[[dict[str, Any]], Any]] = [
 INTERIM = [(), (103,), (102, 103)]
 
 
-def test_no_id_is_lost_while_a_provider_changes_each_shape(provider: MeddledProvider) -> None:
+def test_no_id_and_no_file_is_lost_while_a_provider_changes_each_shape(
+    provider: MeddledProvider,
+) -> None:
     outcomes: Counter[str] = Counter()
     creates, checks = cycle([*READ, *OFFERED]), cycle(CHECKED)
     for number, (create, check) in enumerate(islice(zip(creates, checks), JOBS)):
@@ -92,7 +94,7 @@ def test_no_id_is_lost_while_a_provider_changes_each_shape(provider: MeddledProv
                 ),
             ),
         )
-        job = run(submitted(prompt=f"Kitten {number}.", mirror=False))
+        job = run(submitted(prompt=f"Kitten {number}."))
         [task_id] = [task.id for task in provider.tasks.values() if task.prompt == job.prompt]
         outcomes[job.status] += 1
         if job.status == Status.UNCONFIRMED:
@@ -102,8 +104,8 @@ def test_no_id_is_lost_while_a_provider_changes_each_shape(provider: MeddledProv
         assert job.provider_task_id == task_id
         job = run(job, times=3)
         assert (job.status, job.error_count) == (Status.COMPLETED, 0), check
-        assert job.video_url.startswith("http")
         assert job.actual_duration == 3.0
+        assert run(job).mirror_status == MirrorStatus.STORED, check
 
     assert outcomes == {Status.QUEUED: 140, Status.UNCONFIRMED: 60}
     assert len(provider.creates) == VideoJob.objects.count() == JOBS
