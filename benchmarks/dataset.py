@@ -147,9 +147,11 @@ _JOBS = """
 """
 
 _EVENTS = """
-    INSERT INTO videojobs_jobevent (job_id, kind, old, new, reason, actor, created_at)
+    INSERT INTO videojobs_jobevent (
+        job_id, kind, old, new, reason, actor, answer, found_ids, created_at
+    )
     SELECT id, step.kind, step.old, CASE WHEN step.number = 5 THEN job.status ELSE step.new END,
-        step.reason, '', job.created_at + step.number * interval '20 s'
+        step.reason, '', '', '[]', job.created_at + step.number * interval '20 s'
     FROM videojobs_videojob AS job CROSS JOIN (VALUES
         (1, 'status', '', 'pending', 'submitted'),
         (2, 'status', 'pending', 'submitting', 'sending the create request'),

@@ -383,8 +383,8 @@ def test_counting_refusals_costs_an_accepted_request_one_query(provider: Meddled
 
 WRONG: list[Any] = [
     ({"API_KEY": ""}, "the setting API_KEY is empty"),
-    ({"API_KEY": "sk–1"}, "the setting API_KEY has characters"),
-    ({"API_KEY": "sk\n1"}, "the setting API_KEY has characters"),
+    ({"API_KEY": "sim–answers-7d13"}, "the setting API_KEY has characters"),
+    ({"API_KEY": "sim\nanswers-8e24"}, "the setting API_KEY has characters"),
     ({"API_KEY": 12345}, "the setting API_KEY has characters"),
 ]
 

@@ -5,6 +5,8 @@ So its own threads (the sender, the helpers of polls, heartbeats, hashing) are s
 
 from __future__ import annotations
 
+import threading as real_threading
+import time as real_time
 from collections import deque
 from collections.abc import Callable, Sequence
 from queue import Empty
@@ -192,17 +194,27 @@ class Thread:
             world().wake(thread)
 
 
+def _is_simulated() -> bool:
+    """Whether a simulated thread asks; in a run of all tests, those of others may still live."""
+    return bool(worlds) and real_threading.current_thread() is real_threading.main_thread()
+
+
 def _monotonic() -> float:
-    return world().now - scheduler.START
+    return world().now - scheduler.START if _is_simulated() else real_time.monotonic()
 
 
 def _time() -> float:
+    if not _is_simulated():
+        return real_time.time()
     here = world()
     return here.now + (here.current.process.offset if here.current else 0.0)
 
 
 def _sleep(seconds: float) -> None:
-    world().sleep(seconds)
+    if _is_simulated():
+        world().sleep(seconds)
+    else:
+        real_time.sleep(seconds)
 
 
 threading = SimpleNamespace(
