@@ -191,9 +191,10 @@ def test_unchanged_jobs_of_a_portion_share_a_slot_and_a_message(
 
 
 def test_more_jobs_than_places_are_all_checked_in_one_poll(
-    provider: Provider, wakeups: list[Wakeup]
+    provider: Provider, wakeups: list[Wakeup], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tracked(30)
+    monkeypatch.setattr(portions, "_SHARING_PAUSE", LONG)
 
     services.poll()
 

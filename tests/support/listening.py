@@ -103,6 +103,9 @@ def too_quiet(config: pytest.Config, collector: Collector) -> dict[str, int]:
         expected = {*LEAST} - {"log file"}
     else:
         expected = set() if option.ignore else {*LEAST}
+    if option.markexpr:
+        # Libraries don't see the signed URLs of outputs; only tests without a database log others.
+        expected -= {"redacted log"}
     seen = {name: collector.seen[name] for name in LEAST if name in expected}
     return {name: number for name, number in seen.items() if number < LEAST[name]}
 
