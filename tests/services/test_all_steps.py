@@ -56,7 +56,7 @@ def test_a_check_of_one_job_costs_a_few_statements(provider: MeddledProvider) ->
         services.poll(str(job.pk))
 
     verbs = [query["sql"].split()[0] for query in captured]
-    # Without row locks, what was claimed is read again.
+    # Without row locks, the claimed rows are read again.
     again = [] if connection.features.has_select_for_update_skip_locked else ["SELECT"]
     assert [verb for verb in verbs if verb in {"SELECT", "INSERT", "UPDATE"}] == [
         "SELECT",  # an active hold

@@ -167,7 +167,7 @@ def test_a_portion_of_unchanged_jobs_costs_a_constant_number_of_statements(
 
     costs = [count_of(settings, count) for count in (2, 50)]
 
-    # Holds, what is due, the claim, the record; without row locks, also what was claimed.
+    # Holds, due jobs, the claim, the record; without row locks, also the claimed rows.
     cost = 5 - connection.features.has_select_for_update_skip_locked
     assert costs == [cost, cost]
 

@@ -21,6 +21,7 @@ import django.core.files.storage
 from celery import current_app
 from django.conf import settings
 from django.db.backends.sqlite3.features import DatabaseFeatures
+from django.dispatch import Signal
 from django.utils import timezone
 
 from videojobs import claims, services, signals, tasks
@@ -36,16 +37,7 @@ from .plan import Plan, draw
 from .scheduler import START, Violation
 from .simulation import Simulation
 
-_SIGNALS = (
-    "status_changed",
-    "job_completed",
-    "job_failed",
-    "job_expired",
-    "job_overdue",
-    "output_stored",
-    "mirror_failed",
-    "submission_unconfirmed",
-)
+_SIGNALS = [name for name, value in vars(signals).items() if isinstance(value, Signal)]
 
 
 @dataclass(frozen=True)
