@@ -177,11 +177,11 @@ class Invariants:
 
     def _born(self, new: Row, events: list[Event]) -> None:
         self._world.tell("COMMITS %s (…%s): %s", new.name, new.id[-4:], new.status)
-        told = [event for event in events if event.job_id == new.id and event.kind == "status"]
-        if len(told) != 1:
-            self._fail("I3", f"{new.name} was created with {len(told)} events")
+        written = [event for event in events if event.job_id == new.id and event.kind == "status"]
+        if len(written) != 1:
+            self._fail("I3", f"{new.name} was created with {len(written)} events")
         elif any(new.prompt and new.prompt == row.prompt for row in self.rows.values()):
-            if told[0].actor:  # an operator regenerated it
+            if written[0].actor:  # an operator regenerated it
                 self._world.provider.creation(new.prompt).wanted += 1
             else:
                 self._fail("I5", f"{new.prompt} has two rows")
@@ -267,13 +267,13 @@ class Invariants:
 
     def _check_status(self, thread: Thread, old: Row, new: Row, events: list[Event]) -> None:
         world = self._world
-        told = [
+        written = [
             e for e in events if e.kind == "status" and (e.old, e.new) == (old.status, new.status)
         ]
-        if len(told) != 1:
-            self._fail("I3", f"{new.name}: {old.status} → {new.status} has {len(told)} events")
+        if len(written) != 1:
+            self._fail("I3", f"{new.name}: {old.status} → {new.status} has {len(written)} events")
             return
-        actor = told[0].actor
+        actor = written[0].actor
         if old.status in _TERMINAL and not actor:
             self._fail("I2", f"{new.name}: {old.status} → {new.status} without an operator")
         back = _RANK[new.status] < _RANK[old.status]
@@ -354,7 +354,7 @@ class Invariants:
         """I11: an ID that a living worker got is in the row or, at least, in the log."""
         for prompt, made in self._world.provider.creations.items():
             rows = [row for row in self.rows.values() if row.prompt == prompt]
-            for task_id, thread in made.told:
+            for task_id, thread in made.received:
                 kept = any(row.provider_task_id == task_id for row in rows)
                 logged = any(task_id in text for text in self._world.log)
                 if rows and not kept and not (logged or thread.hurt_at):

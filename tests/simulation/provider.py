@@ -61,7 +61,7 @@ class Creation:
     sent: int = 0
     tasks: list[str] = field(default_factory=list)
     #: IDs in responses that arrived at the caller, and the threads that got them.
-    told: list[tuple[str, Any]] = field(default_factory=list)
+    received: list[tuple[str, Any]] = field(default_factory=list)
     refused: bool = False
 
 
@@ -257,7 +257,7 @@ class Provider:
         elif not is_good or not answer or (found is None) == (code == "0"):
             self.rules.create_is_unclear(key)
         elif found in made.tasks:
-            made.told.append((found, self._world.current))
+            made.received.append((found, self._world.current))
 
     # Downloads.
 
