@@ -1,52 +1,71 @@
-"""Run all tests as four parallel pytest runs: `./dev test`.
+"""Run all tests as parallel pytest runs: `./dev test`.
 
-Tests that start processes are mostly waiting. The other tests run with a lower priority, on SQLite
-and, if they use the database, on PostgreSQL as well. A summary of the failures comes last, where it
-is easy to find in a log.
+Tests that start processes are mostly waiting. The other tests run with a lower priority, three
+times: on SQLite with the pinned versions, on PostgreSQL with the newest Python and Django, and on
+MariaDB with the lowest versions that pyproject.toml allows. `./dev matrix` runs other combinations.
+A summary of the failures comes last, where it is easy to find in a log.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
-import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from tests.environments import Unavailable, with_lowest_versions, with_newest_python
+
 #: Checks at the end of a run that none of its tests leaked a secret.
 LEAKS = "tests/test_leaks.py::test_no_secret_got_out_anywhere_in_this_run"
+REQUIRE_ALL = "VIDEOJOBS_TEST_REQUIRE_ALL"
 OTHERS = ["--ignore=tests/acceptance", "--ignore=tests/faults"]
-#: The run whose output is shown live, then the niceness and arguments of the parallel runs.
-FAULTS = ["tests/faults", LEAKS]
+
+
+def pinned() -> Path:
+    return Path(sys.executable)
+
+
+@dataclass(frozen=True)
+class Run:
+    arguments: list[str]
+    niceness: int = 10
+    python: Callable[[], Path] = pinned
+
+
+FAULTS = Run(["tests/faults", LEAKS], niceness=0)
 BESIDE = [
-    (0, ["tests/acceptance", LEAKS]),
-    (10, OTHERS),
-    (10, [*OTHERS, "--database=postgres", "-m", "django_db"]),
+    Run(["tests/acceptance", LEAKS], niceness=0),
+    Run([*OTHERS, "--database=mariadb"], python=with_lowest_versions),
+    Run([*OTHERS, "--database=postgres"], python=with_newest_python),
+    Run(OTHERS),
 ]
-PYTEST = [sys.executable, "-m", "pytest"]
+#: More at a time would slow down the tests of faults, which are about time.
+AT_A_TIME = 3
+
+_running: set[subprocess.Popen[str]] = set()
 
 
 def main() -> int:
     signal.signal(signal.SIGTERM, _interrupted)
-    with tempfile.TemporaryDirectory() as directory:
-        reports = [Path(directory, str(number)) for number in range(len(BESIDE))]
-        running = []
-        for (niceness, arguments), report in zip(BESIDE, reports):
-            command = ["nice", "-n", str(niceness), *PYTEST, *arguments]
-            with report.open("wb") as output:
-                running.append(subprocess.Popen(command, stdout=output, stderr=output))
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
+        beside = [pool.submit(_run, run) for run in BESIDE]
         try:
-            shown, failed = _show(FAULTS)
+            shown, failed = _run(FAULTS, is_live=True)
             print("dev: the other tests, which ran meanwhile:", flush=True)
             failures = _failures(shown)
-            for process, report in zip(running, reports):
-                failed |= process.wait() != 0
-                text = report.read_text(errors="replace")
-                print(text if process.returncode else _short(text), end="", flush=True)
+            for one in beside:
+                text, has_failed = one.result()
+                print(text if has_failed else _short(text), end="", flush=True)
                 failures += _failures(text)
+                failed |= has_failed
         finally:
-            for process in running:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list(_running):
                 process.terminate()
     if failed:
         print("dev: failed:", file=sys.stderr, flush=True)
@@ -58,14 +77,27 @@ def _interrupted(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _show(arguments: list[str]) -> tuple[str, bool]:
-    """Run pytest with live output; return the output, and whether it failed."""
+def _run(run: Run, *, is_live: bool = False) -> tuple[str, bool]:
+    """The output of a run, and whether it failed."""
     lines = []
-    with subprocess.Popen([*PYTEST, *arguments], stdout=subprocess.PIPE, text=True) as process:
+    try:
+        python = run.python()
+    except Unavailable as error:
+        if os.environ.get(REQUIRE_ALL) == "1":
+            return f"ERROR {error}\n", True
+        lines.append(f"SKIPPED other versions, these tests ran with the pinned ones: {error}\n")
+        python = pinned()
+    command = ["nice", "-n", str(run.niceness), str(python), "-m", "pytest", *run.arguments]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    ) as process:
+        _running.add(process)
         assert process.stdout
         for line in process.stdout:
-            print(line, end="", flush=True)
+            if is_live:
+                print(line, end="", flush=True)
             lines.append(line)
+    _running.discard(process)
     return "".join(lines), process.returncode != 0
 
 

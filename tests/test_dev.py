@@ -20,6 +20,15 @@ import os, sys
 print("managed", sys.argv[1:], os.getcwd(), os.environ.get("DJANGO_DEBUG"))
 sys.exit(int(os.environ.get("MANAGE_EXIT", "0")))
 """
+# Environments without packages to install.
+ENVIRONMENTS = """
+import os, sys
+class Unavailable(Exception): pass
+def with_newest_python(): return sys.executable
+def with_lowest_versions():
+    if "NOT_INSTALLED" in os.environ: raise Unavailable("no such version")
+    return sys.executable
+"""
 INSTALLING = "installing the pinned requirements"
 
 
@@ -34,6 +43,7 @@ class Copy:
         shutil.copy2(ROOT / "dev", self.root)
         (self.root / "tests").mkdir()
         shutil.copy2(ROOT / "tests" / "run.py", self.root / "tests")
+        (self.root / "tests" / "environments.py").write_text(ENVIRONMENTS)
         (self.root / "manage.py").write_text(MANAGE)
         self.require("")
         for tool in TOOLS:
@@ -377,11 +387,11 @@ print("FAILED" if failed else "SKIPPED", "one of", sys.argv[-1])
 print("tested", sys.argv[1:])
 sys.exit(failed)
 """
-# Patterns that each match the arguments of one run: faults, acceptance, SQLite, PostgreSQL.
-RUNS = ["tests/faults tests/", "tests/acceptance tests/", "faults$", "django_db$"]
+# Patterns that each match the arguments of one run: faults, acceptance, MariaDB, PostgreSQL, SQLite.
+RUNS = ["tests/faults tests/", "tests/acceptance tests/", "mariadb$", "postgres$", "faults$"]
 
 
-def test_test_runs_every_test_once_and_those_of_the_database_on_postgresql_too(copy: Copy) -> None:
+def test_test_runs_every_test_and_those_without_processes_on_three_databases(copy: Copy) -> None:
     (copy.root / "pytest.py").write_text(PYTEST)
 
     run = copy.run("test")
@@ -394,9 +404,29 @@ def test_test_runs_every_test_once_and_those_of_the_database_on_postgresql_too(c
     assert tested == [
         f"['tests/faults', '{leaks}']",
         f"['tests/acceptance', '{leaks}']",
+        f"[{elsewhere}, '--database=mariadb']",
+        f"[{elsewhere}, '--database=postgres']",
         f"[{elsewhere}]",
-        f"[{elsewhere}, '--database=postgres', '-m', 'django_db']",
     ]
+
+
+def test_test_goes_on_with_the_pinned_versions_where_others_cannot_be_installed(copy: Copy) -> None:
+    (copy.root / "pytest.py").write_text(PYTEST)
+
+    run = copy.run("test", NOT_INSTALLED="1")
+
+    assert run.returncode == 0
+    assert "SKIPPED other versions, these tests ran with the pinned ones: no such" in run.stdout
+    assert "SKIPPED one of --database=mariadb\n" in run.stdout
+
+
+def test_test_fails_without_the_other_versions_where_all_are_required(copy: Copy) -> None:
+    (copy.root / "pytest.py").write_text(PYTEST)
+
+    run = copy.run("test", NOT_INSTALLED="1", VIDEOJOBS_TEST_REQUIRE_ALL="1")
+
+    assert run.returncode == 1
+    assert run.stdout.endswith("ERROR no such version\n")
 
 
 @pytest.mark.parametrize("fails", RUNS)
@@ -413,16 +443,16 @@ def test_test_tells_little_of_a_run_beside_the_first_that_passed(copy: Copy) -> 
 
     run = copy.run("test")
 
-    assert "details of django_db\n" not in run.stdout
-    assert "SKIPPED one of django_db\n" in run.stdout
+    assert "details of --database=postgres\n" not in run.stdout
+    assert "SKIPPED one of --database=postgres\n" in run.stdout
 
 
 def test_test_tells_all_of_a_run_beside_the_first_that_failed(copy: Copy) -> None:
     (copy.root / "pytest.py").write_text(PYTEST)
 
-    run = copy.run("test", FAILS="django_db$")
+    run = copy.run("test", FAILS="postgres$")
 
-    assert "details of django_db\n" in run.stdout
+    assert "details of --database=postgres\n" in run.stdout
 
 
 @pytest.mark.parametrize("fails", RUNS)
