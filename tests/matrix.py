@@ -19,15 +19,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tests.environments import FOLDER, ROOT, Unavailable, environment, lowest
-from tests.run import OTHERS
+from tests.run import APP
 
 TABLE = ROOT / "benchmarks" / "results" / "matrix.md"
 #: The packages whose versions the table shows.
 SHOWN = ["django", "celery", "kombu", "redis"]
-_DATABASE = [*OTHERS, "-m", "django_db"]
+_DATABASE = [*APP, "-m", "django_db"]
 #: What a row runs, and the database and broker that it uses, as the table names them.
 SUITES = {
-    "all but processes and browsers": ("SQLite", "memory", OTHERS),
+    "the app and the site": ("SQLite", "memory", APP),
     "database, on PostgreSQL": (
         "PostgreSQL",
         "memory",

@@ -24,6 +24,15 @@ from tests.environments import Unavailable, with_lowest_versions, with_newest_py
 LEAKS = "tests/test_leaks.py::test_no_secret_got_out_anywhere_in_this_run"
 REQUIRE_ALL = "VIDEOJOBS_TEST_REQUIRE_ALL"
 OTHERS = ["--ignore=tests/acceptance", "--ignore=tests/faults"]
+#: The tests of the app and its site: without those of test helpers and development commands.
+APP = [
+    "tests",
+    *OTHERS,
+    *("--ignore=tests/benchmarks", "--ignore=tests/simulation", "--ignore=tests/support"),
+    *("--ignore=tests/test_dev.py", "--ignore=tests/test_invariants.py"),
+    *("--ignore=tests/test_leaks.py", "--ignore=tests/test_matrix.py"),
+    LEAKS,
+]
 
 
 def pinned() -> Path:
@@ -40,8 +49,8 @@ class Run:
 FAULTS = Run(["tests/faults", LEAKS], niceness=0)
 BESIDE = [
     Run(["tests/acceptance", LEAKS], niceness=0),
-    Run([*OTHERS, "--database=mariadb"], python=with_lowest_versions),
-    Run([*OTHERS, "--database=postgres"], python=with_newest_python),
+    Run([*APP, "--database=mariadb"], python=with_lowest_versions),
+    Run([*APP, "--database=postgres"], python=with_newest_python),
     Run(OTHERS),
 ]
 #: More at a time would slow down the tests of faults, which are about time.
