@@ -85,14 +85,14 @@ def happened_since(starts: Sequence[datetime], at: datetime) -> list[Happened]:
         return columns.annotate(count=Count("*"), latest=Max(column))
 
     finished = counted(VideoJob.objects.all(), F("status"), "finished_at", took)
-    return list(
-        finished.union(
-            counted(VideoJob.objects.all(), Value("new"), "created_at"),
-            counted(kept, Value("stored"), "mirrored_at"),
-            counted(failed, Value("mirror_failed"), "created_at"),
-            all=True,
-        )
+    happened = finished.union(
+        counted(VideoJob.objects.all(), Value("new"), "created_at"),
+        counted(kept, Value("stored"), "mirrored_at"),
+        counted(failed, Value("mirror_failed"), "created_at"),
+        all=True,
     )
+    # Since Django 6.1, a union has the order of its model, by a column that isn't selected here.
+    return list(happened.order_by())
 
 
 def window(hours: int, starts: Sequence[datetime], happened: Sequence[Happened]) -> Window:
