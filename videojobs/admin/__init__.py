@@ -15,6 +15,7 @@ from ..presentation import alerts
 from ..presentation.humanize import NOTHING
 from . import add_form, html
 from .actions import views as actions
+from .actions.views import LIST_ACTIONS, has_permission
 from .changelist import search
 from .changelist.columns import COLUMNS
 from .changelist.filters import AttentionFilter, ModelFilter, may_be_filtered_by
@@ -59,6 +60,14 @@ class VideoJobAdmin(admin.ModelAdmin):
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
 
+    #: Django asks for the permission of each action by a method of its name.
+    actions = LIST_ACTIONS
+    has_check_permission = has_permission("check")
+    has_mirror_permission = has_permission("mirror")
+    has_regenerate_permission = has_permission("regenerate")
+    has_resume_permission = has_permission("resume")
+    has_stop_permission = has_permission("stop")
+
     fieldsets = SECTIONS
     readonly_fields = flatten_fieldsets(fieldsets)
     empty_value_display = NOTHING
@@ -68,9 +77,6 @@ class VideoJobAdmin(admin.ModelAdmin):
     def get_urls(self) -> list[Any]:
         ours = (monitor, actions, file_views)
         return [url for part in ours for url in part.urls(self)] + super().get_urls()
-
-    def get_actions(self, request: HttpRequest) -> dict[str, Any]:
-        return {**super().get_actions(request), **actions.list_actions(request)}
 
     def add_view(
         self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None

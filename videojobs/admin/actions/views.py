@@ -1,9 +1,10 @@
 """The views, list actions and buttons, built from the table in `definitions`."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from django.contrib import messages
+from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
@@ -21,6 +22,7 @@ from .feedback import MOST_AT_ONCE
 
 #: The two answers to an unconfirmed submission, shown as one section above all others.
 _RESOLVING = ("attach", "not_created")
+_SUFFIX = "_videojob"
 
 
 def urls(model_admin: Any) -> list[URLPattern]:
@@ -51,16 +53,6 @@ def urls(model_admin: Any) -> list[URLPattern]:
             for action in ACTIONS.values()
         ),
     ]
-
-
-def list_actions(request: HttpRequest) -> dict[str, tuple[Any, str, Any]]:
-    """The list actions that the user may run, in the format of `ModelAdmin.get_actions`."""
-    may = permitted(request)
-    return {
-        action.name: (partial(_on_list, action), action.name, action.label)
-        for action in ACTIONS.values()
-        if action.label and action.name in may
-    }
 
 
 def refuse_unpermitted(request: HttpRequest) -> None:
@@ -172,3 +164,23 @@ def _on_list(
     )
     feedback.report(request, action, done, skipped=skipped(done), left=left)
     return None
+
+
+def _list_action(action: Action) -> Callable[..., HttpResponse | None]:
+    @admin.action(permissions=[action.permission.removesuffix(_SUFFIX)], description=action.label)
+    def run(
+        model_admin: Any, request: HttpRequest, selected: QuerySet[VideoJob]
+    ) -> HttpResponse | None:
+        return _on_list(action, model_admin, request, selected)
+
+    run.__name__ = action.name
+    return run
+
+
+#: The actions on the list, in the format of `ModelAdmin.actions`.
+LIST_ACTIONS = [_list_action(action) for action in ACTIONS.values() if action.label]
+
+
+def has_permission(name: str) -> Callable[[Any, HttpRequest], bool]:
+    """A `has_<name>_permission` method of the ModelAdmin."""
+    return lambda _, request: bool(request.user.has_perm(f"videojobs.{name}{_SUFFIX}"))
