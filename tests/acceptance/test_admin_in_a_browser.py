@@ -414,6 +414,61 @@ def test_no_button_lies_on_what_is_said_of_a_hold(
     assert [button for button in buttons if overlap(button, notice)] == []
 
 
+@pytest.mark.parametrize("width", [1360, 1024, PHONE])
+@pytest.mark.parametrize(
+    ("state", "part"),
+    [("", ".videojobs-release"), ("stored", ".videojobs-state"), ("failed", ".videojobs-decision")],
+)
+def test_what_is_said_of_jobs_stands_between_the_title_and_the_jobs(
+    browser: Browser, live_server: Any, session: str, state: str, part: str, width: int
+) -> None:
+    jobs.make_hold("refused")
+    path = page_of(make(state)) if state else LIST
+
+    with visiting(browser, live_server.url, session=session, width=width) as visit:
+        page = visit.open(path)
+        title, said = box(page.locator("h1").first), box(page.locator(part).first)
+        notice = box(page.locator(".videojobs-notice").first)
+        content = box(page.locator("fieldset, #changelist").first)
+        tools = [box(tool) for tool in page.locator(".object-tools a:visible").all()]
+
+    assert title["y"] + title["height"] <= notice["y"] < said["y"]
+    assert all(tool["y"] + tool["height"] <= notice["y"] for tool in tools)
+    assert said["y"] + said["height"] <= content["y"]
+    # A wide window leaves room beside the notice, which has a maximum width.
+    assert {notice["x"], said["x"]} == {title["x"]}
+    assert notice["width"] == pytest.approx(min(content["width"], 960), abs=50)
+
+
+#: The colors, the font and the place of a page's breadcrumbs.
+LOOK = """bar => {
+    const [style, link] = [bar, bar.querySelector("a")].map(part => getComputedStyle(part));
+    return [style.backgroundColor, style.color, style.paddingLeft, link.color, link.fontSize];
+}"""
+
+
+@pytest.mark.parametrize("width", [1360, 1024, PHONE])
+@pytest.mark.parametrize("title", ["Live monitor", "Stop"])
+def test_the_breadcrumbs_of_our_own_pages_look_like_those_of_django(
+    browser: Browser, live_server: Any, session: str, title: str, width: int
+) -> None:
+    jobs.make("queued")
+
+    with visiting(browser, live_server.url, session=session, width=width) as visit:
+        page = visit.open(LIST)
+        djangos = page.locator(".breadcrumbs").evaluate(LOOK)
+        if title == "Stop":
+            choose(page, title)
+        else:
+            page.get_by_role("link", name=title).click()
+        page.get_by_role("heading", name=title, level=1).wait_for()
+        ours = page.locator(".breadcrumbs")
+
+        assert ours.evaluate(LOOK) == djangos
+        assert len({box(level)["y"] for level in ours.locator("li").all()}) == 1
+        expect(ours.locator("[aria-current=page]")).to_have_text(title)
+
+
 def box(part: Locator) -> FloatRect:
     found = part.bounding_box()
     assert found is not None
