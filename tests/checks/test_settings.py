@@ -391,6 +391,7 @@ def test_no_message_shows_the_key() -> None:
     assert not any("s e c" in f"{msg}{hint}" for _, msg, hint in found(API_KEY="s e c r e t"))
 
 
+@pytest.mark.django_db  # Since Django 6.1, checks may query all databases.
 def test_the_checks_are_part_of_manage_py_check() -> None:
     with override_settings(VIDEOJOBS={**GOOD, "NONSENSE": 1}):
         ids = [message.id for message in checks.run_checks()]
