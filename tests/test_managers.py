@@ -7,6 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 from asgiref.sync import async_to_sync
 from celery import Celery
+from django.contrib.auth.models import AnonymousUser, User
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, connection, transaction
 from django.test.utils import CaptureQueriesContext
@@ -14,6 +15,7 @@ from django.utils import timezone
 
 from project import celery_app
 from tests.support.record import Wakeup, a_job, meanwhile, race, statements
+from videojobs import operations
 from videojobs.conf import conf
 from videojobs.models import JobEvent, VideoJob
 from videojobs.states import MirrorStatus, Status
@@ -67,6 +69,25 @@ def test_the_first_event_says_who_asked(door: str) -> None:
 
     event = job.events.get()
     assert (event.kind, event.old, event.new, event.actor) == ("status", "", job.status, "ann")
+
+
+@pytest.mark.parametrize("door", ["submit", "track"])
+@pytest.mark.parametrize(
+    ("actor", "recorded"),
+    [
+        ("a" * 242 + "@example.com", "a" * 150),
+        (None, ""),
+        (AnonymousUser(), "AnonymousUser"),
+        (User(username="ann"), "ann"),
+    ],
+)
+def test_the_name_of_an_actor_fits_its_column(door: str, actor: Any, recorded: str) -> None:
+    asked: dict[str, Any] = {"prompt": "x", "duration": 5} if door == "submit" else {"task_id": "t"}
+
+    job = getattr(VideoJob.objects, door)(**asked, actor=actor)
+    operations.stop(job, actor=actor)
+
+    assert {event.actor for event in job.events.all()} == {recorded}
 
 
 @pytest.mark.parametrize("door", ["submit", "track"])

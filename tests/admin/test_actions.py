@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import AnonymousUser, Permission, User
 from django.db import connection
-from django.test import Client
+from django.test import Client, RequestFactory
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
@@ -22,7 +22,7 @@ from tests.support import jobs
 from videojobs import operations
 from videojobs.admin import VideoJobAdmin
 from videojobs.admin.actions import feedback, views
-from videojobs.admin.actions.definitions import ACTIONS
+from videojobs.admin.actions.definitions import ACTIONS, actor
 from videojobs.admin.actions.feedback import MOST_AT_ONCE
 from videojobs.admin.changelist.paginator import counted
 from videojobs.admin.detail.context import MAX_GENERATIONS
@@ -380,6 +380,49 @@ def test_an_actor_with_a_long_and_hostile_name_fits_the_history(steerer: Client)
 
     assert JobEvent.objects.get().actor == name
     assert "<i>" not in text
+
+
+@pytest.mark.parametrize("name", DIRECT_ON_PAGE)
+def test_an_actor_without_a_name_is_recorded_by_the_key_of_the_user(
+    name: str, steerer: Client
+) -> None:
+    User.objects.filter(username="viewer").update(username="")
+    job = jobs.make(CASES[name][1])
+
+    response = steerer.post(act_url(name, job), of_page(job), follow=True)
+
+    text = html.unescape(response.content.decode())
+    assert JobEvent.objects.get().actor == f"user {User.objects.get().pk}"
+    assert str(ACTIONS[name].success) in text
+    assert f"<bdi>user {User.objects.get().pk}</bdi>" in text
+
+
+@pytest.mark.parametrize("name", ASKS_ON_LIST)
+def test_so_is_one_who_confirms_an_action(name: str, steerer: Client) -> None:
+    User.objects.filter(username="viewer").update(username=" ")
+
+    steerer.post(answer_url(name), confirmed(jobs.make(CASES[name][1])))
+
+    assert set(JobEvent.objects.values_list("actor", flat=True)) == {
+        f"user {User.objects.get().pk}"
+    }
+
+
+def test_so_is_one_who_releases_a_hold(steerer: Client, caplog: pytest.LogCaptureFixture) -> None:
+    User.objects.filter(username="viewer").update(username="\u200b")
+    jobs.make_hold("refused")
+
+    with caplog.at_level("INFO", logger="videojobs"):
+        steerer.post(RELEASE)
+
+    assert f"released by user {User.objects.get().pk}" in caplog.text
+
+
+def test_a_visitor_without_an_account_has_a_name_as_well() -> None:
+    request = RequestFactory().get("/")
+    request.user = AnonymousUser()
+
+    assert actor(request) == "anonymous user"
 
 
 def test_an_actor_whose_name_is_a_number_is_named_by_it(

@@ -140,6 +140,16 @@ def test_a_request_is_submitted_by_the_person_who_is_logged_in(adder: Client) ->
     assert message == f'Submitted as job <a href="{page(job)}">{job.pk}</a>.'
 
 
+def test_a_request_of_a_user_without_a_name_is_recorded_by_the_key_of_the_user(
+    adder: Client,
+) -> None:
+    User.objects.update(username="")
+
+    adder.post(ADD, form())
+
+    assert JobEvent.objects.get().actor == f"user {User.objects.get().pk}"
+
+
 def test_all_that_can_be_asked_for_is_asked_for(adder: Client) -> None:
     adder.post(
         ADD,

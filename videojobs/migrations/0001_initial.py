@@ -112,7 +112,7 @@ class Migration(migrations.Migration):
                 ('reason', models.TextField(blank=True)),
                 ('answer', models.TextField(blank=True)),
                 ('found_ids', models.JSONField(blank=True, default=list, editable=False)),
-                ('actor', models.CharField(blank=True, help_text='The user or program that requested it; empty for the app itself.', max_length=150)),
+                ('actor', videojobs.models.fields.TruncatedCharField(blank=True, help_text='The user or program that requested it; empty for the app itself.', max_length=150)),
                 ('created_at', models.DateTimeField(default=django.utils.timezone.now)),
                 ('signal_due_at', models.DateTimeField(blank=True, editable=False, null=True)),
                 ('job', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='events', to='videojobs.videojob')),

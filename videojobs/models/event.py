@@ -6,6 +6,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from ..states import MirrorStatus
+from .fields import TruncatedCharField
 from .job import VideoJob
 
 
@@ -35,7 +36,8 @@ class JobEvent(models.Model):
     # be IDs of tasks in it.
     answer = models.TextField(blank=True)
     found_ids = models.JSONField(default=list, blank=True, editable=False)
-    actor = models.CharField(
+    # Names of users, which can be longer: an email address has up to 254 characters.
+    actor = TruncatedCharField(
         max_length=150,
         blank=True,
         help_text=_("The user or program that requested it; empty for the app itself."),

@@ -21,6 +21,13 @@ class ExactCharField(models.CharField):
         return parameters
 
 
+class TruncatedCharField(models.CharField):
+    """Text that is cut to the length of its column. None is stored as empty text."""
+
+    def get_prep_value(self, value: Any) -> Any:
+        return (super().get_prep_value(value) or "")[: self.max_length]
+
+
 @ExactCharField.register_lookup
 class ExactStartsWith(StartsWith):
     """Django's LIKE BINARY can't use an index, and these columns don't need it."""

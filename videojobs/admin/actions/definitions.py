@@ -14,8 +14,9 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext_lazy
 
 from ... import conditions, operations
-from ...models import JobEvent, VideoJob
+from ...models import VideoJob
 from ...presentation import descriptions
+from ...sanitize import clean
 from . import warnings
 
 
@@ -73,8 +74,15 @@ class Action:
 
 
 def actor(request: HttpRequest) -> str:
-    """The name of the user for the job history, cut to the length of the column."""
-    return str(request.user.get_username())[: JobEvent._meta.get_field("actor").max_length]
+    """The name of the user for the job history, which is never empty.
+
+    Names of custom user models can be None, and old rows can have an empty one.
+    """
+    user = request.user
+    name = str(user.get_username() or "")
+    if clean(name):
+        return name
+    return "anonymous user" if user.pk is None else f"user {user.pk}"
 
 
 def permitted(request: HttpRequest) -> frozenset[str]:
