@@ -1,6 +1,7 @@
 """Submit, track, find due jobs. Races use real connections, or explicit interleaving."""
 
-from datetime import timedelta
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -12,6 +13,7 @@ from django.core.exceptions import ValidationError
 from django.db import IntegrityError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
+from django.utils.translation import gettext_lazy
 
 from project import celery_app
 from tests.support.record import Wakeup, a_job, meanwhile, race, statements
@@ -110,7 +112,11 @@ def test_an_output_that_nobody_wants_is_skipped(door: str) -> None:
         ("key", {"key": "k" * 256}),
         ("key", {"key": "a\x00b"}),
         ("key", {"key": 7}),
-        ("metadata", {"metadata": {"at": timezone.now()}}),
+        ("metadata", {"metadata": {"tags": {"a"}}}),
+        ("metadata", {"metadata": {"at": time(9, tzinfo=UTC)}}),
+        ("metadata", {"metadata": {"price": float("nan")}}),
+        ("metadata", {"metadata": {uuid4(): 1}}),
+        ("metadata", {"metadata": {"text": "\ud800"}}),
         ("metadata", {"metadata": {"text": "a\x00b"}}),
         ("metadata", {"metadata": [1]}),
         ("metadata", {"metadata": "text"}),
@@ -134,6 +140,35 @@ def test_an_id_that_can_be_none_is_not_tracked(task_id: Any) -> None:
 
     assert "task_id" in refused.value.message_dict
     assert not VideoJob.objects.exists()
+
+
+@pytest.mark.parametrize("door", ["submit", "track"])
+@pytest.mark.parametrize(
+    ("value", "stored"),
+    [
+        (UUID(int=7), "00000000-0000-0000-0000-000000000007"),
+        (Decimal("9.90"), "9.90"),
+        (datetime(2026, 5, 4, 9, 30, tzinfo=UTC), "2026-05-04T09:30:00Z"),
+        (date(2026, 5, 4), "2026-05-04"),
+        (timedelta(minutes=90), "P0DT01H30M00S"),
+        (gettext_lazy("yes"), "yes"),
+        (Status.QUEUED, "queued"),
+        ({7: (1, 2)}, {"7": [1, 2]}),
+    ],
+)
+def test_metadata_has_the_values_that_the_row_has(door: str, value: Any, stored: Any) -> None:
+    asked: dict[str, Any] = {"prompt": "x", "duration": 5} if door == "submit" else {"task_id": "t"}
+
+    job = getattr(VideoJob.objects, door)(**asked, metadata={"value": value})
+
+    assert job.metadata == VideoJob.objects.get().metadata == {"value": stored}
+    assert type(job.metadata["value"]) is type(stored)
+    assert VideoJob.objects.filter(metadata__value=value).exists()
+
+
+def test_metadata_that_json_can_not_store_is_refused_with_the_reason() -> None:
+    with pytest.raises(ValidationError, match="type set is not JSON serializable"):
+        VideoJob.objects.submit("x", duration=5, metadata={"tags": {"a"}})
 
 
 def test_a_known_key_returns_the_job_that_has_it_and_sends_nothing(wakeups: list[Wakeup]) -> None:

@@ -205,7 +205,7 @@ def stored(**fields: Any) -> VideoJob:
 
 def test_the_owner_gets_the_video(private: Nginx, cookie: Callable[[User], str]) -> None:
     owner = User.objects.create_user("owner")
-    job = stored(metadata={"user": owner.pk})
+    job = stored(metadata={"user": str(owner.pk)})
 
     answer = get(f"{private.url}/videos/{job.pk}/", Cookie=cookie(owner))
 
@@ -217,7 +217,7 @@ def test_the_owner_gets_the_video(private: Nginx, cookie: Callable[[User], str])
 
 def test_the_owner_can_seek(private: Nginx, cookie: Callable[[User], str]) -> None:
     owner = User.objects.create_user("owner")
-    job = stored(metadata={"user": owner.pk})
+    job = stored(metadata={"user": str(owner.pk)})
 
     answer = get(f"{private.url}/videos/{job.pk}/", Cookie=cookie(owner), Range="bytes=100-199")
 
@@ -225,7 +225,7 @@ def test_the_owner_can_seek(private: Nginx, cookie: Callable[[User], str]) -> No
 
 
 def test_another_user_does_not_get_it(private: Nginx, cookie: Callable[[User], str]) -> None:
-    job = stored(metadata={"user": User.objects.create_user("owner").pk})
+    job = stored(metadata={"user": str(User.objects.create_user("owner").pk)})
 
     answer = get(
         f"{private.url}/videos/{job.pk}/", Cookie=cookie(User.objects.create_user("other"))

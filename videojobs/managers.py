@@ -50,7 +50,7 @@ class VideoJobQuerySet(FencedQuerySet):
         one that exceeds a spend limit, before anything is written.
         """
         self._for_write = True
-        validation.check_caller_values(key, metadata)
+        stored = validation.check_caller_values(key, metadata)
         find = partial(self._find_by_key, key)
         if known := find():
             return known
@@ -65,7 +65,7 @@ class VideoJobQuerySet(FencedQuerySet):
             mirror_status=MirrorStatus.NONE if mirror else MirrorStatus.SKIPPED,
             key=key,
             regenerated_from=regenerated_from,
-            metadata=dict(metadata or {}),
+            metadata=stored,
             endpoint=request.endpoint,
             model=request.model,
             prompt=request.prompt,
@@ -89,7 +89,7 @@ class VideoJobQuerySet(FencedQuerySet):
         """
         self._for_write = True
         validation.check_identifier("task_id", task_id)
-        validation.check_caller_values(key, metadata)
+        stored = validation.check_caller_values(key, metadata)
         find = partial(self._find_by_task, task_id, key)
         if known := find():
             return known
@@ -100,7 +100,7 @@ class VideoJobQuerySet(FencedQuerySet):
             mirror_status=MirrorStatus.NONE if mirror else MirrorStatus.SKIPPED,
             provider_task_id=task_id,
             key=key,
-            metadata=dict(metadata or {}),
+            metadata=stored,
             endpoint=conf.BASE_URL.rstrip("/") + "/v1/",
             deadline_at=Policy.current().deadline(timezone.now()),
         )

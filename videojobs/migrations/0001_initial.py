@@ -1,4 +1,5 @@
 
+import django.core.serializers.json
 import django.db.models.deletion
 import django.utils.timezone
 import uuid
@@ -63,7 +64,7 @@ class Migration(migrations.Migration):
                 ('prompt', models.TextField(blank=True)),
                 ('duration', models.PositiveIntegerField(blank=True, help_text='Requested length in seconds.', null=True)),
                 ('params', models.JSONField(blank=True, default=dict)),
-                ('metadata', models.JSONField(blank=True, default=dict, help_text='Data of the caller.')),
+                ('metadata', models.JSONField(blank=True, default=dict, encoder=django.core.serializers.json.DjangoJSONEncoder, help_text='Data of the caller.')),
                 ('due_at', models.DateTimeField(blank=True, null=True, verbose_name='next step')),
                 ('turn', models.PositiveBigIntegerField(default=0, help_text='Fencing token: incremented by every change.')),
                 ('claimed_until', models.DateTimeField(blank=True, null=True)),

@@ -3,6 +3,7 @@
 import uuid
 from typing import Any, ClassVar
 
+from django.core.serializers.json import DjangoJSONEncoder
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
@@ -47,7 +48,9 @@ class VideoJob(models.Model):
         null=True, blank=True, help_text=_("Requested length in seconds.")
     )
     params = models.JSONField(default=dict, blank=True)
-    metadata = models.JSONField(default=dict, blank=True, help_text=_("Data of the caller."))
+    metadata = models.JSONField(
+        default=dict, blank=True, encoder=DjangoJSONEncoder, help_text=_("Data of the caller.")
+    )
 
     # The job whose request an operator submitted again as this one.
     regenerated_from = models.ForeignKey(

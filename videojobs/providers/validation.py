@@ -11,10 +11,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from django.core.exceptions import ValidationError
+from django.core.serializers.json import DjangoJSONEncoder
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from ..conf import conf
+from ..sanitize import clean
 
 _FRAME_PAIRS = (("image", "lastFrameImage"), ("first_image", "last_image"))
 _URL_LISTS = ("referenceImages", "referenceVideos", "referenceAudios")
@@ -87,14 +89,23 @@ def check_identifier(field: str, value: object) -> None:
         raise ValidationError({field: message % {"limit": limit}})
 
 
-def check_caller_values(key: object, metadata: object) -> None:
-    """Raise `ValidationError` unless a caller's key and metadata can be stored."""
+def check_caller_values(key: object, metadata: object) -> dict[str, Any]:
+    """Return a caller's metadata as JSON stores it: UUIDs, decimals and times become text.
+
+    Raises `ValidationError` unless the key and the metadata can be stored.
+    """
     if key is not None:
         check_identifier("key", key)
     if not isinstance(metadata, Mapping | None):
         raise ValidationError({"metadata": _("This must be a mapping.")})
-    if errors := dict(check_json("metadata", dict(metadata or {}))):
+    try:
+        stored: dict[str, Any] = json.loads(json.dumps(dict(metadata or {}), cls=DjangoJSONEncoder))
+    except (TypeError, ValueError, RecursionError) as error:
+        message = _("JSON can't store these values: %(reason)s")
+        raise ValidationError({"metadata": message % {"reason": clean(str(error), 200)}}) from None
+    if errors := dict(check_json("metadata", stored)):
         raise ValidationError(errors)
+    return stored
 
 
 def check_json(field: str, value: object) -> Errors:
