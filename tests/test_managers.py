@@ -182,12 +182,39 @@ def test_a_known_key_returns_the_job_that_has_it_and_sends_nothing(wakeups: list
 
 
 def test_a_known_task_returns_the_job_that_has_it(wakeups: list[Wakeup]) -> None:
-    first = VideoJob.objects.track("proj_1")
+    first = VideoJob.objects.track("proj_1", key="order-42")
 
-    again = VideoJob.objects.track("proj_1", key="order-42")
+    again = VideoJob.objects.track("proj_1")
 
     assert again == first
     assert len(wakeups) == VideoJob.objects.count() == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "message"), [("order-1", "with another key"), (None, "without a key")]
+)
+def test_a_second_key_of_a_task_is_refused_and_not_dropped(key: str | None, message: str) -> None:
+    first = VideoJob.objects.track("proj_1", key=key)
+
+    with pytest.raises(ValidationError, match=f"Job {first.pk} already has this task, {message}"):
+        VideoJob.objects.track("proj_1", key="order-2")
+
+    assert VideoJob.objects.get().key == key
+
+
+def test_of_two_keys_that_race_for_a_task_one_is_refused(shared_database: None) -> None:
+    keys = iter(range(1000))
+
+    def act(number: int) -> str:
+        try:
+            VideoJob.objects.track(f"proj_{number}", key=f"order-{next(keys)}")
+        except ValidationError:
+            return "refused"
+        return "adopted"
+
+    results = race(act, rounds=10, threads=4)
+
+    assert [sorted(outcome) for outcome in results] == [["adopted", *["refused"] * 3]] * 10
 
 
 def test_a_task_of_another_account_is_another_task() -> None:

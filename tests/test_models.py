@@ -1,5 +1,6 @@
 """Constraints reject invalid rows, and queries for due jobs use their indexes."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,43 @@ def test_the_database_itself_refuses_a_row_that_breaks_a_promise(
 ) -> None:
     with pytest.raises(IntegrityError, match=constraint), transaction.atomic():
         a_job(**fields)
+
+
+#: Django's ways to insert a row.
+INSERTS: dict[str, Callable[[VideoJob], object]] = {
+    "create": lambda job: VideoJob.objects.create(prompt="A kitten"),
+    "save": lambda job: VideoJob(prompt="A kitten").save(),
+    "get_or_create": lambda job: VideoJob.objects.get_or_create(key="order-42"),
+    "update_or_create": lambda job: VideoJob.objects.update_or_create(key="order-42"),
+    "bulk_create": lambda job: VideoJob.objects.bulk_create([VideoJob(prompt="A kitten")]),
+    "using": lambda job: VideoJob.objects.using("default").bulk_create([VideoJob()]),
+    "base manager": lambda job: VideoJob._base_manager.create(prompt="A kitten"),
+    "related": lambda job: job.regenerated_as.create(prompt="A kitten"),
+    "related in bulk": lambda job: job.regenerated_as.bulk_create([VideoJob()]),
+    "queued": lambda job: VideoJob.objects.create(status=Status.QUEUED, due_at=NOW),
+}
+
+
+@pytest.mark.parametrize("name", INSERTS)
+def test_a_row_that_was_inserted_without_submit_or_track_is_refused_with_an_explanation(
+    name: str,
+) -> None:
+    job = a_job(status=Status.STOPPED)
+    explained = r"Create jobs with VideoJob\.objects\.submit\(…\) or \.track\(…\)"
+
+    with pytest.raises(IntegrityError, match=explained), transaction.atomic():
+        INSERTS[name](job)
+
+    assert VideoJob.objects.get() == job
+
+
+def test_other_errors_of_the_database_are_left_as_they_are() -> None:
+    a_job(status=Status.STOPPED, key="order-42")
+
+    with pytest.raises(IntegrityError) as refused, transaction.atomic():
+        a_job(status=Status.STOPPED, key="order-42")
+
+    assert "submit" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,13 @@ provider or an output's host; `retry_after` is the number of seconds to wait if 
 it. Messages may contain a host, but no URL with its query and no key.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
+from django.db import IntegrityError, models
 
 
 class Excerpt(NamedTuple):
@@ -159,3 +162,18 @@ class ClaimLost(VideoJobsError):
 
 class InvalidTransition(VideoJobsError):
     """A change of status that is not in `states.TRANSITIONS`: a bug in the caller."""
+
+
+@contextmanager
+def explained_constraints(model: type[models.Model]) -> Iterator[None]:
+    """Name the way to create a job in the error of a row that a check constraint refuses."""
+    try:
+        yield
+    except IntegrityError as error:
+        for constraint in model._meta.constraints:
+            if isinstance(constraint, models.CheckConstraint) and constraint.name in str(error):
+                raise IntegrityError(
+                    f"The row violates the constraint {constraint.name}. Create jobs with "
+                    "VideoJob.objects.submit(…) or .track(…), which set what a job needs."
+                ) from error
+        raise

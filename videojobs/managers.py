@@ -1,6 +1,6 @@
 """The manager of jobs: submit a request, track a task, find jobs that are due."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from django.utils.translation import gettext as _
 from . import quotas
 from .claims import Portion
 from .conf import DEFAULT_ACCOUNT, conf
-from .exceptions import SpendLimitReached
+from .exceptions import SpendLimitReached, explained_constraints
 from .fencing import FencedQuerySet
 from .providers import validation
 from .schedule import Policy
@@ -85,7 +85,7 @@ class VideoJobQuerySet(FencedQuerySet):
         """Create a job for a task that exists at the provider; this costs nothing.
 
         If a job with this task ID exists, it is returned. Raises `ValidationError` before anything
-        is written, also if `key` belongs to a job of another task.
+        is written, also if that job doesn't have this `key`, or if a job of another task has it.
         """
         self._for_write = True
         validation.check_identifier("task_id", task_id)
@@ -129,6 +129,10 @@ class VideoJobQuerySet(FencedQuerySet):
             else:
                 done = True
 
+    def bulk_create(self, objs: "Iterable[VideoJob]", *args: Any, **kwargs: Any) -> Any:
+        with explained_constraints(self.model):
+            return super().bulk_create(objs, *args, **kwargs)
+
     def _find_by_key(self, key: str | None) -> "VideoJob | None":
         return None if key is None else self.filter(key=key).first()
 
@@ -142,7 +146,16 @@ class VideoJobQuerySet(FencedQuerySet):
                 else _("The key already belongs to job %(job)s, which has no task.")
             )
             raise ValidationError({"key": message % {"job": holder.pk}})
-        return holder or self.filter(**named).first()
+        known = holder or self.filter(**named).first()
+        if known is not None and key not in (None, known.key):
+            message = (
+                _("Job %(job)s already has this task, without a key.")
+                if known.key is None
+                else _("Job %(job)s already has this task, with another key.")
+            )
+            hint = _("Leave the key out to get that job.")
+            raise ValidationError({"key": f"{message % {'job': known.pk}} {hint}"})
+        return known
 
     def _add(
         self,

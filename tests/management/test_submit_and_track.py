@@ -100,6 +100,17 @@ def test_track_sets_the_key_and_skips_the_mirror_on_request() -> None:
     assert (job.key, job.mirror_status) == ("order-42", "skipped")
 
 
+def test_track_refuses_a_second_key_and_names_the_job() -> None:
+    first = run("videojobs_track", "proj_1", "--key=order-1").out.strip()
+
+    ended = run("videojobs_track", "proj_1", "--key=order-2")
+
+    assert ended.error == (
+        f"'proj_1': key: Job {first} already has this task, with another key. "
+        "Leave the key out to get that job."
+    )
+
+
 def test_track_prints_the_job_that_has_the_task_already() -> None:
     first, again = run("videojobs_track", "proj_1"), run("videojobs_track", "proj_1")
 

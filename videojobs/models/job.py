@@ -10,6 +10,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from ..conf import DEFAULT_ACCOUNT, conf
+from ..exceptions import explained_constraints
 from ..managers import VideoJobManager
 from ..mirror.destination import output_storage
 from ..sanitize import clean
@@ -227,7 +228,8 @@ class VideoJob(models.Model):
         """
         if not self._state.adding and kwargs.get("update_fields") is None:
             raise ValueError('Name the columns to save, as in save(update_fields=["metadata"]).')
-        super().save(*args, **kwargs)
+        with explained_constraints(type(self)):
+            super().save(*args, **kwargs)
 
     @property
     def step(self) -> str:
