@@ -7,6 +7,7 @@ import environ
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 
+from project.hosts import allowed_hosts, trusted_origins
 from videojobs.celery import BEAT_SCHEDULE, QUEUES, RECOMMENDED, REDIS_OPTIONS
 from videojobs.conf import DEFAULTS
 
@@ -36,8 +37,8 @@ if not SECRET_KEY:
     raise ImproperlyConfigured(
         "Set DJANGO_SECRET_KEY to a long random text, or DJANGO_DEBUG=1 on a development machine."
     )
-ALLOWED_HOSTS = env.list("DJANGO_ALLOWED_HOSTS", default=[])
-CSRF_TRUSTED_ORIGINS = [f"https://{host}" for host in ALLOWED_HOSTS if host not in {"*"}]
+_NAMES = env.list("DJANGO_ALLOWED_HOSTS", default=[])
+ALLOWED_HOSTS, CSRF_TRUSTED_ORIGINS = allowed_hosts(_NAMES), trusted_origins(_NAMES)
 
 INSTALLED_APPS = [
     "django.contrib.admin",
@@ -80,7 +81,7 @@ TEMPLATES = [
 
 DATABASES = {"default": env.db("DATABASE_URL", default=f"sqlite:///{BASE_DIR / 'db.sqlite3'}")}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
-if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
+if DATABASES["default"]["ENGINE"].endswith(("sqlite3", "spatialite")):
     # Without these, a worker and a web process get "database is locked" errors.
     DATABASES["default"]["OPTIONS"] = {
         "transaction_mode": "IMMEDIATE",

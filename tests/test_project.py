@@ -1,11 +1,17 @@
 """The settings of project/, from environment variables and with secure defaults."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.test import Client
+
+from project import hosts
 
 ROOT = Path(__file__).parent.parent
 # Without the API key, which no test may print; see `tests.support.leaks`.
@@ -129,6 +135,76 @@ def test_redis_gets_a_visibility_timeout_of_three_times_the_longest_countdown() 
     )
 
     assert "'visibility_timeout': 900" in options
+
+
+@pytest.mark.parametrize(
+    ("names", "allowed", "trusted"),
+    [
+        ("www.example.com", ["www.example.com"], ["https://www.example.com"]),
+        (".example.com", [".example.com"], ["https://*.example.com"]),
+        ("*.example.com", [".example.com"], ["https://*.example.com"]),
+        ("*", ["*"], []),
+        ("*:8443", ["*"], []),
+        ("example.com:8443", ["example.com"], ["https://example.com:8443"]),
+        (".example.com:8443", [".example.com"], ["https://*.example.com:8443"]),
+        ("Example.COM", ["example.com"], ["https://example.com"]),
+        ("[2001:DB8::1]", ["[2001:db8::1]"], ["https://[2001:db8::1]"]),
+        ("2001:db8::1", ["[2001:db8::1]"], ["https://[2001:db8::1]"]),
+        ("[::1]:8443", ["[::1]"], ["https://[::1]:8443"]),
+        ("192.0.2.7", ["192.0.2.7"], ["https://192.0.2.7"]),
+        ("", [], []),
+        (" , ,", [], []),
+        (" a.test ,\tb.test", ["a.test", "b.test"], ["https://a.test", "https://b.test"]),
+    ],
+)
+def test_the_names_of_the_site_are_hosts_and_origins(
+    names: str, allowed: list[str], trusted: list[str]
+) -> None:
+    assert hosts.allowed_hosts(names.split(",")) == allowed
+    assert hosts.trusted_origins(names.split(",")) == trusted
+
+
+def test_the_settings_have_the_names_of_the_environment() -> None:
+    environment = {"DJANGO_DEBUG": "1", "DJANGO_ALLOWED_HOSTS": "a.test, .b.test"}
+
+    assert setting("ALLOWED_HOSTS", **environment) == "['a.test', '.b.test']"
+    assert (
+        setting("CSRF_TRUSTED_ORIGINS", **environment) == "['https://a.test', 'https://*.b.test']"
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["https://example.com", "example.com/", "a b", "a.test;b.test", "bücher.example"]
+)
+def test_what_is_no_name_of_a_host_is_refused_with_an_example(name: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match=r"must be names of hosts, .* For example, "):
+        hosts.allowed_hosts([name])
+
+
+@pytest.mark.parametrize(
+    ("names", "host", "origin"),
+    [
+        (".example.com", "www.example.com", "https://www.example.com"),
+        (".example.com", "example.com", "https://example.com"),
+        ("example.com:8443", "example.com", "https://example.com:8443"),
+        ("2001:db8::1", "[2001:db8::1]", "https://[2001:db8::1]"),
+    ],
+)
+@pytest.mark.django_db
+def test_a_form_can_be_posted_through_a_proxy_that_ends_https(
+    names: str, host: str, origin: str, settings: Any
+) -> None:
+    settings.ALLOWED_HOSTS = hosts.allowed_hosts([names])
+    settings.CSRF_TRUSTED_ORIGINS = hosts.trusted_origins([names])
+    client = Client(enforce_csrf_checks=True, headers={"host": host})
+    page = client.get("/admin/login/").content.decode()
+    token = re.findall(r'name="csrfmiddlewaretoken" value="(\w+)"', page)[0]
+
+    answer = client.post(
+        "/admin/login/", {"csrfmiddlewaretoken": token}, headers={"origin": origin}
+    )
+
+    assert answer.status_code == 200
 
 
 def test_sqlite_takes_its_locks_at_once() -> None:
