@@ -214,6 +214,31 @@ def asked_of(source: str, instead: Callable[[str], None], video: Path) -> Any:
     return json.loads(str(caught.value).removeprefix("the video can't be decoded: "))
 
 
+def test_where_no_limits_exist_it_looks_at_the_video_without_them(
+    video: Path, instead: Callable[[str], None]
+) -> None:
+    instead(
+        "import signal, sys\n"
+        "sys.modules['resource'] = None\n"
+        "del signal.setitimer, signal.ITIMER_REAL\n"
+        "from videojobs.mirror import media_probe\n"
+        "media_probe.main(*sys.argv[1:])"
+    )
+
+    found = inspect(video, "video/mp4")
+
+    assert found is not None
+    assert (found.width, found.height, found.codec) == (320, 180, "h264")
+
+
+def test_it_gets_the_variable_without_which_python_does_not_start_on_windows(
+    video: Path, instead: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SYSTEMROOT", r"C:\Windows")
+
+    assert asked_of("value = os.environ['SYSTEMROOT']", instead, video) == r"C:\Windows"
+
+
 @pytest.mark.parametrize(
     ("name", "most"),
     [("AS", 1024**3), ("CPU", 31), ("FSIZE", 4 * 1024**2), ("NOFILE", 32), ("CORE", 0)],

@@ -177,6 +177,43 @@ def test_a_directory_that_is_made_is_open_for_the_web_server(tmp_path: Path) -> 
     assert {stat.S_IMODE(path.stat().st_mode) for path in made} == {0o2755}
 
 
+@pytest.mark.parametrize("number", [errno.EISDIR, errno.EROFS, errno.EACCES])
+def test_directories_that_exist_are_not_made_again(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For `/`, macOS says EISDIR; automounted and read-only parents have other errors."""
+    mkdir = os.mkdir
+
+    def refuse(path: Any, *args: Any, **kwargs: Any) -> None:
+        if os.path.exists(path):
+            raise OSError(number, os.strerror(number), str(path))
+        mkdir(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "mkdir", refuse)
+
+    with RawServer(VIDEO) as server:
+        _, name = kept(server.url, FileSystemStorage(tmp_path / "a" / "b"))
+
+    assert (tmp_path / "a" / "b" / name).exists()
+
+
+def test_a_directory_that_another_worker_makes_meanwhile_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mkdir = os.mkdir
+
+    def make_twice(*args: Any, **kwargs: Any) -> None:
+        mkdir(*args, **kwargs)
+        mkdir(*args, **kwargs)
+
+    monkeypatch.setattr(os, "mkdir", make_twice)
+
+    with RawServer(VIDEO) as server:
+        _, name = kept(server.url, FileSystemStorage(tmp_path / "a" / "b"))
+
+    assert (tmp_path / "a" / "b" / name).exists()
+
+
 def test_progress_gets_the_bytes_so_far(storage: FileSystemStorage, settings: Any) -> None:
     body = SAMPLE + bytes(600_000)
     seen: list[tuple[int, int | None]] = []

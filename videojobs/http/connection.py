@@ -4,7 +4,6 @@ The checks are in urllib3's connections and their private method `_new_conn` bec
 see neither the address that is connected to, nor the socket before the response has begun.
 """
 
-import os
 import queue
 import socket
 import threading
@@ -18,6 +17,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.util.ssl_ import create_urllib3_context
 
 from ..conf import conf
+from ..forks import after_fork
 from .exchange import Exchange, current
 from .responses import FinalResponse
 
@@ -157,4 +157,4 @@ def _after_fork() -> None:
     _lock, _pooled = threading.Lock(), None
 
 
-os.register_at_fork(after_in_child=_after_fork)
+after_fork(_after_fork)

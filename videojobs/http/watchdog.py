@@ -2,10 +2,11 @@
 
 import heapq
 import math
-import os
 import threading
 import time
 from collections.abc import Callable
+
+from ..forks import after_fork
 
 # Lists of this length are searched for cancelled deadlines.
 _FEW = 64
@@ -105,4 +106,4 @@ def _after_fork() -> None:
     _watchdog = Watchdog()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+after_fork(_after_fork)

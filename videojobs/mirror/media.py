@@ -31,8 +31,12 @@ _DEMUXERS = {
     "image/jpeg": "jpeg_pipe",
     "image/webp": "webp_pipe",
 }
-# Where the libraries of PyAV and Python may be. The other variables may contain secrets.
-_LOADING = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH", "PYTHONHOME")
+# Where the libraries of PyAV and Python may be; the other variables may contain secrets. Without
+# the last one, Python doesn't start on Windows.
+_LOADING = (
+    *("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH", "PYTHONHOME"),
+    "SYSTEMROOT",
+)
 _PROBE = Path(media_probe.__file__)
 # The lifetime of a probe beyond its parent's timeout, in seconds.
 _AFTERLIFE = 1.0

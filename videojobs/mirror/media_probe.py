@@ -14,7 +14,6 @@ import contextlib
 import itertools
 import json
 import math
-import resource
 import signal
 import sys
 from fractions import Fraction
@@ -69,7 +68,14 @@ def main(container: str, seconds: str) -> None:
 
 
 def limit(seconds: float) -> None:
-    """Limit the lifetime of this process to `seconds`, and its memory, files and output."""
+    """Limit the lifetime of this process to `seconds`, and its memory, files and output.
+
+    Windows has no such limits: there, the parent ends this process when its time is over.
+    """
+    try:
+        import resource
+    except ImportError:
+        return
     # Longer than the parent's timeout, in case the parent is gone.
     signal.setitimer(signal.ITIMER_REAL, seconds)
     _at_most(resource.RLIMIT_CPU, math.ceil(seconds))
@@ -84,6 +90,8 @@ def limit(seconds: float) -> None:
 
 
 def _at_most(kind: int, most: int) -> None:
+    import resource
+
     hard = resource.getrlimit(kind)[1]
     most = most if hard == resource.RLIM_INFINITY else min(most, hard)
     resource.setrlimit(kind, (most, most))

@@ -59,7 +59,9 @@ def new(destination: Destination, stem: str) -> Iterator[tuple[Path, BinaryIO]]:
 
 def _make(home: Path, mode: int | None) -> None:
     """Create a directory and its parents with the mode that the storage would give them."""
-    for path in reversed([home, *home.parents]):
+    # For a directory that exists, mkdir can fail with any error: for "/" with EISDIR on macOS.
+    missing = [path for path in (home, *home.parents) if not path.is_dir()]
+    for path in reversed(missing):
         with contextlib.suppress(FileExistsError):
             path.mkdir()
             if mode is not None:

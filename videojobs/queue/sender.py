@@ -8,7 +8,6 @@ the sender's thread publishes the record. While the broker doesn't answer, messa
 import atexit
 import contextlib
 import logging
-import os
 import threading
 import time
 from collections import deque
@@ -24,6 +23,7 @@ from kombu import pools
 from kombu.exceptions import OperationalError
 
 from ..conf import conf
+from ..forks import after_fork
 
 logger = logging.getLogger("videojobs")
 
@@ -260,5 +260,5 @@ def _start_anew() -> None:
     reset()
 
 
-os.register_at_fork(after_in_child=_start_anew)
+after_fork(_start_anew)
 atexit.register(flush, _LAST_PATIENCE)

@@ -1,7 +1,6 @@
 """Wake-ups: messages that a step is due, of one job or of any."""
 
 import math
-import os
 import threading
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -12,6 +11,7 @@ from django.db import connections, transaction
 from django.utils import timezone
 
 from ..conf import conf
+from ..forks import after_fork
 from . import sender
 
 #: Step → task name and queue. Downloads take long, so other steps don't share their queue.
@@ -150,7 +150,7 @@ class _Slots:
 
 
 _slots = _Slots()
-os.register_at_fork(after_in_child=_slots.reset)
+after_fork(_slots.reset)
 
 
 def reset() -> None:

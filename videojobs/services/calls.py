@@ -4,7 +4,6 @@ The helpers make HTTP calls and nothing else: no database, no holds. All polls o
 them, so that it sends at most `POLL_CONCURRENCY` requests at a time.
 """
 
-import os
 import threading
 import time
 from collections import deque
@@ -14,6 +13,7 @@ from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
 from ..conf import conf
+from ..forks import after_fork
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -178,7 +178,7 @@ class _Helpers:
 
 
 _helpers = _Helpers()
-os.register_at_fork(after_in_child=_helpers.reset)
+after_fork(_helpers.reset)
 
 
 def room() -> int:

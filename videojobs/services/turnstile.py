@@ -1,7 +1,8 @@
 """At most one poll of a process claims at a time, and none while its worker shuts down."""
 
-import os
 import threading
+
+from ..forks import after_fork
 
 #: Set when the worker shuts down: no further request is sent.
 stopping = threading.Event()
@@ -43,4 +44,4 @@ def reset() -> None:
     stopping.clear()
 
 
-os.register_at_fork(after_in_child=reset)
+after_fork(reset)
