@@ -11,11 +11,7 @@ from videojobs.management.base import JobCommand
 
 pytestmark = pytest.mark.django_db
 
-OURS = sorted(
-    name
-    for name, app in get_commands().items()
-    if name.startswith("videojobs_") and name != "videojobs_simulator"
-)
+OURS = sorted(name for name in get_commands() if name.startswith("videojobs_"))
 #: The commands' required arguments.
 NEEDED = {
     "videojobs_check_now": ["x"],

@@ -919,6 +919,22 @@ def test_the_command_tells_how_to_use_it_and_reports_creates_until_it_is_ended(
     assert (process.returncode, rest, errors) == (0, "Stopped.\n", "")
 
 
+def test_the_command_reports_prompts_on_a_console_that_lacks_their_characters(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "latin-1")
+    with run_command("--port", "0", "--api-key", "test-key") as process:
+        assert process.stdout is not None
+        introduction = "".join(iter(process.stdout.readline, "Press Ctrl-C to stop it.\n"))
+        match = re.search(r"VIDEOJOBS_BASE_URL=(\S+)", introduction)
+        assert match is not None
+        provider = SimulatedProvider(port=urlsplit(match[1]).port or 0)  # only for its address
+        create(provider, "小猫")
+        line = process.stdout.readline()
+
+    assert line.endswith(r"  'videos'  '\u5c0f\u732b'" + "\n")
+
+
 def test_the_command_ends_by_a_signal_that_comes_while_nothing_else_happens() -> None:
     with run_command("--port", "0", before=INTERRUPTED_IN_ANOTHER_THREAD) as process:
         assert process.stdout is not None

@@ -4,9 +4,12 @@ import argparse
 import math
 import os
 import sys
+from typing import Any
 
 from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.core.management.base import BaseCommand
+
+from .console import any_text
 
 # The exit codes that a shell reports for SIGINT and SIGPIPE.
 INTERRUPTED, BROKEN_PIPE = 130, 141
@@ -16,7 +19,14 @@ ACTOR = "command line"
 
 
 class JobCommand(BaseCommand):
-    """A command that exits without a traceback on Ctrl-C and on a closed pipe."""
+    """A command for any console: without a traceback on Ctrl-C and on a closed pipe.
+
+    Texts that the console's encoding lacks are escaped.
+    """
+
+    def execute(self, *args: Any, **options: Any) -> Any:
+        with any_text(options.get("stdout") or self.stdout, options.get("stderr") or self.stderr):
+            return super().execute(*args, **options)
 
     def run_from_argv(self, argv: list[str]) -> None:
         try:

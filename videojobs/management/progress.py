@@ -17,6 +17,7 @@ from videojobs.presentation import alerts, descriptions
 from videojobs.presentation.humanize import NOTHING
 from videojobs.states import MirrorStatus
 
+from .console import any_text, as_written
 from .display import Writer, name
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def watch(
     until = None if timeout is None else time.monotonic() + timeout
     live, show, say = _display(stream, names, notices)
     held: set[Any] = set()
-    with live:
+    with any_text(stream, notices), live:
         while True:
             if on_tick is not None:
                 on_tick()
@@ -131,6 +132,8 @@ def _display(
             pass
         else:
             live = Live(console=Console(file=terminal), auto_refresh=False)
+            # The table has columns of a width.
+            names = {pk: as_written(text, terminal) for pk, text in names.items()}
             if notices and notices.isatty():
                 # Other output to the same terminal would garble the table.
                 say = partial(_say_above, live)

@@ -8,13 +8,14 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
+from videojobs.management.base import JobCommand
 from videojobs.testing import Call, Script, SimulatedProvider
 from videojobs.testing.script import DIRECTIVES
 
 
-class Command(BaseCommand):
+class Command(JobCommand):
     help = "Run a simulated provider in the foreground, for trying out a site at no cost."
     requires_system_checks = ()
 
