@@ -205,7 +205,7 @@ def test_nothing_but_the_job_and_its_event_is_written(adder: Client) -> None:
         adder.post(ADD, form())
 
     written = [q["sql"] for q in captured if q["sql"].startswith(("INSERT", "UPDATE", "DELETE"))]
-    tables = sorted(re.findall(r'"(\w+)"', sql)[0] for sql in written)
+    tables = sorted(re.findall(r'["`](\w+)["`]', sql)[0] for sql in written)
     assert [t for t in tables if t != "django_session"] == [
         "videojobs_jobevent",
         "videojobs_videojob",

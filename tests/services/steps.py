@@ -116,12 +116,12 @@ def before_the_record(act: Callable[[], Any], *, nth: int, times: int = 1) -> An
 
     The UPDATE by which `run` makes a job due does not count.
     """
-    seen = 0
+    seen, quote = 0, connection.ops.quote_name
+    update, due = f"UPDATE {quote('videojobs_videojob')}", f"SET {quote('due_at')} = %s WHERE"
 
     def hook(execute: Any, sql: str, *args: Any) -> Any:
         nonlocal seen
-        makes_due = 'SET "due_at" = %s WHERE' in sql
-        if sql.startswith('UPDATE "videojobs_videojob"') and not makes_due:
+        if sql.startswith(update) and due not in sql:
             seen += 1
             if nth <= seen < nth + times:
                 act()
