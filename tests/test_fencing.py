@@ -1,6 +1,7 @@
 """Only the holder of a claim can write. Races use real connections, or explicit interleaving."""
 
 from datetime import timedelta
+from threading import Thread
 from typing import Any
 from uuid import uuid4
 
@@ -13,6 +14,7 @@ from django.utils import timezone
 
 from tests.support.record import (
     MIRROR_ROW,
+    NOWHERE,
     POLLED_ROW,
     Wakeup,
     a_job,
@@ -244,10 +246,59 @@ def test_of_eight_workers_each_job_has_one(shared_database: None) -> None:
     assert set(VideoJob.objects.values_list("turn", flat=True)) <= {0, 1}
 
 
-@pytest.mark.skipif(
-    "connection.features.has_select_for_update_skip_locked", reason="the rows are locked"
-)
+def test_a_worker_that_chooses_a_job_leaves_the_others_to_other_workers(
+    shared_database: None,
+) -> None:
+    if connection.vendor == "sqlite":
+        pytest.skip("it has one writer at a time")
+    jobs, now = [due(number) for number in range(3)], timezone.now()
+    # With these, MariaDB finds the polls by their status, and sorts them.
+    downloads = (VideoJob(**MIRROR_ROW, endpoint=NOWHERE, due_at=now) for _ in range(300))
+    VideoJob.objects.bulk_create(downloads)
+    rest: list[Any] = []
+
+    def claim_the_rest() -> None:
+        rest.extend(VideoJob.objects.claim_portion(9, token=uuid4()).jobs)
+        connection.close()
+
+    def act() -> None:
+        thread = Thread(target=claim_the_rest)
+        thread.start()
+        thread.join(30)
+
+    with meanwhile("UPDATE", act):
+        first = VideoJob.objects.claim_portion(1, token=uuid4()).jobs
+
+    assert {*first, *rest} == set(jobs)
+    assert len(first) + len(rest) == len(jobs)
+
+
+def test_a_job_whose_row_is_locked_by_a_transaction_of_the_site_delays_no_other(
+    shared_database: None,
+) -> None:
+    if connection.vendor == "sqlite":
+        pytest.skip("it has one writer at a time")
+    jobs = [due(number) for number in range(3)]
+    claimed: list[Any] = []
+
+    def claim() -> None:
+        portion = VideoJob.objects.claim_portion(2, token=uuid4())
+        claimed.extend(portion.jobs)
+        connection.close()
+
+    thread = Thread(target=claim)
+    with transaction.atomic():
+        VideoJob.objects.filter(pk=jobs[0].pk).update(metadata={"order": 42})
+        thread.start()
+        thread.join(10)
+        assert not thread.is_alive()
+
+    assert set(claimed) == {*jobs[1:]}
+
+
 def test_a_job_that_another_worker_claims_between_choice_and_claim_is_left_to_it() -> None:
+    if connection.features.has_select_for_update_skip_locked:
+        pytest.skip("the rows are locked")
     jobs = [due(number) for number in range(2)]
     theirs = [VideoJob.objects.filter(pk=jobs[0].pk)]
 

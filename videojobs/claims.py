@@ -106,10 +106,10 @@ class ClaimQuerySet(models.QuerySet["VideoJob"]):
         oldest = ready.order_by("due_at")
         locks = connections[self.db].features.has_select_for_update_skip_locked
         # Without locks, a transaction that reads before it writes fails on SQLite.
-        found = [] if locks else list(oldest[:limit])
+        found: list[Any] = [] if locks else list(oldest[:limit])
         with transaction.atomic(using=self.db, durable=True):
             if locks:
-                found = list(oldest.select_for_update(skip_locked=True)[:limit])
+                found = self._lock(oldest, limit)
             jobs = [job for job in found if job.account == found[0].account]
             until, ids = lease(), [job.pk for job in jobs]
             if ids:
@@ -124,6 +124,23 @@ class ClaimQuerySet(models.QuerySet["VideoJob"]):
             rows = self.using(self.db).filter(pk__in=ids, claim_token=token)
             jobs = list(rows.order_by("due_at")) if ids else []
         return Portion(jobs, more), bool(found)
+
+    def _lock(self, oldest: Self, limit: int) -> "list[VideoJob]":
+        """Lock the first `limit` jobs that no other worker has locked."""
+        unlocked = oldest.select_for_update(skip_locked=True)
+        if connections[self.db].vendor != "mysql":
+            return list(unlocked[:limit])
+        # MariaDB and MySQL lock all rows that they read to sort them, not only those that they
+        # return. So a worker that chose one job would hide all others.
+        jobs: list[VideoJob] = []
+        seen: list[UUID] = []
+        while wanted := limit - len(jobs):
+            ids = list(oldest.exclude(pk__in=seen).values_list("pk", flat=True)[:wanted])
+            jobs += unlocked.filter(pk__in=ids)
+            seen += ids
+            if len(ids) < wanted:
+                break
+        return jobs
 
     def record_portion(self, jobs: "Sequence[VideoJob]", **changes: Any) -> int:
         """Record the same changes of jobs claimed together, and end their claims.

@@ -167,8 +167,9 @@ def test_a_portion_of_unchanged_jobs_costs_a_constant_number_of_statements(
 
     costs = [count_of(settings, count) for count in (2, 50)]
 
-    # Holds, due jobs, the claim, the record; without row locks, also the claimed rows.
-    cost = 5 - connection.features.has_select_for_update_skip_locked
+    # Holds, due jobs, the claim, the record. Elsewhere, the jobs are chosen before they are locked,
+    # or read again after the claim.
+    cost = 4 if connection.vendor == "postgresql" else 5
     assert costs == [cost, cost]
 
 
