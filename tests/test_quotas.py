@@ -11,6 +11,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from tests.support import jobs
+from tests.support.record import race
 from videojobs.exceptions import SpendLimitReached
 from videojobs.models import JobEvent, QuotaLock, VideoJob
 
@@ -110,7 +111,7 @@ def test_without_a_limit_nobody_takes_turns() -> None:
     with CaptureQueriesContext(connection) as captured:
         submit()
 
-    assert not [query for query in captured if "spendguard" in query["sql"]]
+    assert not [query for query in captured if QuotaLock._meta.db_table in query["sql"]]
 
 
 def test_a_submission_that_is_rolled_back_leaves_its_place(settings: Any) -> None:
@@ -172,3 +173,13 @@ def test_concurrent_submitters_never_exceed_a_limit(shared_database: None, setti
 
     assert errors == []
     assert VideoJob.objects.count() == 5
+
+
+def test_the_first_submitters_of_all_take_turns(shared_database: None, settings: Any) -> None:
+    limit(settings, MAX_ACTIVE_JOBS=1000)
+
+    for _ in range(5):
+        QuotaLock.objects.all().delete()
+        race(lambda _round: submit(), rounds=1)
+
+    assert VideoJob.objects.count() == 40

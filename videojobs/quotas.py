@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.apps import apps
+from django.db import connections
 from django.db.models import F, QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext as _
@@ -40,5 +41,12 @@ def check(jobs: QuerySet[Any]) -> None:
 def _take_turn(alias: str) -> None:
     guard = apps.get_model("videojobs", "QuotaLock")._base_manager.using(alias)
     if not guard.update(passed=F("passed") + 1):
-        guard.bulk_create([guard.model()], ignore_conflicts=True)
-        guard.update(passed=F("passed") + 1)
+        # Not `ignore_conflicts`: MariaDB would lock an existing row for reading only, and two
+        # submitters with such a lock can't both go on to an UPDATE.
+        has_target = connections[alias].features.supports_update_conflicts_with_target
+        guard.bulk_create(
+            [guard.model(passed=1)],
+            update_conflicts=True,
+            update_fields=["passed"],
+            unique_fields=["id"] if has_target else None,
+        )
