@@ -1,6 +1,7 @@
 from uuid import UUID
 
 import pytest
+from django.db.models import Q
 from django.utils import timezone
 
 from tests.support import jobs
@@ -44,23 +45,24 @@ def test_what_needs_a_person_succeeds_and_rests() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "1234567", "proj_1234567890", "x" * 36, "1" * 33, "½" * 8])
-def test_what_begins_no_id_has_no_range(text: str) -> None:
-    assert conditions.id_range(text) is None
+def test_what_begins_no_id_is_no_condition(text: str) -> None:
+    assert conditions.id_begins(text) is None
 
 
 @pytest.mark.parametrize("text", ["1a2b3c4d", "1A2B3C4D", "1a2b-3c4d", " 1a2b3c4d "])
-def test_the_beginning_of_an_id_is_a_range_of_ids(text: str) -> None:
-    low, high = UUID("1a2b3c4d" + "0" * 24), UUID("1a2b3c4d" + "f" * 24)
-
-    assert conditions.id_range(text) == (low, high)
-
-
-def test_a_range_finds_exactly_the_ids_that_begin_so() -> None:
+def test_a_prefix_finds_exactly_the_ids_that_begin_so(text: str) -> None:
     first, last = UUID("1a2b3c4d" + "0" * 24), UUID("1a2b3c4d" + "f" * 24)
     before, behind = UUID("1a2b3c4c" + "f" * 24), UUID("1a2b3c4e" + "0" * 24)
     for number, pk in enumerate([first, last, before, behind]):
         jobs.make(pk=pk, provider_task_id=f"t{number}")
 
-    found = VideoJob.objects.filter(pk__range=conditions.id_range("1a2b3c4d"))
+    found = VideoJob.objects.filter(conditions.id_begins(text) or Q())
 
     assert {job.pk for job in found} == {first, last}
+
+
+@pytest.mark.parametrize("length", range(8, 33))
+def test_a_prefix_of_any_length_finds_its_job(length: int) -> None:
+    job, _other = jobs.make(), jobs.make()
+
+    assert list(VideoJob.objects.filter(conditions.id_begins(job.pk.hex[:length]) or Q())) == [job]

@@ -49,5 +49,5 @@ def _exact(text: str) -> list[VideoJob]:
 
 
 def _by_prefix(text: str) -> list[VideoJob]:
-    ids = conditions.id_range(text)
-    return list(VideoJob.objects.filter(pk__range=ids)[:3]) if ids else []
+    ids = conditions.id_begins(text)
+    return list(VideoJob.objects.filter(ids)[:3]) if ids else []

@@ -45,8 +45,8 @@ def _named(text: str) -> Q:
 def _beginning(text: str) -> Q:
     """The text is a prefix of a provider ID or key, or the job ID or a prefix of it."""
     named = Q(provider_task_id__startswith=text) | Q(key__startswith=text)
-    ids = conditions.id_range(text)
-    return named | Q(pk__range=ids) if ids else named
+    ids = conditions.id_begins(text)
+    return named | ids if ids else named
 
 
 def _words(text: str) -> list[str]:
