@@ -15,7 +15,7 @@ from pytest_django import DjangoDbBlocker
 from tests.services.steps import MeddledProvider, run, submitted, tracked
 from tests.support import jobs
 from tests.support.mariadb import MariaDB
-from videojobs import operations
+from videojobs import monitor, operations
 from videojobs.admin.changelist import search
 from videojobs.management.lookup import find_job
 from videojobs.models import JobEvent, ProviderHold, VideoJob
@@ -74,7 +74,7 @@ def test_no_migration_is_missing() -> None:
 
 
 @pytest.mark.parametrize("model", [VideoJob, JobEvent])
-def test_it_has_every_index_and_constraint(model: Any) -> None:
+def test_it_has_every_index_of_columns_and_constraint(model: Any) -> None:
     with connection.cursor() as cursor:
         cursor.execute(f"SHOW INDEX FROM {model._meta.db_table}")
         found: dict[str, list[str]] = {}
@@ -85,10 +85,50 @@ def test_it_has_every_index_and_constraint(model: Any) -> None:
     expected = {
         index.name: [model._meta.get_field(name).column for name in index.fields]
         for index in model._meta.indexes
+        if not index.contains_expressions
     }
     assert expected
     assert {name: found.get(name) for name in expected} == expected
     assert {constraint.name for constraint in model._meta.constraints} <= set(constraints)
+
+
+@pytest.fixture
+def backlog() -> None:
+    """A few jobs in each status among many that are finished."""
+    finished = {"status": Status.FAILED, "finished_at": jobs.from_now(-9)}
+    VideoJob.objects.bulk_create(VideoJob(endpoint="e", **finished) for _ in range(3000))
+    for state in jobs.STATES:
+        jobs.make(state, created_at=jobs.from_now(-9))
+    VideoJob.objects.filter(due_at__isnull=False).update(due_at=jobs.from_now(-5))
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE TABLE videojobs_videojob")
+        cursor.fetchall()
+
+
+@pytest.mark.parametrize("step", ["submit", "poll", "mirror"])
+def test_due_jobs_are_found_without_a_scan_of_the_finished_ones(step: str, backlog: None) -> None:
+    plan = VideoJob.objects.get_queryset().ready(step).order_by("due_at")[:9].explain()
+
+    assert "videojob_" in plan  # the name of an index
+    assert " ALL " not in plan
+
+
+def test_the_monitor_finds_active_jobs_without_a_scan_of_the_finished_ones(backlog: None) -> None:
+    plans = []
+
+    def explain(execute: Any, sql: str, params: Any, *args: Any) -> Any:
+        if sql.startswith("SELECT"):
+            with connection.cursor() as cursor:
+                cursor.cursor.execute(f"EXPLAIN {sql}", params)
+                plans.extend(cursor.cursor.fetchall())
+        return execute(sql, params, *args)
+
+    with connection.execute_wrapper(explain):
+        monitor.snapshot()
+
+    scans = [plan for plan in plans if plan[3] == "ALL" and plan[2] == "videojobs_videojob"]
+    assert len(scans) == 1  # the size of all stored outputs, which is cached
+    assert len(plans) > 3
 
 
 def test_keys_that_look_alike_are_different_keys() -> None:

@@ -255,19 +255,26 @@ def test_events_are_read_in_the_order_in_which_they_were_written() -> None:
     assert [event.reason for event in job.events.all()] == ["a", "b", "c"]
 
 
-@pytest.mark.parametrize("model", [VideoJob, JobEvent])
-def test_every_index_is_one_of_columns_since_mariadb_skips_those_of_expressions(model: Any) -> None:
-    indexes = model._meta.indexes
+def columns(index: Any) -> list[str]:
+    return [*index.fields, *(expression.name for expression in index.expressions)]
 
-    assert [index.name for index in indexes if not index.fields] == []
-    assert indexes
+
+@pytest.mark.parametrize("model", [VideoJob, JobEvent])
+def test_mariadb_which_skips_indexes_of_expressions_has_one_for_all_those_columns(
+    model: Any,
+) -> None:
+    """Without conditions, which it ignores, those that are skipped would equal another one."""
+    there = [columns(index) for index in model._meta.indexes if not index.contains_expressions]
+
+    assert {tuple(columns(index)) for index in model._meta.indexes} == set(map(tuple, there))
+    assert sorted(there) == sorted(map(list, set(map(tuple, there))))
 
 
 @pytest.mark.parametrize("column", ["claimed_until", "claim_token", "turn"])
 def test_no_index_has_a_column_that_a_claim_changes(column: str) -> None:
     indexes = VideoJob._meta.indexes
 
-    assert [i.name for i in indexes if column in i.fields or column in str(i.condition)] == []
+    assert [i.name for i in indexes if column in columns(i) or column in str(i.condition)] == []
 
 
 DUE_STEPS = {
@@ -280,6 +287,8 @@ DUE_STEPS = {
 
 @pytest.mark.parametrize("index", DUE_STEPS)
 def test_each_step_finds_its_due_jobs_by_an_index_of_its_own(index: str) -> None:
+    if connection.vendor == "mysql":
+        pytest.skip("one index is for all steps there: test_mariadb")
     VideoJob.objects.bulk_create(
         VideoJob(endpoint="e", due_at=NOW + timedelta(seconds=n), **row)
         for n in range(800)

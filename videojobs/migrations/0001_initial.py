@@ -130,19 +130,19 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='videojob',
-            index=models.Index(condition=models.Q(('status', 'processing'), ('status', 'queued'), _connector='OR'), fields=['due_at'], name='videojob_poll_due'),
+            index=models.Index('due_at', condition=models.Q(('status', 'processing'), ('status', 'queued'), _connector='OR'), name='videojob_poll_due'),
         ),
         migrations.AddIndex(
             model_name='videojob',
-            index=models.Index(condition=models.Q(('status', 'pending')), fields=['due_at'], name='videojob_submit_due'),
+            index=models.Index('due_at', condition=models.Q(('status', 'pending')), name='videojob_submit_due'),
         ),
         migrations.AddIndex(
             model_name='videojob',
-            index=models.Index(condition=models.Q(('mirror_status', 'due')), fields=['due_at'], name='videojob_mirror_due'),
+            index=models.Index('due_at', condition=models.Q(('mirror_status', 'due')), name='videojob_mirror_due'),
         ),
         migrations.AddIndex(
             model_name='videojob',
-            index=models.Index(condition=models.Q(('status', 'submitting')), fields=['due_at'], name='videojob_submitting'),
+            index=models.Index('due_at', condition=models.Q(('status', 'submitting')), name='videojob_submitting'),
         ),
         migrations.AddIndex(
             model_name='videojob',
@@ -174,7 +174,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name='videojob',
-            index=models.Index(condition=models.Q(('status__in', ['unconfirmed', 'expired']), ('mirror_status', 'failed'), _connector='OR'), fields=['created_at'], name='videojob_person'),
+            index=models.Index('created_at', condition=models.Q(('status__in', ['unconfirmed', 'expired']), ('mirror_status', 'failed'), _connector='OR'), name='videojob_person'),
         ),
         migrations.AddConstraint(
             model_name='videojob',

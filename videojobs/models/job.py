@@ -122,26 +122,27 @@ class VideoJob(models.Model):
             ("mirror_videojob", "Can download an output again"),
             ("regenerate_videojob", "Can regenerate a job (billed)"),
         ]
-        # `fields=[…]`: an index of expressions is not created on MariaDB.
+        # MariaDB ignores conditions, and skips indexes of expressions. So the indexes that would be
+        # equal there are given as expressions, except the first one of each.
         indexes = [
             # → the sweep: due() and stuck(). Contains only unfinished jobs.
             models.Index(fields=["due_at"], name="videojob_due", condition=Q(due_at__isnull=False)),
             # → the claims of each step, and lost create requests. Each step has an index, so that a
             # backlog of one doesn't slow down the others. Claims change no indexed column: on
             # PostgreSQL they stay HOT.
-            models.Index(fields=["due_at"], name="videojob_poll_due", condition=IS_POLLED),
+            models.Index("due_at", name="videojob_poll_due", condition=IS_POLLED),
             models.Index(
-                fields=["due_at"],
+                "due_at",
                 name="videojob_submit_due",
                 condition=Q(status=Status.PENDING),
             ),
             models.Index(
-                fields=["due_at"],
+                "due_at",
                 name="videojob_mirror_due",
                 condition=Q(mirror_status=MirrorStatus.DUE),
             ),
             models.Index(
-                fields=["due_at"],
+                "due_at",
                 name="videojob_submitting",
                 condition=Q(status=Status.SUBMITTING),
             ),
@@ -175,7 +176,7 @@ class VideoJob(models.Model):
             ),
             # → the monitor and the list of jobs that need attention. Contains few rows.
             models.Index(
-                fields=["created_at"],
+                "created_at",
                 name="videojob_person",
                 condition=Q(status__in=[Status.UNCONFIRMED, Status.EXPIRED])
                 | Q(mirror_status=MirrorStatus.FAILED),
