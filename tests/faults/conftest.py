@@ -11,12 +11,12 @@ def database_url(
     tmp_path_factory: pytest.TempPathFactory,
     django_db_blocker: DjangoDbBlocker,
 ) -> Iterator[str]:
-    """A new database for each module, on SQLite and on PostgreSQL."""
+    """A new database for each module, on SQLite and PostgreSQL, or the one of its parameter."""
     with django_db_blocker.unblock():
         if request.param == "sqlite":
             yield f"sqlite:///{tmp_path_factory.mktemp('database') / 'db.sqlite3'}"
         else:
-            server = request.getfixturevalue("postgres_server")
+            server = request.getfixturevalue(f"{request.param}_server")
             with server.database() as url:
                 yield url
 

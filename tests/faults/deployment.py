@@ -76,7 +76,11 @@ class Deployment:
         }
         self.environment = inherited | {
             "DJANGO_DEBUG": "1",
-            "DJANGO_SETTINGS_MODULE": "project.settings",
+            "DJANGO_SETTINGS_MODULE": (
+                "tests.faults.mariadb_site"
+                if database_url.startswith("mysql")
+                else "project.settings"
+            ),
             "DATABASE_URL": database_url,
             "CELERY_BROKER_URL": broker_url,
             "MEDIA_ROOT": str(self.media),

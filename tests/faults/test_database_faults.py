@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from django.db import connections
 from pytest_django import DjangoDbBlocker
 
+from tests.support.mariadb import MariaDB
 from tests.support.servers import Postgres, Redis, obtain
 from videojobs.testing import Call, Script, SimulatedProvider, sample
 
@@ -67,9 +69,9 @@ def submit(site: Deployment, name: str, count: int = JOBS) -> None:
 
 
 def die_before_the_answers(
-    site: Deployment, server: Postgres, provider: HoldingProvider, kind: str
+    site: Deployment, server: Postgres | MariaDB, provider: HoldingProvider, kind: str
 ) -> None:
-    """Kill PostgreSQL while requests of one kind are pending for all jobs, then respond."""
+    """Kill the database while requests of one kind are pending for all jobs, then respond."""
     provider.hold(kind)
     submit(site, kind)
     site.wait_until(lambda: len(provider.held()) == JOBS)
@@ -81,14 +83,17 @@ def die_before_the_answers(
 
 
 @contextmanager
-def away(directory: Path, redis_server: Redis) -> Iterator[Deployment]:
-    """A site whose PostgreSQL is restarted, and killed before the provider responds."""
+def away(
+    directory: Path, redis_server: Redis, kind: type[Postgres | MariaDB] = Postgres
+) -> Iterator[Deployment]:
+    """A site whose database is restarted, and killed before the provider responds."""
     with (
-        obtain(Postgres, own=True) as server,
+        obtain(kind, own=True) as server,
+        server.database() as url,
         HoldingProvider() as provider,
         deployed(
             directory,
-            database_url=server.url,
+            database_url=url,
             broker_url=redis_server.url,
             provider=provider,
             POLL_INTERVAL=POLL_INTERVAL,
@@ -104,8 +109,8 @@ def away(directory: Path, redis_server: Redis) -> Iterator[Deployment]:
         server.restart()
         connections[ALIAS].close()
         site.wait_until(site.all_finished)
-        for kind in ("create", "check", "download"):
-            die_before_the_answers(site, server, provider, kind)
+        for call in ("create", "check", "download"):
+            die_before_the_answers(site, server, provider, call)
             site.wait_until(site.all_finished)
         assert supervisor.exits == []
         yield site
@@ -176,6 +181,7 @@ def crowded(directory: Path, redis_server: Redis) -> Iterator[Deployment]:
 
 SCENARIOS: dict[str, Callable[[Path, Redis], AbstractContextManager[Deployment]]] = {
     "away": away,
+    "MariaDB": partial(away, kind=MariaDB),
     "contended": contended,
     "SQLite": crowded,
 }

@@ -15,8 +15,13 @@ from videojobs.testing import Script, SimulatedProvider, Supervisor
 from .deployment import ALIAS, ROOT, Deployment, deployed
 from .portion_crash import POINTS
 
-# On a busy machine, the first test of each point includes its whole run.
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [
+    # On a busy machine, the first test of each point includes its whole run.
+    pytest.mark.timeout(300),
+    pytest.mark.parametrize(
+        "database_url", ["postgres", "sqlite", "mariadb"], indirect=True, scope="module"
+    ),
+]
 
 JOBS = 12
 STEPS = ("processing", "processing", "completed")

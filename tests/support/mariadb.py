@@ -7,6 +7,7 @@ import signal
 import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +18,10 @@ import pytest
 from tests.support.servers import ANSWER_SECONDS, START_SECONDS, Server, obtain
 
 INSTALL = "mariadb-install-db"
+
+# The driver of Django, unless mysqlclient is installed.
+if find_spec("MySQLdb") is None:
+    pymysql.install_as_MySQLdb()
 
 
 class MariaDB(Server):
@@ -98,7 +103,6 @@ class MariaDB(Server):
 
 @pytest.fixture(scope="session")
 def mariadb_server() -> Iterator[MariaDB]:
-    """The session's MariaDB, for Django with PyMySQL as its driver."""
-    pymysql.install_as_MySQLdb()
+    """The session's MariaDB."""
     with obtain(MariaDB) as server:
         yield server
