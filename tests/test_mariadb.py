@@ -1,8 +1,11 @@
 """The app on a real MariaDB: its indexes, exact identifiers, and the steps of a job."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from threading import Event, Thread
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -19,6 +22,7 @@ from videojobs import monitor, operations
 from videojobs.admin.changelist import search
 from videojobs.management.lookup import find_job
 from videojobs.models import JobEvent, ProviderHold, VideoJob
+from videojobs.services import recording
 from videojobs.states import MirrorStatus, Status
 from videojobs.testing import Answer, Script
 
@@ -202,6 +206,32 @@ def test_a_tracked_task_is_polled_and_stored(provider: MeddledProvider) -> None:
     job = run(tracked(provider, Script(["completed"])), times=2)
 
     assert job.mirror_status == MirrorStatus.STORED
+
+
+def test_a_record_is_repeated_after_a_lock_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    job, locked, retried = jobs.make(), Event(), Event()
+    patient = SimpleNamespace(monotonic=time.monotonic, sleep=lambda _: retried.set())
+    monkeypatch.setattr(recording, "time", patient)
+
+    def hold_the_lock() -> None:
+        with transaction.atomic():
+            VideoJob.objects.filter(pk=job.pk).update(metadata={"order": 42})
+            locked.set()
+            retried.wait(30)
+        connection.close()
+
+    thread = Thread(target=hold_the_lock)
+    thread.start()
+    assert locked.wait(30)
+    with connection.cursor() as cursor:  # of this session: the retry has another one
+        cursor.execute("SET SESSION innodb_lock_wait_timeout = 1")
+    recorded = recording.record(job, status=Status.PROCESSING, due_at=jobs.from_now(9))
+    thread.join(30)
+
+    assert recorded
+    assert retried.is_set()
+    job = VideoJob.objects.get()
+    assert (job.status, job.metadata) == (Status.PROCESSING, {"order": 42})
 
 
 def test_an_unconfirmed_job_is_resolved_with_the_id_of_no_other_job(
