@@ -23,6 +23,8 @@ from .scheduler import Dead, Thread, World
 #: Seconds that a statement waits for the lock of another transaction.
 _LOCK_TIMEOUT = 20.0
 _TABLES = ("jobevent", "providerhold", "quotalock", "videojob")
+#: How much more likely a worker dies or stalls before a write that is a transaction of its own.
+_BEFORE_RECORDS = 5.0
 _WRITES = ("INSERT", "UPDATE", "DELETE", "REPLACE")
 
 
@@ -161,7 +163,7 @@ class Database:
             return execute(sql, params, many, context)
         own = context["connection"]
         writes = sql.startswith(_WRITES)
-        world.pause()
+        world.pause(_BEFORE_RECORDS if writes and not own.in_atomic_block else 1.0)
         self._fail(world, own, may_write=writes)
         result = self._patiently(world, own, lambda: execute(sql, params, many, context))
         if writes and not own.in_atomic_block:

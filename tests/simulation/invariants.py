@@ -79,6 +79,7 @@ class Event(NamedTuple):
     new: str
     reason: str
     actor: str
+    signal_due_at: str | None
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,9 @@ class Invariants:
         reader.row_factory = None
         self.rows: dict[str, Row] = {}
         self._last_event = 0
+        #: Event → when others may send its signals, and signal → the threads that may send it.
+        self._signal_due: dict[int, str] = {}
+        self._senders: dict[tuple[str, ...], set[Thread]] = defaultdict(set)
         self.claims: dict[str, Claim] = {}
         #: Jobs whose claim was ended by an operator or a late worker.
         self.meddled: set[str] = set()
@@ -128,7 +132,7 @@ class Invariants:
         assert thread
         found = self._reader.execute(f"SELECT {_COLUMNS} FROM videojobs_videojob")
         rows = {values[0]: Row._make(values) for values in found}
-        events = self._new_events()
+        events = self._new_events(thread)
         for pk, new in rows.items():
             old = self.rows.get(pk)
             if old is None:
@@ -144,34 +148,31 @@ class Invariants:
     def _fail(self, rule: str, text: str) -> None:
         self._world.fail(rule, text)
 
-    def _new_events(self) -> list[Event]:
+    def _new_events(self, thread: Thread) -> list[Event]:
         found = self._reader.execute(
-            "SELECT id, job_id, kind, old, new, reason, actor FROM videojobs_jobevent WHERE id > ?",
+            "SELECT id, job_id, kind, old, new, reason, actor, signal_due_at "
+            "FROM videojobs_jobevent WHERE id > ? OR signal_due_at IS NOT NULL ORDER BY id",
             (self._last_event,),
         )
-        events = [Event._make(values) for values in found]
-        for event in events:
-            self._last_event = event.id
-            self._check_secrets(event.reason)
-            self._expect_signals(event)
-        return events
+        new = []
+        for event in map(Event._make, found):
+            if event.id > self._last_event:
+                self._last_event = event.id
+                self._check_secrets(event.reason)
+                self._expect_signals(event)
+                new.append(event)
+            if event.signal_due_at and self._signal_due.get(event.id) != event.signal_due_at:
+                self._signal_due[event.id] = event.signal_due_at
+                for key in _signals_of(event):
+                    self._senders[key].add(thread.root)
+        return new
 
     def _check_secrets(self, text: str) -> None:
         if SECRET in text or any(key in text for key in KEYS):
             self._fail("I9", f"a secret was written down: {text}")
 
     def _expect_signals(self, event: Event) -> None:
-        pk = event.job_id
-        keys: list[tuple[str, ...]] = []
-        if event.kind == "status" and event.old:
-            keys.append(("status_changed", pk, event.old, event.new))
-            if event.new in _SIGNALS:
-                keys.append((_SIGNALS[event.new], pk))
-        elif event.kind == "mirror" and event.new in ("stored", "failed"):
-            keys.append(("output_stored" if event.new == "stored" else "mirror_failed", pk))
-        elif event.kind == "overdue":
-            keys.append(("job_overdue", pk))
-        for key in keys:
+        for key in _signals_of(event):
             self.expected[key] += 1
             self._since.setdefault(key, self._world.now)
 
@@ -308,6 +309,8 @@ class Invariants:
             (name, job.pk.hex, *values.values()) if name == "status_changed" else (name, job.pk.hex)
         )
         self.deliveries[key].append(thread)
+        if thread.root not in self._senders[key]:
+            self._fail("signal", f"{thread} sent {name} of {job.prompt}, which another one sends")
         row = self.rows.get(job.pk.hex)
         if row is not None and row.turn < job.turn:
             self._fail("I3", f"{name} of {row.name} was sent before the commit")
@@ -380,6 +383,17 @@ class Invariants:
             is_excused = any(at >= since for thread in got for at in thread.hurt_at)
             if len(got) > wanted and not is_excused:
                 self._fail("signal", f"{key[0]} {key[2:]} of {name} came {len(got)} times")
+
+
+def _signals_of(event: Event) -> list[tuple[str, ...]]:
+    """The signals of an event, each with the ID of its job and its values."""
+    pk = event.job_id
+    if event.kind == "status" and event.old:
+        changed = ("status_changed", pk, event.old, event.new)
+        return [changed, (_SIGNALS[event.new], pk)] if event.new in _SIGNALS else [changed]
+    if event.kind == "mirror" and event.new in ("stored", "failed"):
+        return [("output_stored" if event.new == "stored" else "mirror_failed", pk)]
+    return [("job_overdue", pk)] if event.kind == "overdue" else []
 
 
 def _shown(row: Row, name: str) -> str:

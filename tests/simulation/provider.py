@@ -169,7 +169,7 @@ class Provider:
     def add(self, prompt: str) -> Task:
         """A new task."""
         number = len(self.tasks) + 1
-        lasts = self._dice.choice((5.0, 20.0, 50.0, 200.0))
+        lasts = self._dice.choice(self._world.plan.lasts)
         task = Task(
             f"proj_{number}",
             prompt,
@@ -186,7 +186,7 @@ class Provider:
 
     def _result(self, task_id: str, key: str) -> transport.Reply:
         world, task = self._world, self.tasks.get(task_id)
-        if task is not None and self.rules.check_arrives(task):
+        if task is not None and self.rules.check_arrives(task, key):
             task.asked_at = world.now
         reply = self._trouble(key)
         if reply is not None:
@@ -224,7 +224,8 @@ class Provider:
         if world.deals("a rate limit"):
             after = dice.choice(({}, {"Retry-After": "40"}, {"Retry-After": "3"}))
             if dice.random() < 0.3:
-                return _json({"code": "429", "msg": "too many requests", "data": None})
+                body = {"code": "429", "msg": "too many requests", "data": None}
+                return _json(body, 200, after)
             return _json({"msg": "too many requests"}, 429, after)
         if world.deals("a rejected key"):
             return _json({"msg": "insufficient balance"}, dice.choice((401, 402, 403)))
@@ -245,6 +246,8 @@ class Provider:
         """Note what a response that arrives at its caller tells it."""
         answer, is_good = _object(reply), 200 <= reply.status < 300
         code = str(answer.get("code") or "0") if answer else ""
+        if "429" in (str(reply.status), code):
+            self.rules.is_limited(key, reply.retry_after, is_create=method == "POST")
         concerns_key = str(reply.status) in _OF_THE_KEY or (is_good and code in _OF_THE_KEY)
         if method == "GET":
             if answer and not concerns_key and (is_good or reply.status == 404):

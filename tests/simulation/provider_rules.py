@@ -35,6 +35,7 @@ class Hold(NamedTuple):
     until: str
     refusals: int
     reset_at: str | None
+    trial_until: str | None
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,15 @@ class Unclear:
     """A create request whose result is unknown to its caller."""
 
     at: float
+    caller: Thread
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A rate limit that a caller was informed of."""
+
+    at: float
+    until: float
     caller: Thread
 
 
@@ -53,6 +63,8 @@ class ProviderRules:
         self._trials: dict[int, Process] = {}
         self._digests: dict[str, str] = {}
         self._unclear: dict[str, Unclear] = {}
+        #: By the key, and whether only create requests are limited.
+        self._limits: dict[tuple[str, bool], Limit] = {}
 
     @property
     def _moment(self) -> float:
@@ -63,7 +75,7 @@ class ProviderRules:
         world = self._world
         assert world.current
         found = self._reader.execute(
-            "SELECT id, key_digest, scope, kind, since, until, count, reset_at "
+            "SELECT id, key_digest, scope, kind, since, until, count, reset_at, trial_until "
             "FROM videojobs_providerhold"
         )
         for values in found.fetchall():
@@ -71,21 +83,22 @@ class ProviderRules:
             old = self._holds.get(new.id)
             if old == new:
                 continue
-            process = world.current.process
-            if old and old._replace(until=new.until) == new and new.reset_at is None:
-                if self._trials.get(new.id) is not process:
-                    self._take_trial(old, process)
-            else:
-                self._trials.pop(new.id, None)
-            self._holds[new.id], self._changed_at[new.id] = new, world.now
+            self._holds[new.id] = new
+            if old and old._replace(trial_until=new.trial_until) == new and new.trial_until:
+                self._take_trial(old, world.current.process)
+                continue
+            self._trials.pop(new.id, None)
+            self._changed_at[new.id] = world.now
 
     def _take_trial(self, old: Hold, process: Process) -> None:
-        left = moment(old.until) - self._world.host_now(process)
-        if left > 0.001:
+        now = self._world.host_now(process)
+        if (left := moment(old.until) - now) > 0.001:
             self._world.fail("hold", f"a trial began {left:.1f} s before the end of the hold")
+        if old.trial_until and (left := moment(old.trial_until) - now) > 0.001:
+            self._world.fail("hold", f"a trial began {left:.1f} s before the end of another one")
         self._trials[old.id] = process
 
-    def check_arrives(self, task: Task) -> bool:
+    def check_arrives(self, task: Task, key: str) -> bool:
         """A status request arrives: is it allowed to, and not too early?
 
         False for that of a worker that outlived its lease.
@@ -104,6 +117,7 @@ class ProviderRules:
         if any(at >= world.now - _LONGEST_STALL for at in thread.hurt_at):
             return False  # its process may have claimed the job again
         self._check_holds("poll", row, claim)
+        self._check_limits(row, claim, key, is_create=False)
         earlier = task.asked_at
         if earlier is not None and world.now - earlier < world.poll_interval - world.clock_spread:
             world.fail(
@@ -126,6 +140,7 @@ class ProviderRules:
             return
         ((row, claim), *_) = mine
         self._check_holds("submit", row, claim)
+        self._check_limits(row, claim, key, is_create=True)
         unclear = self._unclear.get(key)
         if unclear is None or _is_hurt(thread, unclear.at) or _is_hurt(unclear.caller, unclear.at):
             return
@@ -138,14 +153,40 @@ class ProviderRules:
         process, digest = world.current.process, self._digest(world.key_of(world.current.process))
         for hold in self._holds.values():
             applies = hold.key_digest == digest and hold.reset_at is None
-            if not applies or (hold.scope == "creates" and step != "submit"):
+            if not applies or (hold.scope != "everything" and step != "submit"):
                 continue
-            left = moment(hold.until) - world.host_now(process) - world.clock_spread
+            left = moment(hold.until) - world.host_now(process)
             changed_at = self._changed_at[hold.id]
             is_unknown = claim.since - changed_at <= self._moment
             is_excused = is_unknown or _is_hurt(world.current, changed_at - 1.0)
-            if left > 0 and not is_excused and self._trials.get(hold.id) is not process:
-                world.fail("hold", f"{row.name}: a request {left:.1f} s before a hold ends")
+            if not is_excused and self._trials.get(hold.id) is not process:
+                world.fail("hold", f"{row.name}: a request during a hold that ends in {left:.1f} s")
+
+    def _check_limits(self, row: Row, claim: Claim, key: str, *, is_create: bool) -> None:
+        """No claim after a rate limit, until the wait that the provider asked for is over."""
+        world = self._world
+        assert world.current
+        for only_creates in (False, True)[: 1 + is_create]:
+            limit = self._limits.get((key, only_creates))
+            if limit is None or claim.since - limit.at <= self._moment:
+                continue
+            left = limit.until - world.now - world.clock_spread
+            is_excused = _is_hurt(limit.caller, limit.at) or _is_hurt(world.current, limit.at)
+            if left > 0 and not is_excused:
+                world.fail("limit", f"{row.name}: a request {left:.1f} s before a limit ends")
+
+    def is_limited(self, key: str, seconds: float | None, *, is_create: bool) -> None:
+        """A caller learns that requests with its key, or its create requests, must wait.
+
+        If the provider names no time, they wait for an interval, unless they wait already.
+        """
+        world = self._world
+        assert world.current
+        known = self._limits.get((key, is_create))
+        until = known.until if known else 0.0
+        if seconds is not None or until < world.now:
+            ends = world.now + (world.poll_interval if seconds is None else seconds)
+            self._limits[key, is_create] = Limit(world.now, max(until, ends), world.current)
 
     def _digest(self, key: str) -> str:
         if key not in self._digests:

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import random
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -29,7 +30,7 @@ from . import primitives
 from .broker import Broker
 from .database import Database, close_connections, hurt
 from .invariants import Invariants
-from .plan import KEYS, Plan, settings_of
+from .plan import KEYS, OF_OPERATORS, Plan, settings_of
 from .provider import Provider
 from .provider_rules import ProviderRules
 from .scheduler import START, Process, Thread, Violation, World
@@ -43,6 +44,10 @@ _OBJECTS: dict[str, tuple[Any, Callable[[], Any]]] = {}
 LIMIT = 2 * 3600.0
 #: Seconds within which a step begins if nothing fails, even behind the downloads of other jobs.
 _PROMPT = 25.0
+#: How the faults begin after which steps are still prompt.
+_NO_FAILURES = (*OF_OPERATORS, "a submission")
+#: How much more likely a worker dies or stalls when it sends a signal.
+_DURING_SIGNALS = 5.0
 _INTERRUPTIONS = (
     "a worker is killed",
     "a worker stalls",
@@ -79,7 +84,7 @@ class Simulation(World):
         self, plan: Plan, app: Celery, database: Database, directory: Path, *, tells: bool = False
     ) -> None:
         super().__init__(plan, tells=tells)
-        self.app, self.database = app, database
+        self.app, self.database, self._directory = app, database, directory
         self.key = KEYS[0]
         self.broker = Broker(self)
         self.provider = Provider(self)
@@ -102,6 +107,8 @@ class Simulation(World):
         self.calm_lasted = 0.0
         if len(set(plan.offsets)) > 1:
             self.count("clocks differ")
+        if plan.kind:
+            self.count(plan.kind)
 
     # The scheduler's hooks.
 
@@ -114,6 +121,7 @@ class Simulation(World):
         if before is not None:
             before.memory["swept_at"] = tasks._swept_at
         tasks._swept_at = process.memory["swept_at"]
+        tempfile.tempdir = process.memory["tempdir"]
         settings.VIDEOJOBS = process.settings
 
     def close_connections(self, thread: Thread) -> None:
@@ -168,6 +176,7 @@ class Simulation(World):
     def add_process(self, name: str, kind: str, host: int) -> Process:
         memory: dict[str, Any] = {name: vars(make()) for name, (_, make) in _OBJECTS.items()}
         memory |= {"senders": {}, "lock": primitives.Lock(), "swept_at": -5.0}
+        memory["tempdir"] = str(_existing(self._directory / f"host {host}"))
         process = Process(
             name, kind, self.plan.offsets[host], settings_of(self.plan, self.key), memory
         )
@@ -195,7 +204,7 @@ class Simulation(World):
 
     def stop_worker(self, process: Process) -> None:
         """Kill a worker, and start it again."""
-        self.may_leave_files = True
+        self.may_leave_files |= process in self.storage.savers
         self.kill(process)
         self.broker.lost(process)
         self._busy -= set(process.threads)
@@ -265,7 +274,7 @@ class Simulation(World):
             key=f"key {number}",
             mirror=dice.random() < 0.9,
         )
-        if dice.random() < 0.15:
+        if dice.random() < self.plan.tracked:
             task = self.provider.add("")
             submit = partial(VideoJob.objects.track, task.id, key=f"key {number}")
             prompt = ""
@@ -410,7 +419,7 @@ class Simulation(World):
         """A receiver of the site."""
         if self.is_over:
             return
-        self.pause()
+        self.pause(_DURING_SIGNALS)
         self.tell("signal %s of %s %s", name, job.prompt, " → ".join(values.values()))
         if transaction.get_connection().in_atomic_block:
             self.fail("I3", f"{name} was sent inside a transaction")
@@ -420,7 +429,7 @@ class Simulation(World):
             self.sleep(self.random.choice((5.0, 80.0, 400.0)))
         if self.deals("a receiver raises"):
             raise RuntimeError("the site's own mistake")
-        self.pause()
+        self.pause(_DURING_SIGNALS)
 
     def logged(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
@@ -490,7 +499,7 @@ class Simulation(World):
         """Check that no step waits for a sweep while nothing fails."""
 
         def check() -> None:
-            if self.dealt:
+            if any(not kind.startswith(_NO_FAILURES) for _, kind in self.dealt):
                 return
             if late := self.invariants.late(_PROMPT + self.clock_spread):
                 self.fail("prompt", f"{late} waited for {_PROMPT:.0f} s, though nothing failed")
@@ -524,7 +533,11 @@ class Simulation(World):
 
 def _emptied(directory: Path) -> Path:
     shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir()
+    return _existing(directory)
+
+
+def _existing(directory: Path) -> Path:
+    directory.mkdir(exist_ok=True)
     return directory
 
 

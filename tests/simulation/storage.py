@@ -10,19 +10,26 @@ from django.core.files.base import ContentFile, File
 from django.core.files.storage import FileSystemStorage, Storage
 from django.db import connection
 
+from .scheduler import Process
+
 if TYPE_CHECKING:
     from .simulation import Simulation
+
+#: How much more likely a worker dies or stalls before or after an operation: uploads take long.
+_DURING_UPLOADS = 50.0
 
 
 class _Faulty(Storage):
     """Faults around the operations of a storage."""
 
     world: Simulation
+    #: The processes that may have saved a file without recording it.
+    savers: set[Process]
 
     def _before(self, what: str, name: str) -> None:
         if connection.in_atomic_block:
             self.world.fail("I10", f"{what} of a file inside a transaction")
-        self.world.pause()
+        self.world.pause(_DURING_UPLOADS)
         if self.world.deals("a storage refuses"):
             # What can't be removed stays, until a purge of orphans.
             self.world.may_leave_files = True
@@ -30,6 +37,8 @@ class _Faulty(Storage):
 
     def save(self, name: str | None, content: Any, max_length: int | None = None) -> str:
         assert name is not None
+        assert self.world.current
+        self.savers.add(self.world.current.process)
         self._before("saving", name)
         self.world.tell("saves …%s", name[-8:])
         if self.world.deals("a storage fails halfway"):
@@ -38,7 +47,7 @@ class _Faulty(Storage):
         saved = super().save(name, content, max_length)
         if self.world.deals("a storage saves and fails"):
             raise OSError("connection reset")
-        self.world.pause(10.0)
+        self.world.pause(_DURING_UPLOADS)
         return saved
 
     def exists(self, name: str) -> bool:
@@ -58,7 +67,7 @@ class Local(_Faulty, FileSystemStorage):
     """A directory: a save is a rename, so that it leaves nothing when it fails."""
 
     def __init__(self, world: Simulation, directory: Path) -> None:
-        self.world = world
+        self.world, self.savers = world, set()
         FileSystemStorage.__init__(self, location=directory)
 
     def files(self) -> dict[str, bytes]:
@@ -100,7 +109,7 @@ class Remote(_Faulty, _InMemory):
     """A storage without paths, in which a failed save leaves a part of the file."""
 
     def __init__(self, world: Simulation) -> None:
-        self.world = world
+        self.world, self.savers = world, set()
         _InMemory.__init__(self)
 
     def _save_half(self, name: str, content: Any) -> None:
