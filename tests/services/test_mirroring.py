@@ -371,6 +371,49 @@ def test_a_worker_killed_between_storing_and_recording_leaves_one_file(
     assert [path.name for path in files(media_root)] == [f"{job.pk}.mp4"]
 
 
+def test_the_last_attempt_leaves_no_file_of_a_worker_that_was_lost(
+    provider: MeddledProvider, settings: Any, media_root: Path
+) -> None:
+    settings.VIDEOJOBS = {**settings.VIDEOJOBS, "MIRROR_ATTEMPTS": 1}
+
+    def killed() -> None:
+        raise SystemExit
+
+    job = completed(provider)
+    with before_the_record(killed, nth=3), suppress(SystemExit):
+        run(job)
+    assert len(files(media_root)) == 1
+    lose_the_worker()
+
+    job = run(job)
+
+    assert (job.mirror_status, files(media_root)) == ("failed", [])
+
+
+def test_a_last_attempt_that_is_late_has_a_file_that_it_has_deleted_fetched_again(
+    provider: MeddledProvider, settings: Any, media_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.VIDEOJOBS = {**settings.VIDEOJOBS, "MIRROR_ATTEMPTS": 1}
+    job = completed(provider, downloads=[Reset()])
+    stored = media_root / f"{job.output_stem}.mp4"
+    record = record_it(job, provider.sha256("proj_1"))
+    delete = FileSystemStorage.delete
+
+    def delete_late(storage: FileSystemStorage, name: str) -> None:
+        if not stored.exists() and name.endswith(".mp4"):  # another worker has the job meanwhile
+            stored.parent.mkdir(parents=True, exist_ok=True)
+            stored.write_bytes(SAMPLE)
+            record()
+        delete(storage, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FileSystemStorage, "delete", delete_late)
+        job = run(job)
+
+    assert (job.mirror_status, files(media_root)) == ("due", [])
+    assert run(job).mirror_status == "stored"
+
+
 @pytest.mark.parametrize(
     ("change", "left"), [({"mirror_status": "failed"}, 0), ({"due_at": timezone.now()}, 1)]
 )

@@ -117,8 +117,14 @@ MUTANTS = {
         _mutant(
             "a failed attempt leaves its files",
             "services/mirroring.py",
-            "        if stored and still_ours(job):\n",
-            "        if False:\n",
+            "    if left and still_ours(job):\n",
+            "    if False:\n",
+        ),
+        _mutant(
+            "the last attempt leaves files of lost workers",
+            "services/mirroring.py",
+            "is_last=retry_at is None)",
+            "is_last=False)",
         ),
         _mutant(
             "a late file stays",

@@ -204,7 +204,8 @@ class Simulation(World):
 
     def stop_worker(self, process: Process) -> None:
         """Kill a worker, and start it again."""
-        self.may_leave_files |= process in self.storage.savers
+        # One that had lost its claim may have saved a file since.
+        self.may_leave_files |= self.has_stalled
         self.kill(process)
         self.broker.lost(process)
         self._busy -= set(process.threads)
@@ -241,7 +242,7 @@ class Simulation(World):
             except (DatabaseError, InterfaceError) as error:
                 self.tell("the task fails: %s", error)
                 # As if its worker had died.
-                self.may_leave_files |= queues == _MIRROR_QUEUES
+                self.may_leave_files |= self.has_stalled
             finally:
                 task_postrun.send(sender=task, task=task)
             self._busy.discard(thread)

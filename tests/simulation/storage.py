@@ -10,8 +10,6 @@ from django.core.files.base import ContentFile, File
 from django.core.files.storage import FileSystemStorage, Storage
 from django.db import connection
 
-from .scheduler import Process
-
 if TYPE_CHECKING:
     from .simulation import Simulation
 
@@ -23,8 +21,6 @@ class _Faulty(Storage):
     """Faults around the operations of a storage."""
 
     world: Simulation
-    #: The processes that may have saved a file without recording it.
-    savers: set[Process]
 
     def _before(self, what: str, name: str) -> None:
         if connection.in_atomic_block:
@@ -37,8 +33,6 @@ class _Faulty(Storage):
 
     def save(self, name: str | None, content: Any, max_length: int | None = None) -> str:
         assert name is not None
-        assert self.world.current
-        self.savers.add(self.world.current.process)
         self._before("saving", name)
         self.world.tell("saves …%s", name[-8:])
         if self.world.deals("a storage fails halfway"):
@@ -67,7 +61,7 @@ class Local(_Faulty, FileSystemStorage):
     """A directory: a save is a rename, so that it leaves nothing when it fails."""
 
     def __init__(self, world: Simulation, directory: Path) -> None:
-        self.world, self.savers = world, set()
+        self.world = world
         FileSystemStorage.__init__(self, location=directory)
 
     def files(self) -> dict[str, bytes]:
@@ -109,7 +103,7 @@ class Remote(_Faulty, _InMemory):
     """A storage without paths, in which a failed save leaves a part of the file."""
 
     def __init__(self, world: Simulation) -> None:
-        self.world, self.savers = world, set()
+        self.world = world
         _InMemory.__init__(self)
 
     def _save_half(self, name: str, content: Any) -> None:

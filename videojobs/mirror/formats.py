@@ -20,6 +20,9 @@ _MP4_BOXES = frozenset(
 _EBML, _SEGMENT, _VOID, _CRC = b"\x1aE\xdf\xa3", b"\x18S\x80g", b"\xec", b"\xbf"
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 
+#: Of the formats that are stored.
+EXTENSIONS = frozenset({".mp4", ".mov", ".webm", ".mkv", ".jpg", ".png", ".webp"})
+
 
 def sniff(head: bytes) -> tuple[str, str] | None:
     """Content type and extension of a video or an image by its first bytes; None for others.

@@ -19,7 +19,7 @@ from uuid import UUID
 from django.utils import timezone
 
 from ..conf import conf
-from ..mirror import partial_files, s3
+from ..mirror import formats, partial_files, s3
 from ..mirror.destination import Destination, output_storage
 from ..models import VideoJob
 
@@ -29,7 +29,6 @@ GRACE = timedelta(days=1)
 FEW = 10
 
 _DIRECTIVE = re.compile(r"%[-_0^#]?[A-Za-z]")
-_EXTENSIONS = frozenset({".mp4", ".mov", ".webm", ".mkv", ".jpg", ".png", ".webp"})
 
 
 @dataclass(frozen=True)
@@ -155,7 +154,7 @@ def _stored(destination: Destination, directory: str) -> Iterator[_Found]:
     for name in names:
         path = PurePosixPath(directory, name)
         owner = partial_files.owner(name)
-        stem = owner or (path.stem if path.suffix in _EXTENSIONS else "")
+        stem = owner or (path.stem if path.suffix in formats.EXTENSIONS else "")
         if job_id := _job_id(stem):
             yield _Found(
                 str(path),

@@ -19,7 +19,7 @@ from ..exceptions import (
     TransportError,
     VideoJobsError,
 )
-from ..mirror import media, pipeline
+from ..mirror import formats, media, pipeline
 from ..mirror.destination import Destination
 from ..models import ProviderHold, VideoJob
 from ..providers import client
@@ -53,11 +53,7 @@ def mirror(job_id: UUID | str | None = None) -> bool:
     except ClaimLost:
         logger.info("job=%s was taken over by another worker during its download", job.pk)
     except Exception as error:
-        if stored and still_ours(job):
-            # A failed save may leave a file, and no other attempt may follow.
-            _delete(job, _files_of(stored) - _files(job.output.name, job.poster.name))
-        if not _mirror_failed(job, error) and stored:
-            _clean_up_late(job, stored)
+        _mirror_failed(job, error, stored)
     else:
         _mirror_stored(job, stored)
     finally:
@@ -213,8 +209,8 @@ def _remirror_if_replaced(job: VideoJob, stored: dict[str, Any]) -> None:
     """
 
     def why(other: VideoJob) -> str:
-        is_other = other.output_sha256 != stored["output_sha256"]
-        if is_other and other.output.name == stored["output"]:
+        is_other = other.output_sha256 != stored.get("output_sha256")
+        if is_other and other.output.name == stored.get("output"):
             return "two workers stored different bytes"
         return "" if _is_there(other) else "a worker that had lost its claim deleted the file"
 
@@ -235,7 +231,7 @@ def _files(*names: str | None) -> set[str]:
 
 
 def _files_of(stored: dict[str, Any]) -> set[str]:
-    return _files(stored["output"], stored["poster"])
+    return _files(stored.get("output"), stored.get("poster"))
 
 
 def _delete(job: VideoJob, names: set[str]) -> None:
@@ -248,8 +244,8 @@ def _delete(job: VideoJob, names: set[str]) -> None:
             )
 
 
-def _mirror_failed(job: VideoJob, error: Exception) -> bool:
-    """Record a failed attempt and schedule the next one; False if the job was taken over."""
+def _mirror_failed(job: VideoJob, error: Exception, stored: dict[str, Any]) -> None:
+    """Record a failed attempt, schedule the next one, and delete the files that are left."""
     errors, attempts = job.error_count + 1, job.mirror_attempts
     objection, held_until = getattr(error, "objection", ""), getattr(error, "held_until", None)
     # Neither a hold nor this site's own trouble, such as a full disk, is the output's fault.
@@ -262,7 +258,10 @@ def _mirror_failed(job: VideoJob, error: Exception) -> bool:
     elif attempts < conf.MIRROR_ATTEMPTS and not is_repeated:
         retry_after = getattr(error, "retry_after", None)
         retry_at = policy.next_mirror(timezone.now(), errors=errors, retry_after=retry_after)
-    return record(
+    left = _left_files(job, stored, is_last=retry_at is None)
+    if left and still_ours(job):
+        _delete(job, left)
+    recorded = record(
         job,
         mirror_status=MirrorStatus.DUE if retry_at else MirrorStatus.FAILED,
         mirror_attempts=attempts,
@@ -274,3 +273,13 @@ def _mirror_failed(job: VideoJob, error: Exception) -> bool:
         answer=getattr(error, "answer", None),
         noteworthy=is_noteworthy(errors),
     )
+    if not recorded and (stored or left):
+        _clean_up_late(job, stored)
+
+
+def _left_files(job: VideoJob, stored: dict[str, Any], *, is_last: bool) -> set[str]:
+    """The files that a failed save may have left, or lost workers if no other attempt follows."""
+    left = _files_of(stored)
+    if is_last:
+        left |= {job.output_stem + extension for extension in formats.EXTENSIONS}
+    return left - _files(job.output.name, job.poster.name)
