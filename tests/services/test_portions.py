@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -545,6 +545,36 @@ def test_after_a_refusal_no_further_request_starts_and_the_rest_is_put_off(
     for due_at in VideoJob.objects.values_list("due_at", flat=True):
         assert due_at is not None
         assert queue.slot(due_at) in served
+
+
+def test_the_longest_wait_that_a_portion_is_asked_for_holds(
+    provider: Provider, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracked(2)
+    trip = holds.trip
+
+    def tripped(*given: Any) -> datetime:
+        until = trip(*given)
+        gate.set()
+        return until
+
+    def refuse_soon() -> Exception:
+        wait_for(lambda: len(provider.asked) == 2)
+        return RateLimited("HTTP 429", retry_after=3.0)
+
+    def refuse_later() -> Exception:
+        gate.wait(LONG)
+        return RateLimited("HTTP 429", retry_after=100.0)
+
+    monkeypatch.setattr(holds, "trip", tripped)
+    provider.says = {"a": refuse_soon, "b": refuse_later}
+    services.poll()
+
+    hold = ProviderHold.objects.get()
+    assert hold.until > timezone.now() + timedelta(seconds=90)
+    b = VideoJob.objects.get(provider_task_id="b")
+    assert b.due_at is not None
+    assert b.due_at >= hold.until
 
 
 def test_a_portion_of_rejections_sends_one_preflight(provider: Provider) -> None:

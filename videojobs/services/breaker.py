@@ -163,13 +163,17 @@ def asking(
 
     After a rejection, a second request finds out whether it concerns the key or only this task.
     `tripped` is the error of this portion that has tripped a hold: others that may concern the key
-    need no further request. Neither do they, without `probe_key`, after one that was answered.
+    need no other, but may prolong it. Nor do they, without `probe_key` after one that was answered.
     """
     if tripped is not None:
         try:
             yield
         except (KeyRejected, RateLimited, WrongSetting) as error:
             error.held_until = tripped.held_until
+            is_longer = (error.retry_after or 0.0) > (tripped.retry_after or 0.0)
+            if is_longer and isinstance(error, RateLimited):
+                with _best_effort():
+                    error.held_until = holds.trip(error, _EVERYTHING, None)
             raise
         return
     with _trial(probed):

@@ -285,7 +285,8 @@ class _Run:
                 return call.result()
         except VideoJobsError as error:
             if error.held_until:
-                self._tripped = self._tripped or error
+                known = self._tripped and self._tripped.held_until
+                self._tripped = error if not known or error.held_until > known else self._tripped
             elif isinstance(error, KeyRejected):
                 self._is_key_probed = True
             return error
