@@ -387,7 +387,7 @@ print("FAILED" if failed else "SKIPPED", "one of", sys.argv[-1])
 print("tested", sys.argv[1:])
 sys.exit(failed)
 """
-# Patterns that each match the arguments of one run: faults, acceptance, MariaDB, PostgreSQL, SQLite.
+# Patterns of the arguments of each run: faults, acceptance, MariaDB, PostgreSQL, SQLite.
 RUNS = ["tests/faults tests/", "tests/acceptance tests/", "mariadb$", "postgres$", "faults$"]
 
 
