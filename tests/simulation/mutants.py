@@ -224,6 +224,12 @@ MUTANTS = {
             "error = ProviderError",
         ),
         _mutant(
+            "a longer wait of the same portion is ignored",
+            "services/breaker.py",
+            "if is_longer and isinstance(error, RateLimited):",
+            "if False:",
+        ),
+        _mutant(
             "a rate limit takes the place of a preflight",
             "holds.py",
             "    if kind in _LIMITS and not mine and doubtful.exists():",
@@ -286,8 +292,8 @@ def install(name: str) -> None:
 
 #: Mistakes of earlier code that the simulation has found, and a seed that shows each of them.
 FOUND = {
-    "a claim that was renewed is taken over": 368,
-    "a poll soon after a rate limit": 786,
-    "a poll of one job without a place is dropped": 1384,
-    "a job is resumed soon after it was stopped": 4263,
+    "a poll soon after a rate limit": 104,
+    "a poll of one job without a place is dropped": 312,
+    "a job is resumed soon after it was stopped": 196,
+    "the last attempt leaves files of lost workers": 504,
 }

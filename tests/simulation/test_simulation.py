@@ -14,7 +14,7 @@ from tests.invariants import ROOT, Mutant
 from videojobs import outbox
 
 from .mutants import FOUND, MUTANTS, VARIABLE
-from .plan import FAULTS, Plan, draw
+from .plan import FAULTS, KINDS, Plan, draw
 from .run import Engine, engine
 from .scheduler import Process, World
 from .shrink import shrink
@@ -95,6 +95,14 @@ def test_each_kind_of_fault_is_drawn() -> None:
     drawn = {kind for seed in range(300) for kind in draw(seed).faults}
 
     assert drawn == FAULTS.keys()
+
+
+def test_each_kind_of_world_is_drawn_with_clocks_that_differ_by_less_than_the_skew() -> None:
+    plans = [draw(seed) for seed in range(300)]
+
+    assert {plan.kind for plan in plans} == {"", *KINDS}
+    for plan in plans:
+        assert max(plan.offsets) - min(plan.offsets) <= 0.99 * plan.settings["CLOCK_SKEW"]
 
 
 @pytest.mark.parametrize("mutant", MUTANTS.values(), ids=MUTANTS)
