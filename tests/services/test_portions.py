@@ -706,7 +706,7 @@ def test_checks_give_way_to_create_requests_that_wait_for_a_rate_limit(
     monkeypatch.setattr(holds, "_CREATES_FIRST", 0.0)
     services.poll()
 
-    assert (first, provider.asked) == ([], ["a"])
+    assert (first, len(provider.asked)) == ([], 1)  # of jobs that are due at the same time
 
 
 @pytest.mark.parametrize(("kind", "pending"), [("limited", False), ("rejected", True)])
