@@ -154,8 +154,8 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     making = threading.Lock()
     with ThreadPoolExecutor(options.jobs) as pool:
-        running = {row: pool.submit(run, row, making) for row in selected}
-        for row, future in running.items():
+        running = [(row, pool.submit(run, row, making)) for row in selected]
+        for row, future in running:
             results[str(row)] = future.result()
             print(f"{row}: {results[str(row)].text}", flush=True)
             kept.write_text(json.dumps({name: asdict(one) for name, one in results.items()}))

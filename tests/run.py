@@ -31,6 +31,7 @@ APP = [
     *("--ignore=tests/benchmarks", "--ignore=tests/simulation", "--ignore=tests/support"),
     *("--ignore=tests/test_dev.py", "--ignore=tests/test_invariants.py"),
     *("--ignore=tests/test_leaks.py", "--ignore=tests/test_matrix.py"),
+    "--ignore=tests/test_typing.py",
     LEAKS,
 ]
 

@@ -41,6 +41,8 @@ def test_identifiers_have_a_binary_collation_on_mariadb_and_mysql(
 def test_they_have_none_of_their_own_elsewhere_and_none_in_a_migration(
     model: Any, name: str
 ) -> None:
+    if connection.vendor == "mysql":
+        pytest.skip("it has collations there")
     _name, path, _args, options = model._meta.get_field(name).deconstruct()
 
     assert collation(model, name, connection) is None

@@ -131,7 +131,7 @@ def test_the_monitor_finds_active_jobs_without_a_scan_of_the_finished_ones(backl
         monitor.snapshot()
 
     scans = [plan for plan in plans if plan[3] == "ALL" and plan[2] == "videojobs_videojob"]
-    assert len(scans) == 1  # the size of all stored outputs, which is cached
+    assert len(scans) <= 1  # the size of all stored outputs, which is cached
     assert len(plans) > 3
 
 

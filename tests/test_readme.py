@@ -444,6 +444,8 @@ def test_the_example_of_a_crash_matrix_passes(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    if connection.vendor != "sqlite":
+        pytest.skip("its worker uses the file of the test")
     # The whole matrix has its own test; these are one of each kind.
     few = ["submit: call sent, id not recorded", "mirror: signals sent, not marked"]
     monkeypatch.setattr(crashes, "POINTS", {name: crashes.POINTS[name] for name in few})

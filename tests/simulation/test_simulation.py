@@ -6,13 +6,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from kombu.exceptions import OperationalError
 from pytest_django import DjangoDbBlocker
 
 from tests.invariants import ROOT, Mutant
 from videojobs import outbox
 
+from .broker import Broker
 from .mutants import FOUND, MUTANTS, VARIABLE
 from .plan import FAULTS, KINDS, Plan, draw
 from .run import Engine, engine
@@ -46,6 +49,13 @@ def test_a_seed_replays_its_story(simulator: Engine) -> None:
 
     assert len(first.story) > 10
     assert first.story == second.story
+
+
+def test_a_sender_that_another_test_left_publishes_nothing_in_a_world() -> None:
+    broker = Broker(Small())
+
+    with ThreadPoolExecutor(1) as threads, pytest.raises(OperationalError):
+        threads.submit(broker.acquire().__enter__).result()
 
 
 def test_other_seeds_have_other_orders(simulator: Engine) -> None:
