@@ -54,15 +54,13 @@ BESIDE = [
     Run([*APP, "--database=postgres"], python=with_newest_python),
     Run(OTHERS),
 ]
-#: More at a time would slow down the tests of faults, which are about time.
-AT_A_TIME = 3
 
 _running: set[subprocess.Popen[str]] = set()
 
 
 def main() -> int:
     signal.signal(signal.SIGTERM, _interrupted)
-    with ThreadPoolExecutor(AT_A_TIME) as pool:
+    with ThreadPoolExecutor(len(BESIDE)) as pool:
         beside = [pool.submit(_run, run) for run in BESIDE]
         try:
             shown, failed = _run(FAULTS, is_live=True)

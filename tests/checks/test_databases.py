@@ -1,7 +1,7 @@
 """Engines that the app doesn't support, and MariaDBs whose keys would not compare exactly."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
@@ -39,7 +39,8 @@ def default_database(**settings: Any) -> Iterator[None]:
         connections["default"], connections.settings["default"] = before
 
 
-def found(databases: list[str] | None = None) -> list[checks.CheckMessage]:
+def found(databases: Sequence[str] = ()) -> list[checks.CheckMessage]:
+    # Without a list, Django 6.1 checks all databases.
     messages = checks.run_checks(tags=["videojobs"], databases=databases)
     return [message for message in messages if message.id in _OURS]
 
@@ -61,7 +62,6 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
     return make
 
 
-@pytest.mark.django_db  # Django 6.1 sends queries in checks
 @pytest.mark.parametrize("vendor", ["sqlite", "postgresql", "mysql"])
 def test_an_engine_that_wraps_a_supported_one_has_no_message(
     vendor: str, engine: Callable[[str], str]
@@ -200,7 +200,7 @@ def test_queries_are_sent_for_the_databases_that_are_named_only() -> None:
     migrate()
     execute("ALTER TABLE videojobs_videojob CONVERT TO CHARACTER SET utf8mb4")
 
-    assert found(["other"]) == []
+    assert found() == found(["other"]) == []
 
 
 def test_a_database_for_western_texts_is_refused_before_it_is_migrated(mariadb: str) -> None:
