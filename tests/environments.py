@@ -33,7 +33,7 @@ def interpreter(version: str) -> Path:
         probe = [candidate, "-c", "import sys; print('%d.%d' % sys.version_info[:2], sys.prefix)"]
         run = subprocess.run(probe, capture_output=True, text=True)  # pyenv's shims can fail
         if run.returncode == 0 and run.stdout.startswith(f"{version} "):
-            return Path(candidate)
+            return Path(candidate).resolve()  # A link elsewhere would not find its library.
     raise Unavailable(f"Python {version} is not installed")
 
 
