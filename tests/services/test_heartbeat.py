@@ -183,13 +183,13 @@ def test_a_connection_that_broke_is_replaced(
 def test_the_sweep_leaves_a_download_alone_whose_host_stalls(
     simulated_provider: SimulatedProvider, settings: Any, renewals: Renewals
 ) -> None:
-    settings.VIDEOJOBS |= {"CONNECT_TIMEOUT": 0.1, "READ_TIMEOUT": 0.3, "LEASE_MARGIN": 0.1}
     output = sample("x" * 20_000)
     script = Script(["completed"], output=output, downloads=[Slow(20_000)])
     simulated_provider.add_task("proj_1", script)
     job = VideoJob.objects.track("proj_1")
     services.poll(job.pk)
     job.refresh_from_db()
+    settings.VIDEOJOBS |= {"CONNECT_TIMEOUT": 0.1, "READ_TIMEOUT": 0.3, "LEASE_MARGIN": 0.1}
     swept: list[int] = []
     renewals.before = lambda: swept.append(operations.sweep().woken)
 
