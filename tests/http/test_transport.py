@@ -200,11 +200,9 @@ ENDLESS = {
 @ALL
 @pytest.mark.parametrize("endless", ENDLESS.values(), ids=ENDLESS)
 def test_an_answer_without_end_ends_at_the_deadline(ask: Any, endless: Any) -> None:
-    with (
-        RawServer(endless) as server,
-        within(5),
-        pytest.raises(TransportError, match="time") as caught,
-    ):
+    # Python 3.14 ends a flood of interim responses sooner.
+    ended = pytest.raises(TransportError, match=r"time|broke off \(HTTPException\)")
+    with RawServer(endless) as server, within(5), ended as caught:
         ask(server.url, timeout=0.2)
     assert not isinstance(caught.value, NotSent)
 
