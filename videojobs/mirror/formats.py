@@ -20,8 +20,17 @@ _MP4_BOXES = frozenset(
 _EBML, _SEGMENT, _VOID, _CRC = b"\x1aE\xdf\xa3", b"\x18S\x80g", b"\xec", b"\xbf"
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 
-#: Of the formats that are stored.
-EXTENSIONS = frozenset({".mp4", ".mov", ".webm", ".mkv", ".jpg", ".png", ".webp"})
+#: The formats that are stored: the extension of each content type.
+_EXTENSION = {
+    "video/mp4": ".mp4",
+    "video/quicktime": ".mov",
+    "video/webm": ".webm",
+    "video/x-matroska": ".mkv",
+    "image/png": ".png",
+    "image/jpeg": ".jpg",
+    "image/webp": ".webp",
+}
+EXTENSIONS = frozenset(_EXTENSION.values())
 
 
 def sniff(head: bytes) -> tuple[str, str] | None:
@@ -29,19 +38,20 @@ def sniff(head: bytes) -> tuple[str, str] | None:
 
     The URL and the server's Content-Type are not trusted: both can label an error page as video.
     """
+    content_type = _content_type(head)
+    return (content_type, _EXTENSION[content_type]) if content_type else None
+
+
+def _content_type(head: bytes) -> str:
     if head[4:8] == b"ftyp" and head[8:12] not in _NO_VIDEO:
-        quicktime = head[8:12] == b"qt  "
-        return ("video/quicktime", ".mov") if quicktime else ("video/mp4", ".mp4")
+        return "video/quicktime" if head[8:12] == b"qt  " else "video/mp4"
     if head[:4] == _EBML:
-        webm = b"webm" in head[:64]
-        return ("video/webm", ".webm") if webm else ("video/x-matroska", ".mkv")
+        return "video/webm" if b"webm" in head[:64] else "video/x-matroska"
     if head[:8] == _PNG:
-        return "image/png", ".png"
+        return "image/png"
     if head[:3] == _JPEG:
-        return "image/jpeg", ".jpg"
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "image/webp", ".webp"
-    return None
+        return "image/jpeg"
+    return "image/webp" if head[:4] == b"RIFF" and head[8:12] == b"WEBP" else ""
 
 
 def is_whole(path: Path, size: int) -> bool:
