@@ -1,5 +1,6 @@
 """Submit, track, find due jobs. Races use real connections, or explicit interleaving."""
 
+from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
@@ -202,19 +203,26 @@ def test_a_second_key_of_a_task_is_refused_and_not_dropped(key: str | None, mess
     assert VideoJob.objects.get().key == key
 
 
-def test_of_two_keys_that_race_for_a_task_one_is_refused(shared_database: None) -> None:
-    keys = iter(range(1000))
+def race_to_track(named: Callable[[int], tuple[str, str]]) -> list[list[str]]:
+    """What four threads get in each of ten rounds; `named` gives a round's task and key."""
 
     def act(number: int) -> str:
+        task_id, key = named(number)
         try:
-            VideoJob.objects.track(f"proj_{number}", key=f"order-{next(keys)}")
+            VideoJob.objects.track(task_id, key=key)
         except ValidationError:
             return "refused"
         return "adopted"
 
-    results = race(act, rounds=10, threads=4)
+    return [sorted(outcome) for outcome in race(act, rounds=10, threads=4)]
 
-    assert [sorted(outcome) for outcome in results] == [["adopted", *["refused"] * 3]] * 10
+
+def test_of_two_keys_that_race_for_a_task_one_is_refused(shared_database: None) -> None:
+    keys = iter(range(1000))
+
+    outcomes = race_to_track(lambda number: (f"proj_{number}", f"order-{next(keys)}"))
+
+    assert outcomes == [["adopted", *["refused"] * 3]] * 10
 
 
 def test_a_task_of_another_account_is_another_task() -> None:
@@ -336,16 +344,9 @@ def test_a_key_whose_job_has_no_task_is_refused_in_words_that_are_true() -> None
 def test_a_race_for_a_key_between_two_tasks_has_one_winner(shared_database: None) -> None:
     tasks = iter(range(1000))
 
-    def act(number: int) -> str:
-        try:
-            VideoJob.objects.track(f"proj_{next(tasks)}", key=f"order-{number}")
-        except ValidationError:
-            return "refused"
-        return "adopted"
+    outcomes = race_to_track(lambda number: (f"proj_{next(tasks)}", f"order-{number}"))
 
-    results = race(act, rounds=10, threads=4)
-
-    assert [sorted(outcome) for outcome in results] == [["adopted", *["refused"] * 3]] * 10
+    assert outcomes == [["adopted", *["refused"] * 3]] * 10
 
 
 def test_a_broker_that_is_down_neither_fails_the_caller_nor_loses_the_job(

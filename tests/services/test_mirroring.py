@@ -353,9 +353,9 @@ def test_a_download_that_was_taken_over_is_dropped_and_done_by_the_other(
     assert changes(job, "mirror") == [("due", "stored")]
 
 
-def test_a_worker_killed_between_storing_and_recording_leaves_one_file(
-    provider: MeddledProvider, media_root: Path
-) -> None:
+def killed_before_it_recorded(provider: MeddledProvider, media_root: Path) -> VideoJob:
+    """A job whose worker stored the file, and was killed before it recorded that."""
+
     def killed() -> None:
         raise SystemExit
 
@@ -364,6 +364,13 @@ def test_a_worker_killed_between_storing_and_recording_leaves_one_file(
         run(job)
     assert len(files(media_root)) == 1
     lose_the_worker()
+    return job
+
+
+def test_a_worker_killed_between_storing_and_recording_leaves_one_file(
+    provider: MeddledProvider, media_root: Path
+) -> None:
+    job = killed_before_it_recorded(provider, media_root)
 
     job = run(job)
 
@@ -376,14 +383,7 @@ def test_the_last_attempt_leaves_no_file_of_a_worker_that_was_lost(
 ) -> None:
     settings.VIDEOJOBS = {**settings.VIDEOJOBS, "MIRROR_ATTEMPTS": 1}
 
-    def killed() -> None:
-        raise SystemExit
-
-    job = completed(provider)
-    with before_the_record(killed, nth=3), suppress(SystemExit):
-        run(job)
-    assert len(files(media_root)) == 1
-    lose_the_worker()
+    job = killed_before_it_recorded(provider, media_root)
 
     job = run(job)
 

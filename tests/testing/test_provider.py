@@ -887,16 +887,24 @@ def run_command(*arguments: str, before: str = "") -> Iterator[subprocess.Popen[
             process.kill()
 
 
+def introduced(process: subprocess.Popen[str]) -> tuple[str, SimulatedProvider]:
+    """The introduction of the command, and a provider with its address that is not started."""
+    assert process.stdout is not None
+    introduction = "".join(iter(process.stdout.readline, "Press Ctrl-C to stop it.\n"))
+    match = re.search(r"VIDEOJOBS_BASE_URL=(\S+)", introduction)
+    assert match is not None
+    provider = SimulatedProvider(port=urlsplit(match[1]).port or 0)
+    assert provider.base_url == match[1]
+    return introduction, provider
+
+
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
 def test_the_command_tells_how_to_use_it_and_reports_creates_until_it_is_ended(
     end: signal.Signals,
 ) -> None:
     with run_command("--port", "0", "--api-key", "test-key") as process:
         assert process.stdout is not None
-        introduction = "".join(iter(process.stdout.readline, "Press Ctrl-C to stop it.\n"))
-        match = re.search(r"VIDEOJOBS_BASE_URL=(\S+)", introduction)
-        assert match is not None
-        provider = SimulatedProvider(port=urlsplit(match[1]).port or 0)  # only for its address
+        introduction, provider = introduced(process)
         create(provider, "A kitten \x1b[31m")
         line = process.stdout.readline()
         create(provider, "A kitten #refuse")
@@ -908,7 +916,7 @@ def test_the_command_tells_how_to_use_it_and_reports_creates_until_it_is_ended(
     pasted: dict[str, Any] = {}
     exec(next(line for line in introduction.splitlines() if "VIDEOJOBS = " in line).strip(), pasted)
     assert pasted["VIDEOJOBS"] == {
-        "BASE_URL": match[1],
+        "BASE_URL": provider.base_url,
         "API_KEY": "test-key",
         "ALLOWED_PRIVATE_NETWORKS": ["127.0.0.0/8"],
     }
@@ -925,10 +933,7 @@ def test_the_command_reports_prompts_on_a_console_that_lacks_their_characters(
     monkeypatch.setenv("PYTHONIOENCODING", "latin-1")
     with run_command("--port", "0", "--api-key", "test-key") as process:
         assert process.stdout is not None
-        introduction = "".join(iter(process.stdout.readline, "Press Ctrl-C to stop it.\n"))
-        match = re.search(r"VIDEOJOBS_BASE_URL=(\S+)", introduction)
-        assert match is not None
-        provider = SimulatedProvider(port=urlsplit(match[1]).port or 0)  # only for its address
+        _introduction, provider = introduced(process)
         create(provider, "小猫")
         line = process.stdout.readline()
 
