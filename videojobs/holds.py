@@ -208,8 +208,13 @@ def trip(
     doubtful, limited = (rows.filter(reset_at=None, kind__in=each) for each in (_DOUBTS, _LIMITS))
     if kind in _LIMITS and not mine and doubtful.exists():
         values["kind"] = _FAILING
+    if mine:
+        if _unchanged(mine).update(**values):
+            return until
+        # Another call has tripped or reset it since, so this error counts like that of any call.
+        return trip(error, scope, None, is_preflight=is_preflight)
     replaceable = Q(reset_at__isnull=False) | Q(until__lt=until)
-    if not (_unchanged(mine) if mine else rows.filter(replaceable)).update(**values):
+    if not rows.filter(replaceable).update(**values):
         hold = ProviderHold(**_owner(), scope=scope, **values)
         ProviderHold.objects.bulk_create([hold], ignore_conflicts=True)
         if kind in _DOUBTS:

@@ -304,6 +304,22 @@ def test_a_longer_hold_is_not_replaced_by_a_shorter_one(
     assert wait_of(other) >= (1500 if second is LIMITED else 30)
 
 
+@pytest.mark.parametrize("wait_of_another", [20.0, 60.0])
+def test_the_longest_wait_counts_if_another_request_is_limited_during_a_trial(
+    wait_of_another: float, clock: time_machine.Traveller
+) -> None:
+    holds.trip(RateLimited("HTTP 429", retry_after=10.0), "creates", None)
+    clock.move_to(over())
+    probed = holds.active("submit")
+    assert holds.take_trial(probed)
+    holds.trip(RateLimited("HTTP 429", retry_after=wait_of_another), "creates", None)
+
+    told = holds.trip(RateLimited("HTTP 429", retry_after=40.0), "creates", probed[0])
+
+    longest = timezone.now() + timedelta(seconds=max(wait_of_another, 40.0))
+    assert (ProviderHold.objects.get().until, told) == (longest, longest)
+
+
 def test_jobs_of_another_provider_neither_wait_nor_use_up_the_try(
     provider: SimulatedProvider, clock: time_machine.Traveller
 ) -> None:

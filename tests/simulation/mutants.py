@@ -230,6 +230,12 @@ MUTANTS = {
             "if False:",
         ),
         _mutant(
+            "a trial that another call has overtaken is ignored",
+            "holds.py",
+            "        return trip(error, scope, None, is_preflight=is_preflight)\n",
+            '        return max(until, *rows.values_list("until", flat=True))\n',
+        ),
+        _mutant(
             "a rate limit takes the place of a preflight",
             "holds.py",
             "    if kind in _LIMITS and not mine and doubtful.exists():",
@@ -296,4 +302,5 @@ FOUND = {
     "a poll of one job without a place is dropped": 312,
     "a job is resumed soon after it was stopped": 196,
     "the last attempt leaves files of lost workers": 504,
+    "a trial that another call has overtaken is ignored": 10045,
 }
