@@ -887,6 +887,24 @@ def test_a_rate_limit_of_another_create_request_does_not_replace_the_preflight(
     assert (hold.kind, hold.until) == ("failing", timezone.now() + timedelta(seconds=40))
 
 
+def test_a_create_request_is_not_sent_if_another_one_is_limited_during_its_preflight(
+    provider: SimulatedProvider, clock: time_machine.Traveller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider.expect("first", Script(create=Drop()))
+    run(submitted("first"))
+    fetch = client.fetch
+
+    def fetch_while_another_request_is_limited(*args: Any) -> Any:
+        holds.trip(RateLimited("HTTP 429", retry_after=40.0), "creates", None)
+        return fetch(*args)
+
+    monkeypatch.setattr(client, "fetch", fetch_while_another_request_is_limited)
+
+    job = run(submitted("second"))
+
+    assert (job.status, sent(provider, "second")) == (Status.PENDING, 0)
+
+
 def test_a_provider_that_names_the_end_of_its_maintenance_is_left_alone_until_then(
     provider: SimulatedProvider, clock: time_machine.Traveller
 ) -> None:

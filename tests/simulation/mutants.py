@@ -214,8 +214,14 @@ MUTANTS = {
         _mutant(
             "no preflight",
             "services/breaker.py",
-            'if step != "submit" or not _needs_preflight(held) or preflight(job, held):',
+            'if step != "submit" or not _needs_preflight(held):',
             "if True:",
+        ),
+        _mutant(
+            "a hold during a preflight is ignored",
+            "services/breaker.py",
+            "if preflight(job, held) and holds.held_until(step) is None:",
+            "if preflight(job, held):",
         ),
         _mutant(
             "a rate limit in a body holds nothing",

@@ -50,12 +50,11 @@ _NO_TASK = "videojobs-probe"
 _PREFLIGHT_LIMIT = timedelta(hours=1)
 
 
-def _always(job: VideoJob) -> bool:
-    return True
-
-
 def claim(
-    step: str, job_id: UUID | str | None = None, *, calls: Callable[[VideoJob], bool] = _always
+    step: str,
+    job_id: UUID | str | None = None,
+    *,
+    calls: Callable[[VideoJob], bool] = lambda job: True,
 ) -> tuple[VideoJob, list[ProviderHold]] | None:
     """Claim the next job that is due for a step; None if none is due, or if holds forbid it.
 
@@ -110,7 +109,9 @@ def _takes_trial(step: str, job: VideoJob, held: Sequence[ProviderHold]) -> bool
         pass  # Raises if the step runs inside a transaction, before anything is sent.
     if not holds.take_trial(held):
         return False
-    if step != "submit" or not _needs_preflight(held) or preflight(job, held):
+    if step != "submit" or not _needs_preflight(held):
+        return True
+    if preflight(job, held) and holds.held_until(step) is None:  # none was tripped meanwhile
         return True
     give_back(held)
     return False
