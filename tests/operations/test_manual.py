@@ -308,15 +308,30 @@ def test_a_job_that_was_asked_for_just_now_is_taken_up_an_interval_later(now: da
     assert VideoJob.objects.get().due_at == last + timedelta(seconds=30)
 
 
-def test_a_job_that_was_stopped_just_now_may_have_been_polled_and_is_resumed_an_interval_later(
-    now: datetime,
+@pytest.mark.parametrize("checks_now", [False, True])
+def test_a_job_that_was_stopped_during_a_check_is_checked_an_interval_later(
+    checks_now: bool, now: datetime
 ) -> None:
-    stopped = now - timedelta(seconds=5)
-    job = jobs.make("stopped", last_checked_at=None, finished_at=stopped)
+    job = jobs.make("queued", claimed_until=now + timedelta(seconds=50))
+    with time_machine.travel(now, tick=False):
+        operations.stop(job, actor="ann")
+
+    with time_machine.travel(now + timedelta(seconds=5), tick=False):
+        operations.resume(job, actor="ann")
+        if checks_now:
+            operations.check_now(VideoJob.objects.get(), actor="ann")
+
+    assert VideoJob.objects.get().due_at == now + timedelta(seconds=30)
+
+
+def test_a_job_that_was_stopped_between_checks_is_checked_as_soon_as_it_may(now: datetime) -> None:
+    last = now - timedelta(seconds=20)
+    job = jobs.make("queued", last_checked_at=last)
+    operations.stop(job, actor="ann")
 
     operations.resume(job, actor="ann")
 
-    assert VideoJob.objects.get().due_at == stopped + timedelta(seconds=30)
+    assert VideoJob.objects.get().due_at == last + timedelta(seconds=30)
 
 
 @pytest.mark.parametrize("state", ["expired", "stopped"])

@@ -547,14 +547,25 @@ def test_after_a_refusal_no_further_request_starts_and_the_rest_is_put_off(
         assert queue.slot(due_at) in served
 
 
+@pytest.mark.parametrize(
+    ("passed", "retry_after", "at_least"),
+    [(0.0, 100.0, 90.0), pytest.param(3.0, None, 20.0, id="after the end of the first one")],
+)
 def test_the_longest_wait_that_a_portion_is_asked_for_holds(
-    provider: Provider, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
+    passed: float,
+    retry_after: float | None,
+    at_least: float,
+    provider: Provider,
+    gate: threading.Event,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     tracked(2)
     trip = holds.trip
 
     def tripped(*given: Any) -> datetime:
-        until = trip(*given)
+        monkeypatch.setattr(holds, "trip", trip)
+        until = trip(*given) - timedelta(seconds=passed)
+        ProviderHold.objects.update(until=until)
         gate.set()
         return until
 
@@ -564,14 +575,14 @@ def test_the_longest_wait_that_a_portion_is_asked_for_holds(
 
     def refuse_later() -> Exception:
         gate.wait(LONG)
-        return RateLimited("HTTP 429", retry_after=100.0)
+        return RateLimited("HTTP 429", retry_after=retry_after)
 
     monkeypatch.setattr(holds, "trip", tripped)
     provider.says = {"a": refuse_soon, "b": refuse_later}
     services.poll()
 
     hold = ProviderHold.objects.get()
-    assert hold.until > timezone.now() + timedelta(seconds=90)
+    assert hold.until > timezone.now() + timedelta(seconds=at_least)
     b = VideoJob.objects.get(provider_task_id="b")
     assert b.due_at is not None
     assert b.due_at >= hold.until

@@ -111,8 +111,8 @@ MUTANTS = {
         _mutant(
             "a job is resumed soon after it was stopped",
             "operations/manual.py",
-            "due_at=max(_soon(job), Policy.current().earliest(timezone.now(), job.finished_at)),",
-            "due_at=_soon(job),",
+            "last_checked_at=now if job.claimed_until else job.last_checked_at,",
+            "last_checked_at=job.last_checked_at,",
         ),
         _mutant(
             "a failed attempt leaves its files",
@@ -232,8 +232,14 @@ MUTANTS = {
         _mutant(
             "a longer wait of the same portion is ignored",
             "services/breaker.py",
+            "if (is_longer or is_over) and isinstance(error, RateLimited):",
+            "if is_over and isinstance(error, RateLimited):",
+        ),
+        _mutant(
+            "a limit after the end of the hold of its portion is ignored",
+            "services/breaker.py",
+            "if (is_longer or is_over) and isinstance(error, RateLimited):",
             "if is_longer and isinstance(error, RateLimited):",
-            "if False:",
         ),
         _mutant(
             "a trial that another call has overtaken is ignored",
@@ -306,7 +312,8 @@ def install(name: str) -> None:
 FOUND = {
     "a poll soon after a rate limit": 104,
     "a poll of one job without a place is dropped": 312,
-    "a job is resumed soon after it was stopped": 196,
+    "a job is resumed soon after it was stopped": 365,
     "the last attempt leaves files of lost workers": 504,
     "a trial that another call has overtaken is ignored": 10045,
+    "a limit after the end of the hold of its portion is ignored": 7046,
 }

@@ -49,12 +49,14 @@ def stop(job: VideoJob, *, actor: str) -> bool:
     """
     if not conditions.can_be_stopped(job):
         return False
-    unsent = job.status == Status.PENDING
+    unsent, now = job.status == Status.PENDING, timezone.now()
     return VideoJob.objects.transition(
         job,
         status=Status.STOPPED,
-        finished_at=timezone.now(),
+        finished_at=now,
         due_at=None,
+        # The result of a check in progress will be ignored, but the interval counts from it.
+        last_checked_at=now if job.claimed_until else job.last_checked_at,
         reason="no request was sent" if unsent else "the provider may still finish and bill it",
         actor=actor,
     )
@@ -74,8 +76,7 @@ def resume(job: VideoJob, *, actor: str) -> bool:
         finished_at=None,
         error="",
         error_count=0,
-        # A request that was in progress when the job was stopped is not in `last_checked_at`.
-        due_at=max(_soon(job), Policy.current().earliest(timezone.now(), job.finished_at)),
+        due_at=_soon(job),
         named=True,
         reason="tracking resumed",
         actor=actor,

@@ -40,6 +40,7 @@ from .recording import describe, is_noteworthy, patiently, record
 
 logger = logging.getLogger("videojobs")
 
+_Condition = Callable[[VideoJob], bool]
 _EVERYTHING, _CREATES = ProviderHold.Scope.EVERYTHING, ProviderHold.Scope.CREATES
 #: Subclasses of the errors above that concern one job only and trip no hold.
 _NO_REASONS = (ForeignEndpoint, Refused)
@@ -51,10 +52,7 @@ _PREFLIGHT_LIMIT = timedelta(hours=1)
 
 
 def claim(
-    step: str,
-    job_id: UUID | str | None = None,
-    *,
-    calls: Callable[[VideoJob], bool] = lambda job: True,
+    step: str, job_id: UUID | str | None = None, *, calls: _Condition = lambda job: True
 ) -> tuple[VideoJob, list[ProviderHold]] | None:
     """Claim the next job that is due for a step; None if none is due, or if holds forbid it.
 
@@ -172,7 +170,8 @@ def asking(
         except (KeyRejected, RateLimited, WrongSetting) as error:
             error.held_until = tripped.held_until
             is_longer = (error.retry_after or 0.0) > (tripped.retry_after or 0.0)
-            if is_longer and isinstance(error, RateLimited):
+            is_over = tripped.held_until is None or tripped.held_until <= timezone.now()
+            if (is_longer or is_over) and isinstance(error, RateLimited):
                 with _best_effort():
                     error.held_until = holds.trip(error, _EVERYTHING, None)
             raise
