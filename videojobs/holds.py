@@ -145,6 +145,12 @@ def take_trial(held: Sequence[ProviderHold]) -> bool:
     return True
 
 
+def is_unchallenged(step: str, held: Sequence[ProviderHold]) -> bool:
+    """Whether no other call has tripped a hold of a step since it took the trial of `held`."""
+    known = {(hold.pk, hold.until, hold.trial_until) for hold in held}
+    return all((hold.pk, hold.until, hold.trial_until) in known for hold in active(step))
+
+
 def release_trial(held: Sequence[ProviderHold]) -> None:
     """Let another step make the trial call of holds that this one has neither reset nor tripped."""
     for hold in held:

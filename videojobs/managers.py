@@ -114,8 +114,10 @@ class VideoJobQuerySet(FencedQuerySet):
         """
         rows, done = self.on_primary().filter(pk=pk), False
         while not done and (job := rows.first()) is not None:
+            now, earliest = timezone.now(), Policy.current().earliest
             if job.mirror_status == MirrorStatus.DUE and job.claimed_until:
-                done = self.transition(job, due_at=timezone.now())
+                # That worker may be requesting a URL at this moment.
+                done = self.transition(job, due_at=earliest(now, now), last_checked_at=now)
             elif job.mirror_status == MirrorStatus.STORED and (reason := why(job)):
                 done = self.transition(
                     job,
@@ -123,7 +125,7 @@ class VideoJobQuerySet(FencedQuerySet):
                     mirror_attempts=0,
                     objection="",
                     video_url="",
-                    due_at=timezone.now(),
+                    due_at=earliest(now, job.last_checked_at),
                     reason=f"{reason}; downloading again",
                 )
             else:

@@ -14,7 +14,7 @@ from django.utils import timezone
 from tests.support import jobs
 from videojobs import holds, services
 from videojobs.conf import conf
-from videojobs.exceptions import KeyRejected, RateLimited, Unavailable
+from videojobs.exceptions import KeyRejected, ProviderError, RateLimited, Unavailable
 from videojobs.managers import VideoJobQuerySet
 from videojobs.models import JobEvent, ProviderHold, VideoJob
 from videojobs.providers import client
@@ -887,18 +887,32 @@ def test_a_rate_limit_of_another_create_request_does_not_replace_the_preflight(
     assert (hold.kind, hold.until) == ("failing", timezone.now() + timedelta(seconds=40))
 
 
-def test_a_create_request_is_not_sent_if_another_one_is_limited_during_its_preflight(
-    provider: SimulatedProvider, clock: time_machine.Traveller, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("error", "scope"),
+    [
+        (RateLimited("HTTP 429", retry_after=40.0), "creates"),
+        (RateLimited("HTTP 429", retry_after=40.0), "everything"),
+        (Unavailable("HTTP 502"), "creates"),
+    ],
+    ids=["limit of create requests", "limit of all requests", "create request without an answer"],
+)
+def test_a_create_request_is_not_sent_if_another_call_trips_a_hold_during_its_preflight(
+    error: ProviderError,
+    scope: str,
+    provider: SimulatedProvider,
+    clock: time_machine.Traveller,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     provider.expect("first", Script(create=Drop()))
     run(submitted("first"))
     fetch = client.fetch
 
-    def fetch_while_another_request_is_limited(*args: Any) -> Any:
-        holds.trip(RateLimited("HTTP 429", retry_after=40.0), "creates", None)
+    def fetch_while_another_call_fails(*args: Any) -> Any:
+        clock.shift(1)
+        holds.trip(error, scope, None)
         return fetch(*args)
 
-    monkeypatch.setattr(client, "fetch", fetch_while_another_request_is_limited)
+    monkeypatch.setattr(client, "fetch", fetch_while_another_call_fails)
 
     job = run(submitted("second"))
 

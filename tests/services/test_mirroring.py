@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import time_machine
 from celery.exceptions import SoftTimeLimitExceeded
 from django.core.files.storage import FileSystemStorage
 from django.utils import timezone
 
+from tests.support import jobs
 from videojobs import operations, signals
 from videojobs.mirror import pipeline as mirroring
 from videojobs.models import VideoJob
@@ -456,6 +458,31 @@ def test_a_file_that_came_too_late_over_one_with_other_bytes_is_fetched_again(
 
     assert (job.mirror_status, job.output_sha256) == ("stored", provider.sha256("proj_1"))
     assert len(files(media_root)) == 1
+
+
+@pytest.mark.parametrize(
+    ("state", "values", "since"),
+    [
+        ("stored", {"last_checked_at": -5}, -5),
+        # The worker that has it may be requesting a URL at this moment.
+        ("due", {"last_checked_at": -20, "claimed_until": 50}, 0),
+    ],
+)
+def test_a_download_is_repeated_an_interval_after_the_last_request_at_the_earliest(
+    state: str, values: dict[str, float], since: float
+) -> None:
+    now = timezone.now()
+    job = jobs.make(
+        state, **{name: now + timedelta(seconds=value) for name, value in values.items()}
+    )
+
+    with time_machine.travel(now, tick=False):
+        VideoJob.objects.remirror_if(job.pk, lambda job: "two workers stored different bytes")
+
+    job.refresh_from_db()
+    interval = timedelta(seconds=30)
+    assert (job.claimed_until, job.due_at) == (None, now + timedelta(seconds=since) + interval)
+    assert job.last_checked_at == now + timedelta(seconds=since)
 
 
 def test_a_late_worker_that_fails_to_store_has_other_bytes_fetched_again(

@@ -133,6 +133,12 @@ MUTANTS = {
             "    pass\n",
         ),
         _mutant(
+            "a late file restarts a download at once",
+            "managers.py",
+            "done = self.transition(job, due_at=earliest(now, now), last_checked_at=now)",
+            "done = self.transition(job, due_at=now)",
+        ),
+        _mutant(
             "other bytes of the same size are kept",
             "mirror/pipeline.py",
             "if before != done.size or _sha256(destination, name) != done.sha256:",
@@ -220,7 +226,7 @@ MUTANTS = {
         _mutant(
             "a hold during a preflight is ignored",
             "services/breaker.py",
-            "if preflight(job, held) and holds.held_until(step) is None:",
+            "if preflight(job, held) and holds.is_unchallenged(step, held):",
             "if preflight(job, held):",
         ),
         _mutant(
@@ -316,4 +322,5 @@ FOUND = {
     "the last attempt leaves files of lost workers": 504,
     "a trial that another call has overtaken is ignored": 10045,
     "a limit after the end of the hold of its portion is ignored": 7046,
+    "a late file restarts a download at once": 8607,
 }

@@ -109,7 +109,7 @@ def _takes_trial(step: str, job: VideoJob, held: Sequence[ProviderHold]) -> bool
         return False
     if step != "submit" or not _needs_preflight(held):
         return True
-    if preflight(job, held) and holds.held_until(step) is None:  # none was tripped meanwhile
+    if preflight(job, held) and holds.is_unchallenged(step, held):
         return True
     give_back(held)
     return False
