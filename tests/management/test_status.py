@@ -15,6 +15,7 @@ pytestmark = pytest.mark.django_db
 
 KEYS = {
     *("id", "account", "provider_task_id", "key", "model", "status", "mirror_status"),
+    *("prompt", "duration", "params", "metadata"),
     *("check_count", "error_count", "error", "due_at", "created_at", "finished_at"),
     *("output", "output_size", "output_sha256", "content_type", "unchecked"),
     *("output_width", "output_height", "output_codec", "output_duration", "poster"),
@@ -52,6 +53,17 @@ def test_json_is_a_list_of_objects() -> None:
     assert row["output_size"] == job.output_size
     assert row["output_sha256"] == job.output_sha256
     assert row["due_at"] is None
+
+
+def test_json_has_the_request() -> None:
+    request = {"prompt": "A 小猫", "duration": 10, "params": {"ratio": "16:9"}}
+    jobs.make("pending", metadata={"order": 42}, **request)
+
+    [row] = json.loads(run("videojobs_status", "--json").out)
+
+    assert {name: row[name] for name in (*request, "metadata")} == request | {
+        "metadata": {"order": 42}
+    }
 
 
 def test_json_of_missing_values_is_null() -> None:
