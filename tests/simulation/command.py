@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from multiprocessing.util import Finalize
 
 from . import mutants
-from .plan import FAULTS, OF_PLANS
+from .plan import FAULTS, OF_PLANS, draw
 from .run import Engine, engine
 from .shrink import shrink
 
@@ -52,6 +52,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="./dev simulate", description=__doc__)
     parser.add_argument("--seeds", type=int, default=1000, help="how many seeds to run")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--kind", default="", help="only worlds of a kind that has this text")
     parser.add_argument("--seed", type=int, help="replay this seed, and print its story")
     parser.add_argument("--shrink", action="store_true", help="with --seed: make it smaller first")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
@@ -62,26 +63,24 @@ def main(arguments: Sequence[str]) -> int:
     )
     options = parser.parse_args(arguments)
     if options.mutants is not None:
-        return look_for_mutants(options.mutants or list(mutants.MUTANTS), options.seeds)
+        chosen = ["--seeds", options.seeds, "--first", options.first, "--kind", options.kind]
+        return look_for_mutants(options.mutants or list(mutants.MUTANTS), chosen)
     if options.seed is not None:
         return replay(options.seed, is_shrunk=options.shrink)
+    seeds = range(options.first, options.first + options.seeds)
     return simulate(
-        options.first,
-        options.seeds,
+        [seed for seed in seeds if options.kind in draw(seed).kind],
         options.processes,
         seconds=60 * (options.minutes or 1e6),
         stop=options.stop,
     )
 
 
-def simulate(first: int, count: int, processes: int, *, seconds: float, stop: bool) -> int:
+def simulate(seeds: Sequence[int], processes: int, *, seconds: float, stop: bool) -> int:
     """Run seeds, print a table, and return 1 if a promise was broken."""
     began = time.monotonic()
     total = Report()
-    chunks = [
-        range(start, min(start + _CHUNK, first + count))
-        for start in range(first, first + count, _CHUNK)
-    ]
+    chunks = [seeds[start : start + _CHUNK] for start in range(0, len(seeds), _CHUNK)]
     with contextlib.closing(_reports(chunks, processes)) as reports:
         for report in reports:
             total.add(report)
@@ -96,7 +95,7 @@ def simulate(first: int, count: int, processes: int, *, seconds: float, stop: bo
     return int(bool(total.violations))
 
 
-def _reports(chunks: Sequence[range], processes: int) -> Generator[Report, None, None]:
+def _reports(chunks: Sequence[Sequence[int]], processes: int) -> Generator[Report, None, None]:
     if processes == 1:
         with engine() as made:
             for chunk in chunks:
@@ -115,11 +114,11 @@ def _start_process() -> None:
     Finalize(None, stack.close, exitpriority=10)
 
 
-def _run_in_process(seeds: range) -> Report:
+def _run_in_process(seeds: Sequence[int]) -> Report:
     return _run(_engines[0], seeds)
 
 
-def _run(made: Engine, seeds: range) -> Report:
+def _run(made: Engine, seeds: Sequence[int]) -> Report:
     report = Report()
     for seed in seeds:
         outcome = made.run_seed(seed)
@@ -158,20 +157,19 @@ def replay(seed: int, *, is_shrunk: bool) -> int:
     return int(outcome.violation is not None)
 
 
-def look_for_mutants(names: Sequence[str], seeds: int) -> int:
-    """Run seeds with each mutant until a promise is broken; return 1 if one is not found."""
+def look_for_mutants(names: Sequence[str], chosen: Sequence[object]) -> int:
+    """Run the chosen seeds with each mutant until a promise is broken; 1 if one is not found."""
     missed = 0
     print("| mistake | found at seed | what broke |\n|---|---|---|")
     for name in names:
         command = [sys.executable, "-m", "tests.simulation", "--stop", "--processes", "1"]
+        command += map(str, chosen)
         environment = os.environ | {mutants.VARIABLE: name}
-        done = subprocess.run(
-            [*command, "--seeds", str(seeds)], env=environment, capture_output=True, text=True
-        )
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
         first = next(filter(lambda line: line.startswith("seed "), done.stdout.splitlines()), "")
         if done.returncode not in (0, 1) or (done.returncode and not first):
             raise SystemExit(f"{name} did not run:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
         seed, _, text = first.removeprefix("seed ").partition(": ")
         missed += not first
-        print(f"| {name} | {seed or f'not within {seeds}'} | {text} |", flush=True)
+        print(f"| {name} | {seed or 'not found'} | {text} |", flush=True)
     return int(missed > 0)
