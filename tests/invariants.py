@@ -250,7 +250,7 @@ MUTANTS = [
     Mutant(
         "I8",
         "services/mirroring.py",
-        "    _delete_late_files(job, _files_of(stored))\n",
+        "    _delete_unused(job, names)\n",
         "",
         "services/test_mirroring.py::test_a_job_that_was_deleted_while_its_file_was_stored_leaves_none",
     ),

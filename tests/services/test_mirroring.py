@@ -392,7 +392,43 @@ def test_the_last_attempt_leaves_no_file_of_a_worker_that_was_lost(
     assert (job.mirror_status, files(media_root)) == ("failed", [])
 
 
-def test_a_last_attempt_that_is_late_has_a_file_that_it_has_deleted_fetched_again(
+def test_a_last_attempt_deletes_no_file_that_another_worker_has_recorded_meanwhile(
+    provider: MeddledProvider, settings: Any, media_root: Path
+) -> None:
+    settings.VIDEOJOBS = {**settings.VIDEOJOBS, "MIRROR_ATTEMPTS": 1}
+    job = completed(provider, downloads=[Reset()])
+    record = record_it(job, provider.sha256("proj_1"))
+
+    def store_and_record() -> None:
+        stored = media_root / f"{job.output_stem}.mp4"
+        stored.parent.mkdir(parents=True, exist_ok=True)
+        stored.write_bytes(SAMPLE)
+        record()
+
+    with before_the_record(store_and_record, nth=2):
+        job = run(job)
+
+    assert (job.mirror_status, len(files(media_root))) == ("stored", 1)
+
+
+def test_a_last_attempt_deletes_a_file_that_a_late_worker_stores_just_before_the_record(
+    provider: MeddledProvider, settings: Any, media_root: Path
+) -> None:
+    settings.VIDEOJOBS = {**settings.VIDEOJOBS, "MIRROR_ATTEMPTS": 1}
+    job = completed(provider, downloads=[Reset()])
+
+    def store_late() -> None:
+        late = media_root / f"{job.output_stem}.mp4"
+        late.parent.mkdir(parents=True, exist_ok=True)
+        late.write_bytes(SAMPLE)
+
+    with before_the_record(store_late, nth=2):
+        job = run(job)
+
+    assert (job.mirror_status, files(media_root)) == ("failed", [])
+
+
+def test_a_last_attempt_that_deletes_the_file_of_another_one_has_it_fetched_again(
     provider: MeddledProvider, settings: Any, media_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.VIDEOJOBS = {**settings.VIDEOJOBS, "MIRROR_ATTEMPTS": 1}
@@ -405,6 +441,7 @@ def test_a_last_attempt_that_is_late_has_a_file_that_it_has_deleted_fetched_agai
         if not stored.exists() and name.endswith(".mp4"):  # another worker has the job meanwhile
             stored.parent.mkdir(parents=True, exist_ok=True)
             stored.write_bytes(SAMPLE)
+            assert operations.remirror(VideoJob.objects.get(), actor="ann")
             record()
         delete(storage, name)
 
@@ -681,7 +718,7 @@ def test_a_late_worker_that_has_taken_the_same_bytes_away_has_them_fetched_again
     assert len(files(media_root)) == 1
 
 
-def test_an_attempt_leaves_no_file_if_the_storage_fails_after_it_has_saved(
+def test_a_storage_that_fails_after_it_has_saved_has_one_file_after_the_next_attempt(
     provider: MeddledProvider, media_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = completed(provider)
@@ -693,9 +730,22 @@ def test_an_attempt_leaves_no_file_if_the_storage_fails_after_it_has_saved(
 
     with monkeypatch.context() as patch:
         patch.setattr(FileSystemStorage, "_save", save_and_fail)
-        job = run(job)
+        assert run(job).mirror_status == "due"
 
-    assert (job.mirror_status, files(media_root)) == ("due", [])
+    assert run(job).mirror_status == "stored"
+    assert len(files(media_root)) == 1
+
+
+def test_a_repeated_download_leaves_one_file_whatever_an_earlier_attempt_has_stored(
+    provider: MeddledProvider, media_root: Path
+) -> None:
+    job = killed_before_it_recorded(provider, media_root)
+    (earlier,) = files(media_root)
+    earlier.rename(earlier.with_suffix(".webm"))
+
+    job = run(job)
+
+    assert [path.name for path in files(media_root)] == [f"{job.pk}.mp4"]
 
 
 def test_attempts_that_are_lost_with_their_workers_are_bounded(

@@ -549,7 +549,11 @@ def test_after_a_refusal_no_further_request_starts_and_the_rest_is_put_off(
 
 @pytest.mark.parametrize(
     ("passed", "retry_after", "at_least"),
-    [(0.0, 100.0, 90.0), pytest.param(3.0, None, 20.0, id="after the end of the first one")],
+    [
+        (0.0, 100.0, 90.0),
+        pytest.param(1.0, 3.0, 2.5, id="a second after the first one"),
+        pytest.param(3.0, None, 20.0, id="after the end of the first one"),
+    ],
 )
 def test_the_longest_wait_that_a_portion_is_asked_for_holds(
     passed: float,

@@ -115,16 +115,20 @@ MUTANTS = {
             "last_checked_at=job.last_checked_at,",
         ),
         _mutant(
-            "a failed attempt leaves its files",
+            "the last attempt leaves files",
             "services/mirroring.py",
-            "    if left and still_ours(job):\n",
-            "    if False:\n",
+            "if names and not (recorded and retry_at):",
+            "if names and not recorded:",
         ),
         _mutant(
-            "the last attempt leaves files of lost workers",
+            "the last attempt deletes before its record",
             "services/mirroring.py",
-            "is_last=retry_at is None)",
-            "is_last=False)",
+            "    recorded = record(\n        job,\n"
+            "        mirror_status=MirrorStatus.DUE if retry_at else MirrorStatus.FAILED,\n",
+            "    if retry_at is None and still_ours(job):\n"
+            "        _delete(job, _all_names(job))\n"
+            "    recorded = record(\n        job,\n"
+            "        mirror_status=MirrorStatus.DUE if retry_at else MirrorStatus.FAILED,\n",
         ),
         _mutant(
             "a late file stays",
@@ -238,14 +242,14 @@ MUTANTS = {
         _mutant(
             "a longer wait of the same portion is ignored",
             "services/breaker.py",
-            "if (is_longer or is_over) and isinstance(error, RateLimited):",
-            "if is_over and isinstance(error, RateLimited):",
+            "if is_longer and isinstance(error, RateLimited):",
+            "if False:",
         ),
         _mutant(
             "a limit after the end of the hold of its portion is ignored",
             "services/breaker.py",
-            "if (is_longer or is_over) and isinstance(error, RateLimited):",
-            "if is_longer and isinstance(error, RateLimited):",
+            "is_longer = until is None or timezone.now() + wait > until",
+            "is_longer = (error.retry_after or 0.0) > (tripped.retry_after or 0.0)",
         ),
         _mutant(
             "a trial that another call has overtaken is ignored",
@@ -319,7 +323,6 @@ FOUND = {
     "a poll soon after a rate limit": 104,
     "a poll of one job without a place is dropped": 312,
     "a job is resumed soon after it was stopped": 365,
-    "the last attempt leaves files of lost workers": 504,
     "a trial that another call has overtaken is ignored": 10045,
     "a limit after the end of the hold of its portion is ignored": 7046,
     "a late file restarts a download at once": 8607,

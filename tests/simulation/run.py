@@ -66,10 +66,11 @@ class Engine:
         self._app = current_app._get_current_object()  # type: ignore[attr-defined]
 
     def run(self, plan: Plan, *, tells: bool = False) -> Outcome:
-        plan = dataclasses.replace(plan, settings=dict(plan.settings))
         random.seed(plan.seed)
         self._database.clear()
-        world = Simulation(plan, self._app, self._database, self._directory, tells=tells)
+        # The world changes its settings; the plan stays as it is, to be replayed.
+        own = dataclasses.replace(plan, settings=dict(plan.settings))
+        world = Simulation(own, self._app, self._database, self._directory, tells=tells)
         primitives.worlds.append(world)
         pool = mock.patch.object(type(self._app.amqp), "producer_pool", world.broker)
         locks = mock.patch.object(

@@ -204,13 +204,24 @@ class Simulation(World):
 
     def stop_worker(self, process: Process) -> None:
         """Kill a worker, and start it again."""
-        # One that had lost its claim may have saved a file since.
-        self.may_leave_files |= self.has_stalled
+        self._note_files(process)
         self.kill(process)
         self.broker.lost(process)
         self._busy -= set(process.threads)
         number = int(process.name.split()[-1])
         self.after(self.random.choice((0.1, 5.0, 30.0)), partial(self.start_worker, number))
+
+    def _note_files(self, process: Process) -> None:
+        """Note whether a worker that dies may leave files that belong to no job.
+
+        One that has lost its claim may have saved a file, and one that has recorded a failure has
+        yet to delete those of all attempts.
+        """
+        is_downloading = any(
+            thread.process is process and thread.name == "mirror" for thread in self._busy
+        )
+        has_failed = any(row.mirror_status == "failed" for row in self.invariants.rows.values())
+        self.may_leave_files |= self.has_stalled or (is_downloading and has_failed)
 
     def deploy(self, process: Process) -> None:
         """Shut a worker down, as by SIGTERM, and start it again with the current settings."""
@@ -241,8 +252,7 @@ class Simulation(World):
                 task(*message.args, **message.kwargs)
             except (DatabaseError, InterfaceError) as error:
                 self.tell("the task fails: %s", error)
-                # As if its worker had died.
-                self.may_leave_files |= self.has_stalled
+                self._note_files(process)  # as if its worker had died
             finally:
                 task_postrun.send(sender=task, task=task)
             self._busy.discard(thread)

@@ -35,7 +35,7 @@ from ..exceptions import (
 from ..models import ProviderHold, VideoJob
 from ..providers import client
 from ..sanitize import clean
-from ..schedule import Policy
+from ..schedule import MAX_RETRY_AFTER, Policy
 from .recording import describe, is_noteworthy, patiently, record
 
 logger = logging.getLogger("videojobs")
@@ -168,10 +168,10 @@ def asking(
         try:
             yield
         except (KeyRejected, RateLimited, WrongSetting) as error:
-            error.held_until = tripped.held_until
-            is_longer = (error.retry_after or 0.0) > (tripped.retry_after or 0.0)
-            is_over = tripped.held_until is None or tripped.held_until <= timezone.now()
-            if (is_longer or is_over) and isinstance(error, RateLimited):
+            error.held_until = until = tripped.held_until
+            wait = timedelta(seconds=min(error.retry_after or 0.0, MAX_RETRY_AFTER))
+            is_longer = until is None or timezone.now() + wait > until
+            if is_longer and isinstance(error, RateLimited):
                 with _best_effort():
                     error.held_until = holds.trip(error, _EVERYTHING, None)
             raise

@@ -28,7 +28,7 @@ from ..schedule import Policy
 from ..states import MirrorStatus, Status
 from . import breaker
 from .heartbeat import Heartbeat
-from .recording import describe, is_noteworthy, record, remirror_if, still_ours
+from .recording import describe, is_noteworthy, patiently, record, remirror_if, still_ours
 
 logger = logging.getLogger("videojobs")
 
@@ -180,24 +180,27 @@ def _mirror_stored(job: VideoJob, stored: dict[str, Any]) -> None:
         due_at=None,
         **stored,
     )
-    if recorded:
+    if recorded and job.mirror_attempts == 1:
         _delete(job, before - _files_of(stored))
+    elif recorded:
+        # Earlier attempts, also those of lost workers, may have left files with other extensions.
+        _delete_unused(job, before | _all_names(job))
     else:
-        _clean_up_late(job, stored)
+        _clean_up(job, stored, _files_of(stored))
 
 
-def _clean_up_late(job: VideoJob, stored: dict[str, Any]) -> None:
-    _delete_late_files(job, _files_of(stored))
+def _clean_up(job: VideoJob, stored: dict[str, Any], names: set[str]) -> None:
+    _delete_unused(job, names)
     _remirror_if_replaced(job, stored)
 
 
-def _delete_late_files(job: VideoJob, names: set[str]) -> None:
-    """Delete files stored after the claim was lost, unless another worker uses or will use them."""
+def _delete_unused(job: VideoJob, names: set[str]) -> None:
+    """Delete files after the claim has ended, unless another worker uses or will use them."""
     rows = VideoJob.objects.on_primary().filter(pk=job.pk)
-    if rows.filter(mirror_status=MirrorStatus.DUE).exists():
-        return
-    kept = rows.values_list("output", "poster").first() or ()
-    _delete(job, names - _files(*kept))
+    columns = ("mirror_status", "output", "poster")
+    status, *kept = patiently(lambda: rows.values_list(*columns).first(), job) or ("",)
+    if status != MirrorStatus.DUE:
+        _delete(job, names - _files(*kept))
 
 
 def _remirror_if_replaced(job: VideoJob, stored: dict[str, Any]) -> None:
@@ -258,9 +261,6 @@ def _mirror_failed(job: VideoJob, error: Exception, stored: dict[str, Any]) -> N
     elif attempts < conf.MIRROR_ATTEMPTS and not is_repeated:
         retry_after = getattr(error, "retry_after", None)
         retry_at = policy.next_mirror(timezone.now(), errors=errors, retry_after=retry_after)
-    left = _left_files(job, stored, is_last=retry_at is None)
-    if left and still_ours(job):
-        _delete(job, left)
     recorded = record(
         job,
         mirror_status=MirrorStatus.DUE if retry_at else MirrorStatus.FAILED,
@@ -273,13 +273,14 @@ def _mirror_failed(job: VideoJob, error: Exception, stored: dict[str, Any]) -> N
         answer=getattr(error, "answer", None),
         noteworthy=is_noteworthy(errors),
     )
-    if not recorded and (stored or left):
-        _clean_up_late(job, stored)
+    # Not before the record: without its claim, this worker could delete what another one stores.
+    names = _files_of(stored)
+    if retry_at is None:
+        names |= _all_names(job)
+    if names and not (recorded and retry_at):
+        _clean_up(job, stored, names)
 
 
-def _left_files(job: VideoJob, stored: dict[str, Any], *, is_last: bool) -> set[str]:
-    """The files that a failed save may have left, or lost workers if no other attempt follows."""
-    left = _files_of(stored)
-    if is_last:
-        left |= {job.output_stem + extension for extension in formats.EXTENSIONS}
-    return left - _files(job.output.name, job.poster.name)
+def _all_names(job: VideoJob) -> set[str]:
+    """The names that the output and the poster of a job may have."""
+    return {job.output_stem + extension for extension in formats.EXTENSIONS}
