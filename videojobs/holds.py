@@ -12,7 +12,7 @@ same one, it holds create requests until an operator decides.
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from django.db.models import Q, QuerySet
 from django.utils import timezone
@@ -186,6 +186,34 @@ def trip(
 
     A failed preflight does not count as a refusal, so that it lengthens no later wait.
     """
+    rows = ProviderHold.objects.filter(**_owner(), scope=scope)
+    if mine:
+        values = _tripped(error, scope, mine, is_preflight=is_preflight)
+        if _unchanged(mine).update(**values):
+            return values["until"]
+        # Another call has tripped or reset it since, so this error counts like that of any call.
+    values = _tripped(error, scope, None, is_preflight=is_preflight)
+    kind, until = values["kind"], values["until"]
+    # A rate limit must not replace the preflight that another create request has made necessary.
+    doubtful, limited = (rows.filter(reset_at=None, kind__in=each) for each in (_DOUBTS, _LIMITS))
+    if kind in _LIMITS and doubtful.exists():
+        values["kind"] = _FAILING
+    replaceable = Q(reset_at__isnull=False) | Q(until__lt=until)
+    if rows.filter(replaceable).update(**values):
+        return until
+    hold = ProviderHold(**_owner(), scope=scope, **values)
+    ProviderHold.objects.bulk_create([hold], ignore_conflicts=True)
+    if rows.filter(replaceable).exists():  # another call has inserted a shorter one first
+        return trip(error, scope, None, is_preflight=is_preflight)
+    if kind in _DOUBTS:
+        limited.update(kind=_FAILING, reason=values["reason"])
+    return max(until, *rows.values_list("until", flat=True))
+
+
+def _tripped(
+    error: VideoJobsError, scope: str, mine: ProviderHold | None, *, is_preflight: bool
+) -> dict[str, Any]:
+    """The columns of a hold that an error trips, or by which it extends `mine`."""
     now = timezone.now()
     kind = next(kind for type_, kind in KINDS.items() if isinstance(error, type_))
     count = max(1, (mine.count if mine else 0) + (not is_preflight))
@@ -200,7 +228,7 @@ def trip(
     if kind == _FAILING and not is_preflight and not mine and not error.retry_after:
         kind, until = _SUSPECT, now
     is_same = mine and mine.kind in (kind, _SUSPECT)
-    values = {
+    return {
         "kind": kind,
         "reason": clean(str(error)),
         "since": mine.since if mine and is_same else now,
@@ -209,24 +237,6 @@ def trip(
         "trial_until": None,
         "reset_at": None,
     }
-    rows = ProviderHold.objects.filter(**_owner(), scope=scope)
-    # A rate limit must not replace the preflight that another create request has made necessary.
-    doubtful, limited = (rows.filter(reset_at=None, kind__in=each) for each in (_DOUBTS, _LIMITS))
-    if kind in _LIMITS and not mine and doubtful.exists():
-        values["kind"] = _FAILING
-    if mine:
-        if _unchanged(mine).update(**values):
-            return until
-        # Another call has tripped or reset it since, so this error counts like that of any call.
-        return trip(error, scope, None, is_preflight=is_preflight)
-    replaceable = Q(reset_at__isnull=False) | Q(until__lt=until)
-    if not rows.filter(replaceable).update(**values):
-        hold = ProviderHold(**_owner(), scope=scope, **values)
-        ProviderHold.objects.bulk_create([hold], ignore_conflicts=True)
-        if kind in _DOUBTS:
-            limited.update(kind=_FAILING, reason=values["reason"])
-        return max(until, *rows.values_list("until", flat=True))
-    return until
 
 
 def reset(mine: ProviderHold | None) -> None:

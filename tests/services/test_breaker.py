@@ -320,6 +320,24 @@ def test_the_longest_wait_counts_if_another_request_is_limited_during_a_trial(
     assert (ProviderHold.objects.get().until, told) == (longest, longest)
 
 
+def test_the_longest_wait_counts_if_two_requests_trip_the_first_hold_of_a_key_at_a_time(
+    clock: time_machine.Traveller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    insert = ProviderHold.objects.bulk_create
+
+    def insert_second(*args: Any, **options: Any) -> Any:
+        monkeypatch.setattr(ProviderHold.objects, "bulk_create", insert)
+        holds.trip(RateLimited("HTTP 429", retry_after=3.0), "creates", None)
+        return insert(*args, **options)
+
+    monkeypatch.setattr(ProviderHold.objects, "bulk_create", insert_second)
+
+    told = holds.trip(RateLimited("HTTP 429", retry_after=40.0), "creates", None)
+
+    longest = timezone.now() + timedelta(seconds=40)
+    assert (ProviderHold.objects.get().until, told) == (longest, longest)
+
+
 def test_jobs_of_another_provider_neither_wait_nor_use_up_the_try(
     provider: SimulatedProvider, clock: time_machine.Traveller
 ) -> None:

@@ -258,16 +258,22 @@ MUTANTS = {
             '        return max(until, *rows.values_list("until", flat=True))\n',
         ),
         _mutant(
+            "of two first holds of a key, the second is dropped",
+            "holds.py",
+            "    if rows.filter(replaceable).exists():",
+            "    if False:",
+        ),
+        _mutant(
             "a rate limit takes the place of a preflight",
             "holds.py",
-            "    if kind in _LIMITS and not mine and doubtful.exists():",
+            "    if kind in _LIMITS and doubtful.exists():",
             "    if False:",
         ),
         _mutant(
             "a preflight is forgotten during a rate limit",
             "holds.py",
-            "        if kind in _DOUBTS:\n",
-            "        if False:\n",
+            "    if kind in _DOUBTS:\n",
+            "    if False:\n",
         ),
         # Publishing.
         _mutant(
