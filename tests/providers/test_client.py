@@ -729,7 +729,9 @@ def test_a_call_takes_no_longer_than_both_timeouts_together(
 @contextlib.contextmanager
 def _at(server: RawServer) -> Iterator[None]:
     # Use a new connection: a reused one might return the response of an earlier example.
-    connection._pooled = None
+    if connection._pooled is not None:
+        connection._pooled.close()
+        connection._pooled = None
     with override_settings(VIDEOJOBS={"BASE_URL": f"{server.url}/api", "API_KEY": KEY}):
         yield
 
