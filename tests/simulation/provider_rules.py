@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import defaultdict
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from videojobs import holds
@@ -64,7 +66,7 @@ class ProviderRules:
         self._digests: dict[str, str] = {}
         self._unclear: dict[str, Unclear] = {}
         #: By the key, and whether only create requests are limited.
-        self._limits: dict[tuple[str, bool], Limit] = {}
+        self._limits: dict[tuple[str, bool], list[Limit]] = defaultdict(list)
 
     @property
     def _moment(self) -> float:
@@ -166,13 +168,11 @@ class ProviderRules:
         """No claim after a rate limit, until the wait that the provider asked for is over."""
         world = self._world
         assert world.current
-        for only_creates in (False, True)[: 1 + is_create]:
-            limit = self._limits.get((key, only_creates))
-            if limit is None or claim.since - limit.at <= self._moment:
-                continue
+        for limit in chain(*(self._limits[key, kind] for kind in (False, True)[: 1 + is_create])):
             left = limit.until - world.now - world.clock_spread
+            is_known = claim.since - limit.at > self._moment
             is_excused = _is_hurt(limit.caller, limit.at) or _is_hurt(world.current, limit.at)
-            if left > 0 and not is_excused:
+            if left > 0 and is_known and not is_excused:
                 world.fail("limit", f"{row.name}: a request {left:.1f} s before a limit ends")
 
     def is_limited(self, key: str, seconds: float | None, *, is_create: bool) -> None:
@@ -182,11 +182,13 @@ class ProviderRules:
         """
         world = self._world
         assert world.current
-        known = self._limits.get((key, is_create))
-        until = known.until if known else 0.0
-        if seconds is not None or until < world.now:
-            ends = world.now + (world.poll_interval if seconds is None else seconds)
-            self._limits[key, is_create] = Limit(world.now, max(until, ends), world.current)
+        limits = self._limits[key, is_create]
+        if seconds is None and any(
+            limit.until >= world.now and not _is_hurt(limit.caller, limit.at) for limit in limits
+        ):
+            return
+        wait = world.poll_interval if seconds is None else seconds
+        limits.append(Limit(world.now, world.now + wait, world.current))
 
     def _digest(self, key: str) -> str:
         if key not in self._digests:
