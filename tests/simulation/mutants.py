@@ -329,7 +329,5 @@ FOUND = {
     "a poll soon after a rate limit": 104,
     "a poll of one job without a place is dropped": 312,
     "a job is resumed soon after it was stopped": 365,
-    "a trial that another call has overtaken is ignored": 10045,
-    "a limit after the end of the hold of its portion is ignored": 7046,
     "a late file restarts a download at once": 8607,
 }
