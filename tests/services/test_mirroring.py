@@ -392,6 +392,22 @@ def test_the_last_attempt_leaves_no_file_of_a_worker_that_was_lost(
     assert (job.mirror_status, files(media_root)) == ("failed", [])
 
 
+def test_a_last_attempt_deletes_files_only_after_its_failure_is_recorded(
+    provider: MeddledProvider, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.VIDEOJOBS = {**settings.VIDEOJOBS, "MIRROR_ATTEMPTS": 1}
+    seen: set[str] = set()
+    monkeypatch.setattr(
+        FileSystemStorage,
+        "delete",
+        lambda *_: seen.add(VideoJob.objects.get().mirror_status),
+    )
+
+    run(completed(provider, downloads=[Reset()]))
+
+    assert seen == {"failed"}
+
+
 def test_a_last_attempt_deletes_no_file_that_another_worker_has_recorded_meanwhile(
     provider: MeddledProvider, settings: Any, media_root: Path
 ) -> None:
