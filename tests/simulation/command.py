@@ -67,9 +67,11 @@ def main(arguments: Sequence[str]) -> int:
         return look_for_mutants(options.mutants or list(mutants.MUTANTS), chosen)
     if options.seed is not None:
         return replay(options.seed, is_shrunk=options.shrink)
-    seeds = range(options.first, options.first + options.seeds)
+    seeds: Sequence[int] = range(options.first, options.first + options.seeds)
+    if options.kind:
+        seeds = [seed for seed in seeds if options.kind in draw(seed).kind]
     return simulate(
-        [seed for seed in seeds if options.kind in draw(seed).kind],
+        seeds,
         options.processes,
         seconds=60 * (options.minutes or 1e6),
         stop=options.stop,

@@ -254,8 +254,8 @@ MUTANTS = {
         _mutant(
             "a trial that another call has overtaken is ignored",
             "holds.py",
-            "        return trip(error, scope, None, is_preflight=is_preflight)\n",
-            '        return max(until, *rows.values_list("until", flat=True))\n',
+            "        if _unchanged(mine).update(**values):",
+            "        if _unchanged(mine).update(**values) is not None:",
         ),
         _mutant(
             "of two first holds of a key, the second is dropped",

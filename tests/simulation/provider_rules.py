@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 from collections import defaultdict
 from dataclasses import dataclass
-from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from videojobs import holds
@@ -168,7 +167,8 @@ class ProviderRules:
         """No claim after a rate limit, until the wait that the provider asked for is over."""
         world = self._world
         assert world.current
-        for limit in chain(*(self._limits[key, kind] for kind in (False, True)[: 1 + is_create])):
+        of_creates = self._limits[key, True] if is_create else []
+        for limit in self._limits[key, False] + of_creates:
             left = limit.until - world.now - world.clock_spread
             is_known = claim.since - limit.at > self._moment
             is_excused = _is_hurt(limit.caller, limit.at) or _is_hurt(world.current, limit.at)

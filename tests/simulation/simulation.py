@@ -217,11 +217,13 @@ class Simulation(World):
         One that has lost its claim may have saved a file, and one that has recorded a failure has
         yet to delete those of all attempts.
         """
-        is_downloading = any(
-            thread.process is process and thread.name == "mirror" for thread in self._busy
-        )
         has_failed = any(row.mirror_status == "failed" for row in self.invariants.rows.values())
-        self.may_leave_files |= self.has_stalled or (is_downloading and has_failed)
+        self.may_leave_files |= self.has_stalled or (process in self._downloading and has_failed)
+
+    @property
+    def _downloading(self) -> set[Process]:
+        """The workers with a download in progress."""
+        return {thread.process for thread in self._busy if thread.name == "mirror"}
 
     def deploy(self, process: Process) -> None:
         """Shut a worker down, as by SIGTERM, and start it again with the current settings."""
@@ -513,8 +515,7 @@ class Simulation(World):
             if any(not kind.startswith(_NO_FAILURES) for _, kind in self.dealt):
                 return
             # Downloads wait for those of other jobs.
-            are_busy = {thread.process for thread in self._busy if thread.name == "mirror"}
-            all_download = are_busy.issuperset(self._alive("worker"))
+            all_download = self._downloading.issuperset(self._alive("worker"))
             patience = _PROMPT + self.clock_spread
             if late := self.invariants.late(patience, but_downloads=all_download):
                 self.fail("prompt", f"{late} waited for {_PROMPT:.0f} s, though nothing failed")
