@@ -706,6 +706,32 @@ def test_a_file_that_came_too_late_is_not_taken_away_from_who_has_just_recorded_
     assert len(files(media_root)) == 1
 
 
+def test_a_file_that_is_taken_away_late_after_another_kind_was_stored_is_fetched_again(
+    provider: MeddledProvider, media_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, delete = run(completed(provider)), FileSystemStorage.delete
+    pending = [True]
+
+    def delete_late(storage: FileSystemStorage, name: str) -> None:
+        if name.endswith(".mp4") and pending and pending.pop():
+            # Paused after its record: another worker stores the first kind again meanwhile.
+            provider.set_script("proj_1", Script(["completed"]))
+            assert operations.remirror(VideoJob.objects.get(), actor="ann")
+            assert run(job).output.name == name
+        delete(storage, name)
+
+    other = SAMPLE.replace(b"ftypisom", b"ftypqt  ", 1)
+    provider.set_script("proj_1", Script(["completed"], output=other))
+    assert operations.remirror(job, actor="ann")
+    with monkeypatch.context() as patch:
+        patch.setattr(FileSystemStorage, "delete", delete_late)
+        job = run(job)
+    assert job.mirror_status == "due"
+
+    assert run(job).mirror_status == "stored"
+    assert [path.name for path in files(media_root)] == [f"{job.pk}.mp4"]
+
+
 def test_a_late_worker_that_has_taken_the_same_bytes_away_has_them_fetched_again(
     provider: MeddledProvider, media_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -750,6 +776,26 @@ def test_a_storage_that_fails_after_it_has_saved_has_one_file_after_the_next_att
 
     assert run(job).mirror_status == "stored"
     assert len(files(media_root)) == 1
+
+
+def test_a_storage_that_fails_after_it_has_saved_leaves_no_file_of_another_kind(
+    provider: MeddledProvider, media_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = completed(provider)
+
+    def save_another_and_fail(storage: FileSystemStorage, name: str, content: Any) -> str:
+        path = Path(storage.path(name)).with_suffix(".webm")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"half a video")
+        raise OSError("connection reset")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FileSystemStorage, "_save", save_another_and_fail)
+        run(job)
+    job = run(job)
+
+    assert (job.mirror_status, job.mirror_attempts) == ("stored", 1)
+    assert [path.name for path in files(media_root)] == [f"{job.pk}.mp4"]
 
 
 def test_a_repeated_download_leaves_one_file_whatever_an_earlier_attempt_has_stored(

@@ -168,7 +168,10 @@ def _output_url(job: VideoJob, probed: list[ProviderHold]) -> tuple[str, VideoJo
 
 
 def _mirror_stored(job: VideoJob, stored: dict[str, Any]) -> None:
-    before = _files(job.output.name, job.poster.name)
+    unused = _files(job.output.name, job.poster.name) - _files_of(stored)
+    if job.mirror_attempts > 1 or job.error_count:
+        # Earlier attempts, also those of lost workers, may have left files with other extensions.
+        unused |= _all_names(job)
     recorded = record(
         job,
         mirror_status=MirrorStatus.STORED,
@@ -180,13 +183,10 @@ def _mirror_stored(job: VideoJob, stored: dict[str, Any]) -> None:
         due_at=None,
         **stored,
     )
-    if recorded and job.mirror_attempts == 1:
-        _delete(job, before - _files_of(stored))
-    elif recorded:
-        # Earlier attempts, also those of lost workers, may have left files with other extensions.
-        _delete_unused(job, before | _all_names(job))
-    else:
+    if not recorded:
         _clean_up(job, stored, _files_of(stored))
+    elif unused:
+        _clean_up(job, {}, unused)
 
 
 def _clean_up(job: VideoJob, stored: dict[str, Any], names: set[str]) -> None:
@@ -204,18 +204,18 @@ def _delete_unused(job: VideoJob, names: set[str]) -> None:
 
 
 def _remirror_if_replaced(job: VideoJob, stored: dict[str, Any]) -> None:
-    """Mirror a job again if the file of this late worker may have replaced the recorded one.
+    """Mirror a job again if this late worker may have replaced or deleted the recorded file.
 
     Another worker may have stored a file under the same name before. If that worker is still
     running, it must not record its hash. If another hash is recorded already, or if this worker
-    has deleted the file, the output is downloaded again.
+    has deleted the file, the output is downloaded again. `stored` is empty if it only deleted.
     """
 
     def why(other: VideoJob) -> str:
         is_other = other.output_sha256 != stored.get("output_sha256")
         if is_other and other.output.name == stored.get("output"):
             return "two workers stored different bytes"
-        return "" if _is_there(other) else "a worker that had lost its claim deleted the file"
+        return "" if _is_there(other) else "a late worker deleted the file"
 
     remirror_if(job, why)
 
