@@ -32,6 +32,8 @@ _COLUMNS = (
     "claim_token, check_count, error_count, mirror_attempts, output, output_size, output_sha256, "
     "error, poster, last_checked_at, finished_at"
 )
+#: The extension of a file by the brand in its first box.
+_EXTENSIONS = {b"isom": ".mp4", b"qt  ": ".mov"}
 _SIGNALS = {
     "completed": "job_completed",
     "failed": "job_failed",
@@ -299,6 +301,8 @@ class Invariants:
             self._fail("I8", f"{row.name} is stored, but its file has another hash")
         elif found not in task.outputs:
             self._fail("I8", f"the file of {row.name} is not what the provider sent")
+        elif not row.output.endswith(_EXTENSIONS[found[8:12]]):
+            self._fail("I8", f"the file of {row.name} is named …{row.output[-8:]}")
 
     # At a signal.
 

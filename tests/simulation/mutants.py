@@ -137,6 +137,18 @@ MUTANTS = {
             "    pass\n",
         ),
         _mutant(
+            "a file of another type stays after a failed attempt",
+            "services/mirroring.py",
+            "    if job.mirror_attempts > 1 or job.error_count:\n",
+            "    if job.mirror_attempts > 1:\n",
+        ),
+        _mutant(
+            "files of other types are deleted without another look",
+            "services/mirroring.py",
+            "        _clean_up(job, {}, unused)\n",
+            "        _delete_unused(job, unused)\n",
+        ),
+        _mutant(
             "a late file restarts a download at once",
             "managers.py",
             "done = self.transition(job, due_at=earliest(now, now), last_checked_at=now)",
@@ -330,4 +342,5 @@ FOUND = {
     "a poll of one job without a place is dropped": 312,
     "a job is resumed soon after it was stopped": 365,
     "a late file restarts a download at once": 8607,
+    "a file of another type stays after a failed attempt": 2033,
 }

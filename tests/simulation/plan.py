@@ -42,6 +42,7 @@ FAULTS = {
     "an output URL has expired": 0.25,
     "an output host answers with an error": 0.2,
     "an output changes its bytes": 0.6,
+    "an output changes its type": 0.5,
     "a storage refuses": 0.1,
     "a storage fails halfway": 0.4,
     "a storage saves and fails": 0.4,
@@ -74,6 +75,9 @@ FAULTS = {
     "the key changes": 0.02,
     "settings change": 0.3,
 }
+#: Faults that came later: drawn by dice of their own, for plans that have the other fault, so that
+#: recorded seeds without them keep their worlds.
+_ADDED = {"an output changes its type": "an output changes its bytes"}
 #: How the faults begin that operators deal out.
 OF_OPERATORS = ("an operator", "a purge")
 
@@ -255,10 +259,11 @@ def draw(seed: int) -> Plan:
     }
     fields |= {field: dice.choice(values) for field, values in kind.fields.items()}
     settings |= {setting: dice.choice(values) for setting, values in kind.settings.items()}
+    faults = _faults(dice, kind, is_operated=fields["operators"] > 0)
     return Plan(
         seed=seed,
         kind=name,
-        faults=_faults(dice, kind, is_operated=fields["operators"] > 0),
+        faults=faults | _added(seed, faults),
         offsets=_offsets(dice, fields.pop("clocks"), settings["CLOCK_SKEW"]),
         settings=settings,
         **fields,
@@ -269,7 +274,11 @@ def _faults(dice: random.Random, kind: Kind, *, is_operated: bool) -> dict[str, 
     """The faults of a plan, with their rates."""
     share = dice.choice((0.0, 0.03, 0.08) if kind.faults else (0.08, 0.2, 0.4))
     strength = dice.choice((0.5, 1.0, 1.0, 3.0))
-    drawn = {name: strength * rate for name, rate in FAULTS.items() if dice.random() < share}
+    drawn = {
+        name: strength * rate
+        for name, rate in FAULTS.items()
+        if name not in _ADDED and dice.random() < share
+    }
     for number, (name, rate) in enumerate(kind.faults.items()):
         if number == 0 or dice.random() < _FREQUENT:
             drawn[name] = rate
@@ -277,6 +286,15 @@ def _faults(dice: random.Random, kind: Kind, *, is_operated: bool) -> dict[str, 
         name: min(1.0, rate)
         for name, rate in drawn.items()
         if is_operated or not name.startswith(OF_OPERATORS)
+    }
+
+
+def _added(seed: int, faults: dict[str, float]) -> dict[str, float]:
+    dice = random.Random(f"added faults of {seed}")
+    return {
+        name: FAULTS[name]
+        for name, other in _ADDED.items()
+        if dice.random() < 0.5 and other in faults
     }
 
 

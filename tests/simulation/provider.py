@@ -65,10 +65,10 @@ class Creation:
     refused: bool = False
 
 
-def video(text: str) -> bytes:
-    """A small file with the boxes of an MP4."""
+def video(text: str, brand: bytes = b"isom") -> bytes:
+    """A small file with the boxes of an MP4, or of QuickTime with another brand."""
     body = text.encode()
-    head = struct.pack(">I4s4sI", 16, b"ftyp", b"isom", 0) + struct.pack(">I4s", 8, b"moov")
+    head = struct.pack(">I4s4sI", 16, b"ftyp", brand, 0) + struct.pack(">I4s", 8, b"moov")
     return head + struct.pack(">I4s", 8 + len(body), b"free") + body
 
 
@@ -180,7 +180,9 @@ class Provider:
         )
         if task.final == "completed" and self._world.deals("an output changes its bytes"):
             # Of the same size, or of another one.
-            task.outputs.append(video(f"{prompt} {number} B{self._dice.choice(('', 'C'))}"))
+            text = f"{prompt} {number} B{self._dice.choice(('', 'C'))}"
+            is_other = self._world.deals("an output changes its type")
+            task.outputs.append(video(text, b"qt  " if is_other else b"isom"))
         self.tasks[task.id] = task
         return task
 

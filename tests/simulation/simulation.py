@@ -214,11 +214,14 @@ class Simulation(World):
     def _note_files(self, process: Process) -> None:
         """Note whether a worker that dies may leave files that belong to no job.
 
-        One that has lost its claim may have saved a file, and one that has recorded a failure has
-        yet to delete those of all attempts.
+        One that has lost its claim may have saved a file. One that has recorded a failure has yet
+        to delete the files of all attempts, and one that has stored an output those of other types.
         """
-        has_failed = any(row.mirror_status == "failed" for row in self.invariants.rows.values())
-        self.may_leave_files |= self.has_stalled or (process in self._downloading and has_failed)
+        ended = {row.mirror_status for row in self.invariants.rows.values()}
+        may_delete = "failed" in ended or (
+            "stored" in ended and bool(self.counts["an output changes its type"])
+        )
+        self.may_leave_files |= self.has_stalled or (process in self._downloading and may_delete)
 
     @property
     def _downloading(self) -> set[Process]:
