@@ -1,6 +1,7 @@
 """How an output is stored, also by workers that are lost or late."""
 
 from contextlib import ExitStack, suppress
+from copy import copy
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ import pytest
 import time_machine
 from celery.exceptions import SoftTimeLimitExceeded
 from django.core.files.storage import FileSystemStorage
+from django.db import OperationalError
 from django.utils import timezone
 
 from tests.support import jobs
 from videojobs import operations, signals
+from videojobs.managers import VideoJobQuerySet
 from videojobs.mirror import pipeline as mirroring
 from videojobs.models import VideoJob
 from videojobs.services.heartbeat import Heartbeat
@@ -796,6 +799,30 @@ def test_a_storage_that_fails_after_it_has_saved_leaves_no_file_of_another_kind(
 
     assert (job.mirror_status, job.mirror_attempts) == ("stored", 1)
     assert [path.name for path in files(media_root)] == [f"{job.pk}.mp4"]
+
+
+def test_a_record_whose_answer_is_lost_leaves_no_file_of_another_kind(
+    provider: MeddledProvider, media_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = run(completed(provider))
+    other = SAMPLE.replace(b"ftypisom", b"ftypqt  ", 1)
+    provider.set_script("proj_1", Script(["completed"], output=other))
+    assert operations.remirror(job, actor="ann")
+    transition = VideoJobQuerySet.transition
+
+    def without_an_answer(rows: VideoJobQuerySet, job: VideoJob, **changes: Any) -> bool:
+        if changes.get("mirror_status") != "stored":
+            return transition(rows, job, **changes)
+        if transition(rows, copy(job), **changes):
+            raise OperationalError("server closed the connection unexpectedly")
+        return False
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VideoJobQuerySet, "transition", without_an_answer)
+        job = run(job)
+
+    assert job.mirror_status == "stored"
+    assert [path.name for path in files(media_root)] == [f"{job.pk}.mov"]
 
 
 def test_a_repeated_download_leaves_one_file_whatever_an_earlier_attempt_has_stored(

@@ -17,7 +17,7 @@ from videojobs.mirror import media, pipeline
 from videojobs.models import VideoJob
 from videojobs.testing import SAMPLE, Drop, Script, SimulatedProvider, sample
 
-from .steps import run
+from .steps import lose_the_worker, run
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -282,6 +282,30 @@ def test_a_video_and_a_poster_that_come_too_late_leave_together(
     run(job)
 
     assert files(media_root) == set()
+
+
+def test_a_poster_that_comes_too_late_over_that_of_another_video_is_made_again(
+    provider: SimulatedProvider, media_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, store_poster = completed(provider), pipeline.store_poster
+    pending = [True]
+
+    def taken_over_meanwhile(picture: bytes, destination: Any, stem: str) -> str:
+        if pending and pending.pop():  # another worker gets a file of another kind
+            other = SAMPLE.replace(b"ftypisom", b"ftypqt  ", 1)
+            provider.set_script("proj_1", Script(["completed"], output=other))
+            lose_the_worker()
+            assert run(job).output.name == f"{job.output_stem}.mov"
+            picture = b"an older picture"
+        return store_poster(picture, destination, stem)
+
+    monkeypatch.setattr(pipeline, "store_poster", taken_over_meanwhile)
+    job = run(job)
+    assert job.mirror_status == "due"
+
+    assert run(job).mirror_status == "stored"
+    assert files(media_root) == {f"{job.pk}.mov", f"{job.pk}.jpg"}
+    assert (media_root / f"{job.output_stem}.jpg").read_bytes().startswith(b"\xff\xd8")
 
 
 def test_mirroring_again_leaves_nothing_of_a_file_of_another_kind(

@@ -184,7 +184,7 @@ def _mirror_stored(job: VideoJob, stored: dict[str, Any]) -> None:
         **stored,
     )
     if not recorded:
-        _clean_up(job, stored, _files_of(stored))
+        _clean_up(job, stored, _files_of(stored) | unused)
     elif unused:
         _clean_up(job, {}, unused)
 
@@ -213,7 +213,7 @@ def _remirror_if_replaced(job: VideoJob, stored: dict[str, Any]) -> None:
 
     def why(other: VideoJob) -> str:
         is_other = other.output_sha256 != stored.get("output_sha256")
-        if is_other and other.output.name == stored.get("output"):
+        if is_other and _files_of(stored) & _files(other.output.name, other.poster.name):
             return "two workers stored different bytes"
         return "" if _is_there(other) else "a late worker deleted the file"
 
