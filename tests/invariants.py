@@ -255,7 +255,12 @@ MUTANTS = [
         "services/test_mirroring.py::test_a_job_that_was_deleted_while_its_file_was_stored_leaves_none",
     ),
     Mutant(
-        *("I8", "services/mirroring.py", "    _remirror_if_replaced(job, stored)\n", "    pass\n"),
+        *(
+            "I8",
+            "services/mirroring.py",
+            "    _remirror_if_replaced(job, stored, names)\n",
+            "    pass\n",
+        ),
         "services/test_mirroring.py::test_a_file_that_came_too_late_over_one_with_other_bytes_is_fetched_again",
     ),
     # Nothing paid is given up because of one odd answer, or of this site's own trouble.

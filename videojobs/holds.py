@@ -194,19 +194,23 @@ def trip(
         # Another call has tripped or reset it since, so this error counts like that of any call.
     values = _tripped(error, scope, None, is_preflight=is_preflight)
     kind, until = values["kind"], values["until"]
-    # A rate limit must not replace the preflight that another create request has made necessary.
-    doubtful, limited = (rows.filter(reset_at=None, kind__in=each) for each in (_DOUBTS, _LIMITS))
-    if kind in _LIMITS and doubtful.exists():
-        values["kind"] = _FAILING
-    replaceable = Q(reset_at__isnull=False) | Q(until__lt=until)
-    if rows.filter(replaceable).update(**values):
+    replaceable = rows.filter(Q(reset_at__isnull=False) | Q(until__lt=until))
+    doubtful, limited = (Q(reset_at=None, kind__in=kinds) for kinds in (_DOUBTS, _LIMITS))
+    others = replaceable
+    if kind in _LIMITS:
+        # It must not replace the preflight that another create request has made necessary, not
+        # even if that happens between these statements.
+        if replaceable.filter(doubtful).update(**values | {"kind": _FAILING}):
+            return until
+        others = replaceable.exclude(doubtful)
+    if others.update(**values):
         return until
     hold = ProviderHold(**_owner(), scope=scope, **values)
     ProviderHold.objects.bulk_create([hold], ignore_conflicts=True)
-    if rows.filter(replaceable).exists():  # another call has inserted a shorter one first
-        return trip(error, scope, None, is_preflight=is_preflight)
     if kind in _DOUBTS:
-        limited.update(kind=_FAILING, reason=values["reason"])
+        rows.filter(limited).update(kind=_FAILING, reason=values["reason"])
+    if replaceable.exists():  # another call has inserted a shorter one first, or reset a longer one
+        return trip(error, scope, None, is_preflight=is_preflight)
     return max(until, *rows.values_list("until", flat=True))
 
 

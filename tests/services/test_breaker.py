@@ -905,6 +905,38 @@ def test_a_rate_limit_of_another_create_request_does_not_replace_the_preflight(
     assert (hold.kind, hold.until) == ("failing", timezone.now() + timedelta(seconds=40))
 
 
+@pytest.mark.parametrize("is_first_hold", [True, False])
+@pytest.mark.parametrize("limit_is_interrupted", [True, False])
+@pytest.mark.parametrize("statement", range(1, 7))
+def test_a_preflight_stays_necessary_whatever_the_order_of_a_doubt_and_a_rate_limit(
+    statement: int, limit_is_interrupted: bool, is_first_hold: bool, clock: time_machine.Traveller
+) -> None:
+    limit, unclear = RateLimited("HTTP 429", retry_after=40.0), Unavailable("HTTP 502")
+    outer, inner = (limit, unclear) if limit_is_interrupted else (unclear, limit)
+    if not is_first_hold:
+        holds.trip(limit, "creates", None)
+        ProviderHold.objects.update(reset_at=timezone.now())
+    seen = 0
+
+    def interrupt(execute: Any, sql: str, *args: Any) -> Any:
+        nonlocal seen
+        seen += "videojobs_providerhold" in sql
+        if seen == statement:
+            seen += 1000
+            holds.trip(inner, "creates", None)
+        return execute(sql, *args)
+
+    with connection.execute_wrapper(interrupt):
+        holds.trip(outer, "creates", None)
+    if seen < 1000:  # it has fewer statements
+        holds.trip(inner, "creates", None)
+
+    hold = held()
+    assert hold
+    assert hold.kind in ("suspect", "failing")
+    assert hold.until >= timezone.now() + timedelta(seconds=40)
+
+
 @pytest.mark.parametrize(
     ("error", "scope"),
     [

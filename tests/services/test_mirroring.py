@@ -837,6 +837,21 @@ def test_a_repeated_download_leaves_one_file_whatever_an_earlier_attempt_has_sto
     assert [path.name for path in files(media_root)] == [f"{job.pk}.mp4"]
 
 
+def test_a_file_that_a_receiver_has_taken_away_is_not_downloaded_again(
+    provider: MeddledProvider, media_root: Path
+) -> None:
+    job = run(completed(provider, downloads=[Reset()]))
+
+    def take_away(job: VideoJob, **_: Any) -> None:
+        job.output.storage.delete(str(job.output.name))
+
+    signals.output_stored.connect(take_away)
+    job = run(job)
+    signals.output_stored.disconnect(take_away)
+
+    assert (job.mirror_status, job.mirror_attempts, files(media_root)) == ("stored", 2, [])
+
+
 def test_attempts_that_are_lost_with_their_workers_are_bounded(
     provider: MeddledProvider, settings: Any
 ) -> None:

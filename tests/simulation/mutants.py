@@ -133,7 +133,7 @@ MUTANTS = {
         _mutant(
             "a late file stays",
             "services/mirroring.py",
-            "    _remirror_if_replaced(job, stored)\n",
+            "    _remirror_if_replaced(job, stored, names)\n",
             "    pass\n",
         ),
         _mutant(
@@ -272,14 +272,20 @@ MUTANTS = {
         _mutant(
             "of two first holds of a key, the second is dropped",
             "holds.py",
-            "    if rows.filter(replaceable).exists():",
+            "    if replaceable.exists():",
             "    if False:",
         ),
         _mutant(
             "a rate limit takes the place of a preflight",
             "holds.py",
-            "    if kind in _LIMITS and doubtful.exists():",
-            "    if False:",
+            "    if kind in _LIMITS:\n",
+            "    if False:\n",
+        ),
+        _mutant(
+            "a rate limit takes the place of a preflight that came meanwhile",
+            "holds.py",
+            "        others = replaceable.exclude(doubtful)\n",
+            "        others = replaceable\n",
         ),
         _mutant(
             "a preflight is forgotten during a rate limit",
@@ -343,4 +349,5 @@ FOUND = {
     "a job is resumed soon after it was stopped": 365,
     "a late file restarts a download at once": 8607,
     "a file of another type stays after a failed attempt": 2033,
+    "a rate limit takes the place of a preflight that came meanwhile": 61429,
 }

@@ -168,10 +168,11 @@ def _output_url(job: VideoJob, probed: list[ProviderHold]) -> tuple[str, VideoJo
 
 
 def _mirror_stored(job: VideoJob, stored: dict[str, Any]) -> None:
-    unused = _files(job.output.name, job.poster.name) - _files_of(stored)
+    unused = _files(job.output.name, job.poster.name)
     if job.mirror_attempts > 1 or job.error_count:
         # Earlier attempts, also those of lost workers, may have left files with other extensions.
         unused |= _all_names(job)
+    unused -= _files_of(stored)
     recorded = record(
         job,
         mirror_status=MirrorStatus.STORED,
@@ -191,7 +192,7 @@ def _mirror_stored(job: VideoJob, stored: dict[str, Any]) -> None:
 
 def _clean_up(job: VideoJob, stored: dict[str, Any], names: set[str]) -> None:
     _delete_unused(job, names)
-    _remirror_if_replaced(job, stored)
+    _remirror_if_replaced(job, stored, names)
 
 
 def _delete_unused(job: VideoJob, names: set[str]) -> None:
@@ -203,19 +204,20 @@ def _delete_unused(job: VideoJob, names: set[str]) -> None:
         _delete(job, names - _files(*kept))
 
 
-def _remirror_if_replaced(job: VideoJob, stored: dict[str, Any]) -> None:
-    """Mirror a job again if this late worker may have replaced or deleted the recorded file.
+def _remirror_if_replaced(job: VideoJob, stored: dict[str, Any], names: set[str]) -> None:
+    """Mirror a job again if this late worker may have replaced or deleted a recorded file.
 
-    Another worker may have stored a file under the same name before. If that worker is still
+    Another worker may have stored a file under one of the `names` before. If that worker is still
     running, it must not record its hash. If another hash is recorded already, or if this worker
     has deleted the file, the output is downloaded again. `stored` is empty if it only deleted.
     """
 
     def why(other: VideoJob) -> str:
-        is_other = other.output_sha256 != stored.get("output_sha256")
-        if is_other and _files_of(stored) & _files(other.output.name, other.poster.name):
+        recorded = _files(other.output.name, other.poster.name)
+        if recorded & _files_of(stored) and other.output_sha256 != stored["output_sha256"]:
             return "two workers stored different bytes"
-        return "" if _is_there(other) else "a late worker deleted the file"
+        is_fine = not recorded & names or _is_there(other)
+        return "" if is_fine else "a late worker deleted the file"
 
     remirror_if(job, why)
 
