@@ -119,6 +119,8 @@ class Invariants:
         #: Job → the threads that have had a claim for its create request, or for its download.
         self._submitters: dict[str, set[Thread]] = defaultdict(set)
         self._mirrorers: dict[str, set[Thread]] = defaultdict(set)
+        #: Thread → the job whose download its message has claimed.
+        self.downloads: dict[Thread, str] = {}
         #: The signals that must be sent, and their deliveries.
         self.expected: Counter[tuple[str, ...]] = Counter()
         self._since: dict[tuple[str, ...], float] = {}
@@ -243,6 +245,7 @@ class Invariants:
             self._submitters[new.id].add(thread.root)
         elif old.mirror_status == "due":
             self._mirrorers[new.id].add(thread.root)
+            self.downloads[thread.root] = new.id
 
     def _recorded(self, thread: Thread, old: Row, new: Row, claim: Claim | None) -> None:
         world, pk = self._world, old.id

@@ -217,10 +217,11 @@ class Simulation(World):
         One that has lost its claim may have saved a file. One that has recorded a failure has yet
         to delete the files of all attempts, and one that has stored an output those of other types.
         """
-        ended = {row.mirror_status for row in self.invariants.rows.values()}
-        may_delete = "failed" in ended or (
-            "stored" in ended and bool(self.counts["an output changes its type"])
-        )
+        rows, downloads = self.invariants.rows, self.invariants.downloads
+        has_failed = any(row.mirror_status == "failed" for row in rows.values())
+        mine = {rows.get(pk) for thread, pk in downloads.items() if thread.process is process}
+        has_stored = any(row and row.mirror_status == "stored" for row in mine)
+        may_delete = has_failed or (has_stored and self.counts["an output changes its type"] > 0)
         self.may_leave_files |= self.has_stalled or (process in self._downloading and may_delete)
 
     @property
@@ -250,6 +251,7 @@ class Simulation(World):
         assert thread
         while message := self.broker.take(process, queues):
             self._busy.add(thread)
+            self.invariants.downloads.pop(thread, None)
             self.tell("runs %s", message)
             task = self.app.tasks[message.task]
             task_prerun.send(sender=task, task=task)
