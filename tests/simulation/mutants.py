@@ -348,6 +348,5 @@ FOUND = {
     "a poll of one job without a place is dropped": 312,
     "a job is resumed soon after it was stopped": 365,
     "a late file restarts a download at once": 8607,
-    "a file of another type stays after a failed attempt": 2033,
     "a rate limit takes the place of a preflight that came meanwhile": 61429,
 }
