@@ -41,14 +41,14 @@ _REFUSALS, _REFUSED = ProviderHold.Scope.REFUSALS, ProviderHold.Kind.REFUSED
 _SAME_REFUSALS = 3
 #: A hold until an operator decides.
 _NO_END = timedelta(days=36500)
-_DOUBTS, _LIMITS = (_SUSPECT, _FAILING), (ProviderHold.Kind.LIMITED,)
+_LIMITED = ProviderHold.Kind.LIMITED
 #: For how long after a hold portions are limited.
 _RECOVERY = timedelta(seconds=10)
 #: The part of polls that give way to create requests that wait for a rate limit.
 _CREATES_FIRST = 0.75
 #: The kind of a hold by error class; the first match applies.
 KINDS: dict[type[VideoJobsError], ProviderHold.Kind] = {
-    RateLimited: ProviderHold.Kind.LIMITED,
+    RateLimited: _LIMITED,
     KeyRejected: ProviderHold.Kind.REJECTED,
     WrongSetting: ProviderHold.Kind.SETTING,
     NotSent: ProviderHold.Kind.UNREACHABLE,
@@ -100,7 +100,7 @@ def limits(step: str) -> Limits:
     """The holds of a step. After the last one was reset, portions grow: 1, 2, 4 … every second."""
     now = timezone.now()
     rows = [hold for hold in _owned() if (hold.reset_at or now) > now - _RECOVERY]
-    by_rate = any(hold.kind == ProviderHold.Kind.LIMITED for hold in rows)
+    by_rate = any(hold.kind == _LIMITED for hold in rows)
     rows = [hold for hold in rows if hold.scope in _scopes(step)]
     held = [hold for hold in rows if hold.reset_at is None]
     ends = [hold.reset_at for hold in rows if hold.reset_at]
@@ -195,19 +195,19 @@ def trip(
     values = _tripped(error, scope, None, is_preflight=is_preflight)
     kind, until = values["kind"], values["until"]
     replaceable = rows.filter(Q(reset_at__isnull=False) | Q(until__lt=until))
-    doubtful, limited = (Q(reset_at=None, kind__in=kinds) for kinds in (_DOUBTS, _LIMITS))
-    others = replaceable
-    if kind in _LIMITS:
-        # It must not replace the preflight that another create request has made necessary, not
-        # even if that happens between these statements.
-        if replaceable.filter(doubtful).update(**values | {"kind": _FAILING}):
+    limited, others = Q(kind=_LIMITED, reset_at=None), replaceable
+    if kind == _LIMITED:
+        # It must not replace a hold that makes a preflight necessary, not even if another call
+        # trips that one between these statements.
+        preflights = Q(reset_at=None) & ~Q(kind=_LIMITED)
+        if replaceable.filter(preflights).update(**values | {"kind": _FAILING}):
             return until
-        others = replaceable.exclude(doubtful)
+        others = replaceable.exclude(preflights)
     if others.update(**values):
         return until
     hold = ProviderHold(**_owner(), scope=scope, **values)
     ProviderHold.objects.bulk_create([hold], ignore_conflicts=True)
-    if kind in _DOUBTS:
+    if kind in (_SUSPECT, _FAILING):
         rows.filter(limited).update(kind=_FAILING, reason=values["reason"])
     if replaceable.exists():  # another call has inserted a shorter one first, or reset a longer one
         return trip(error, scope, None, is_preflight=is_preflight)

@@ -14,7 +14,7 @@ from django.utils import timezone
 from tests.support import jobs
 from videojobs import holds, services
 from videojobs.conf import conf
-from videojobs.exceptions import KeyRejected, ProviderError, RateLimited, Unavailable
+from videojobs.exceptions import KeyRejected, NotSent, ProviderError, RateLimited, Unavailable
 from videojobs.managers import VideoJobQuerySet
 from videojobs.models import JobEvent, ProviderHold, VideoJob
 from videojobs.providers import client
@@ -899,6 +899,19 @@ def test_a_rate_limit_of_another_create_request_does_not_replace_the_preflight(
 
     for error in (limit, unclear) if limit_comes_first else (unclear, limit):
         holds.trip(error, "creates", None)
+
+    hold = held()
+    assert hold
+    assert (hold.kind, hold.until) == ("failing", timezone.now() + timedelta(seconds=40))
+
+
+def test_a_rate_limit_does_not_replace_a_preflight_that_found_no_connection(
+    clock: time_machine.Traveller,
+) -> None:
+    holds.trip(Unavailable("HTTP 502"), "creates", None)
+    holds.trip(NotSent("connection refused"), "creates", held(), is_preflight=True)
+
+    holds.trip(RateLimited("HTTP 429", retry_after=40.0), "creates", None)
 
     hold = held()
     assert hold

@@ -278,19 +278,25 @@ MUTANTS = {
         _mutant(
             "a rate limit takes the place of a preflight",
             "holds.py",
-            "    if kind in _LIMITS:\n",
+            "    if kind == _LIMITED:\n",
             "    if False:\n",
         ),
         _mutant(
             "a rate limit takes the place of a preflight that came meanwhile",
             "holds.py",
-            "        others = replaceable.exclude(doubtful)\n",
+            "        others = replaceable.exclude(preflights)\n",
             "        others = replaceable\n",
+        ),
+        _mutant(
+            "a rate limit takes the place of a preflight that found no connection",
+            "holds.py",
+            "preflights = Q(reset_at=None) & ~Q(kind=_LIMITED)",
+            "preflights = Q(reset_at=None, kind__in=(_SUSPECT, _FAILING))",
         ),
         _mutant(
             "a preflight is forgotten during a rate limit",
             "holds.py",
-            "    if kind in _DOUBTS:\n",
+            "    if kind in (_SUSPECT, _FAILING):\n",
             "    if False:\n",
         ),
         # Publishing.
@@ -349,4 +355,5 @@ FOUND = {
     "a job is resumed soon after it was stopped": 365,
     "a late file restarts a download at once": 8607,
     "a rate limit takes the place of a preflight that came meanwhile": 61429,
+    "a rate limit takes the place of a preflight that found no connection": 47111,
 }
