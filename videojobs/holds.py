@@ -195,7 +195,7 @@ def trip(
     values = _tripped(error, scope, None, is_preflight=is_preflight)
     kind, until = values["kind"], values["until"]
     replaceable = rows.filter(Q(reset_at__isnull=False) | Q(until__lt=until))
-    limited, others = Q(kind=_LIMITED, reset_at=None), replaceable
+    others = replaceable
     if kind == _LIMITED:
         # It must not replace a hold that makes a preflight necessary, not even if another call
         # trips that one between these statements.
@@ -208,7 +208,8 @@ def trip(
     hold = ProviderHold(**_owner(), scope=scope, **values)
     ProviderHold.objects.bulk_create([hold], ignore_conflicts=True)
     if kind in (_SUSPECT, _FAILING):
-        rows.filter(limited).update(kind=_FAILING, reason=values["reason"])
+        limited = rows.filter(kind=_LIMITED, reset_at=None)
+        limited.update(kind=_FAILING, reason=values["reason"])
     if replaceable.exists():  # another call has inserted a shorter one first, or reset a longer one
         return trip(error, scope, None, is_preflight=is_preflight)
     return max(until, *rows.values_list("until", flat=True))
