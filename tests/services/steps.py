@@ -22,6 +22,8 @@ from videojobs.testing import (
 
 HTML = Answer(200, "<html>Under maintenance</html>")
 WAITING = Script(["queued"])
+#: The sample as a file of another type, which is stored with the extension .mov.
+QUICKTIME = SAMPLE.replace(b"ftypisom", b"ftypqt  ", 1)
 
 
 class MeddledProvider(SimulatedProvider):

@@ -30,6 +30,7 @@ from videojobs.testing import (
 )
 
 from .steps import (
+    QUICKTIME,
     MeddledProvider,
     before_the_record,
     changes,
@@ -723,8 +724,7 @@ def test_a_file_that_is_taken_away_late_after_another_kind_was_stored_is_fetched
             assert run(job).output.name == name
         delete(storage, name)
 
-    other = SAMPLE.replace(b"ftypisom", b"ftypqt  ", 1)
-    provider.set_script("proj_1", Script(["completed"], output=other))
+    provider.set_script("proj_1", Script(["completed"], output=QUICKTIME))
     assert operations.remirror(job, actor="ann")
     with monkeypatch.context() as patch:
         patch.setattr(FileSystemStorage, "delete", delete_late)
@@ -805,8 +805,7 @@ def test_a_record_whose_answer_is_lost_leaves_no_file_of_another_kind(
     provider: MeddledProvider, media_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = run(completed(provider))
-    other = SAMPLE.replace(b"ftypisom", b"ftypqt  ", 1)
-    provider.set_script("proj_1", Script(["completed"], output=other))
+    provider.set_script("proj_1", Script(["completed"], output=QUICKTIME))
     assert operations.remirror(job, actor="ann")
     transition = VideoJobQuerySet.transition
 

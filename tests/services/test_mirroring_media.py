@@ -17,7 +17,7 @@ from videojobs.mirror import media, pipeline
 from videojobs.models import VideoJob
 from videojobs.testing import SAMPLE, Drop, Script, SimulatedProvider, sample
 
-from .steps import lose_the_worker, run
+from .steps import QUICKTIME, lose_the_worker, run
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -292,8 +292,7 @@ def test_a_poster_that_comes_too_late_over_that_of_another_video_is_made_again(
 
     def taken_over_meanwhile(picture: bytes, destination: Any, stem: str) -> str:
         if pending and pending.pop():  # another worker gets a file of another kind
-            other = SAMPLE.replace(b"ftypisom", b"ftypqt  ", 1)
-            provider.set_script("proj_1", Script(["completed"], output=other))
+            provider.set_script("proj_1", Script(["completed"], output=QUICKTIME))
             lose_the_worker()
             assert run(job).output.name == f"{job.output_stem}.mov"
             picture = b"an older picture"
@@ -312,8 +311,7 @@ def test_mirroring_again_leaves_nothing_of_a_file_of_another_kind(
     provider: SimulatedProvider, media_root: Path
 ) -> None:
     job = run(completed(provider))
-    other = SAMPLE.replace(b"ftypisom", b"ftypqt  ", 1)
-    provider.set_script("proj_1", Script(["completed"], output=other))
+    provider.set_script("proj_1", Script(["completed"], output=QUICKTIME))
     operations.remirror(job, actor="eve")
 
     job = run(job)
