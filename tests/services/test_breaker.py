@@ -28,6 +28,8 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 LIMITED = Answer(429, "Too fast.")
 FORBIDDEN = Answer(403, "Forbidden")
+#: Settings with which jobs expire after two hours.
+SOON_EXPIRED = {"OVERDUE_AFTER": 3600, "GIVE_UP_AFTER": 2 * 3600}
 
 
 @pytest.fixture
@@ -197,7 +199,7 @@ def test_a_try_that_gets_no_answer_leaves_the_hold_to_the_next_one(
 def test_a_key_that_stays_rejected_is_tried_slowly_and_no_job_ends(
     provider: SimulatedProvider, clock: time_machine.Traveller, settings: Any
 ) -> None:
-    settings.VIDEOJOBS |= {"OVERDUE_AFTER": 3600, "GIVE_UP_AFTER": 2 * 3600}
+    settings.VIDEOJOBS |= SOON_EXPIRED
     for number in range(5):
         tracked(provider, f"proj_{number}")
     provider.api_key = "another"
@@ -212,11 +214,12 @@ def test_a_key_that_stays_rejected_is_tried_slowly_and_no_job_ends(
 
 
 def test_time_under_a_hold_ends_no_job_when_the_key_is_right_again(
-    provider: SimulatedProvider, clock: time_machine.Traveller
+    provider: SimulatedProvider, clock: time_machine.Traveller, settings: Any
 ) -> None:
+    settings.VIDEOJOBS |= SOON_EXPIRED
     job = tracked(provider, "proj_1", "processing")
     key, provider.api_key = provider.api_key, "another"
-    go_on_for(clock, 25 * 3600, step=300)
+    go_on_for(clock, 3 * 3600, step=300)
     provider.api_key = key
     clock.move_to(over())
 
@@ -273,11 +276,12 @@ def test_a_task_that_alone_is_refused_holds_nobody(
 
 
 def test_a_task_that_alone_is_refused_expires_like_any_other(
-    provider: SimulatedProvider, clock: time_machine.Traveller
+    provider: SimulatedProvider, clock: time_machine.Traveller, settings: Any
 ) -> None:
+    settings.VIDEOJOBS |= SOON_EXPIRED
     job = tracked(provider, "proj_1", FORBIDDEN)
 
-    go_on_for(clock, 25 * 3600, step=300)
+    go_on_for(clock, 3 * 3600, step=300)
 
     job.refresh_from_db()
     assert job.status == Status.EXPIRED
@@ -494,12 +498,12 @@ def test_a_provider_that_takes_no_new_requests_is_still_asked_for_the_old_ones(
         provider.expect(f"kitten {number}.", Script(create=answer))
         submitted(f"kitten {number}.")
 
-    waited = go_on_for(clock, 2 * 3600, step=30)
+    waited = go_on_for(clock, 1800, step=30)
 
     statuses = list(VideoJob.objects.values_list("status", flat=True))
     assert waited == 0
     assert statuses.count(Status.PENDING) == 10
-    assert all(provider.checks(job.provider_task_id or "") > 25 for job in running)
+    assert all(provider.checks(job.provider_task_id or "") > 15 for job in running)
 
 
 def test_a_create_call_that_meets_the_limit_leaves_the_trial_of_checks_to_others(
@@ -843,21 +847,21 @@ def test_a_create_call_that_stays_open_costs_the_next_one_a_harmless_call(
 
 
 @pytest.mark.parametrize("answer", [OPEN["503"], OPEN["html"], Drop(), Answer(302)])
-def test_an_hour_of_maintenance_leaves_one_job_to_a_person(
+def test_twenty_minutes_of_maintenance_leave_one_job_to_a_person(
     answer: Any, provider: SimulatedProvider, clock: time_machine.Traveller
 ) -> None:
     for number in range(5):
         submitted(f"kitten {number}.")
     in_maintenance(provider, answer)
 
-    go_on_for(clock, 3500, step=20)
+    go_on_for(clock, 1200, step=20)
     statuses = list(VideoJob.objects.values_list("status", flat=True))
     provider.set_script(PROBE, Script([Answer(404)]))
     provider._expected.clear()
     go_on_for(clock, 300, step=20)
 
     assert (statuses.count(Status.UNCONFIRMED), statuses.count(Status.PENDING)) == (1, 4)
-    assert provider.checks(PROBE) < 3500 / 30 + 10
+    assert provider.checks(PROBE) < 1200 / 30 + 10
     assert not VideoJob.objects.filter(status=Status.PENDING).exists()
     assert [sent(provider, f"kitten {number}.") for number in range(5)] == [1] * 5
 
@@ -1056,11 +1060,11 @@ def test_a_provider_that_never_answers_the_harmless_call_well_gets_a_create_call
     for number in range(10):
         provider.expect(f"kitten {number}.", Script(create=Answer(500)))
         submitted(f"kitten {number}.")
-    go_on_for(clock, 3 * 3600 + 300, step=60)
+    go_on_for(clock, 3 * 3600 + 300, step=180)
     waited = VideoJob.objects.filter(status=Status.UNCONFIRMED).count()
     provider._expected.clear()
 
-    go_on_for(clock, 3600 + 300, step=60)
+    go_on_for(clock, 3600 + 300, step=180)
 
     assert waited == 1 + 3
     assert VideoJob.objects.filter(provider_task_id__isnull=False).count() == 6
