@@ -32,6 +32,16 @@ class NoPictures(FileSystemStorage):
         return saved
 
 
+class LostAnswers(FileSystemStorage):
+    """A storage that fails after it has saved a poster."""
+
+    def _save(self, name: str, content: Any) -> str:
+        saved: str = super()._save(name, content)  # type: ignore[misc]
+        if name.endswith(".jpg"):
+            raise OSError("connection reset")
+        return saved
+
+
 @pytest.fixture
 def provider(settings: Any) -> Iterator[SimulatedProvider]:
     with SimulatedProvider() as provider:
@@ -238,6 +248,18 @@ def test_a_poster_that_can_t_be_stored_is_no_reason_to_fetch_a_video_again(
     assert (job.mirror_status, job.poster.name, job.output_width) == ("stored", "", 320)
     assert files(media_root) == {f"{job.pk}.mp4"}
     assert f"job={job.pk} has no poster" in caplog.text
+
+
+def test_a_poster_that_is_saved_although_its_storage_fails_does_not_stay(
+    provider: SimulatedProvider, settings: Any, media_root: Path
+) -> None:
+    backend = {"BACKEND": f"{__name__}.LostAnswers"}
+    settings.STORAGES = {**settings.STORAGES, "default": backend}
+
+    job = run(completed(provider))
+
+    assert (job.mirror_status, job.poster.name) == ("stored", "")
+    assert files(media_root) == {f"{job.pk}.mp4"}
 
 
 def test_a_time_limit_while_a_poster_is_stored_is_no_reason_to_fetch_a_video_again(

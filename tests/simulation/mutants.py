@@ -163,10 +163,10 @@ MUTANTS = {
         _mutant(
             "the download happens inside a transaction",
             "services/mirroring.py",
-            "        _keep(job, probed, stored)\n",
+            "        left = _keep(job, probed, stored)\n",
             "        from django.db import transaction\n"
             "        with transaction.atomic():\n"
-            "            _keep(job, probed, stored)\n",
+            "            left = _keep(job, probed, stored)\n",
         ),
         # The sweep.
         _mutant(

@@ -20,6 +20,7 @@ from . import disk, formats, media, partial_files, s3
 from .destination import Destination
 from .download import fetch
 
+POSTER_EXTENSION = ".jpg"
 _PIECE = 256 * 1024
 # How much shorter than the provider's duration a video may be, in seconds or as a fraction: some
 # providers round it.
@@ -143,8 +144,8 @@ def store_poster(picture: bytes, destination: Destination, stem: str) -> str:
         file.write(picture)
         disk.flush(file)
         digest = hashlib.sha256(picture).hexdigest()
-        poster = Download(path, len(picture), digest, "image/jpeg", ".jpg")
-        return store(poster, destination, stem + poster.extension)
+        poster = Download(path, len(picture), digest, "image/jpeg", POSTER_EXTENSION)
+        return store(poster, destination, stem + POSTER_EXTENSION)
 
 
 def _give_mode(path: Path, destination: Destination) -> None:

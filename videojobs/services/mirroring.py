@@ -49,22 +49,23 @@ def mirror(job_id: UUID | str | None = None) -> bool:
     try:
         if job.mirror_attempts > conf.MIRROR_ATTEMPTS:
             raise DownloadError("all attempts are used up; the last one was lost with its worker")
-        _keep(job, probed, stored)
+        left = _keep(job, probed, stored)
     except ClaimLost:
         logger.info("job=%s was taken over by another worker during its download", job.pk)
     except Exception as error:
         _mirror_failed(job, error, stored)
     else:
-        _mirror_stored(job, stored)
+        _mirror_stored(job, stored, left)
     finally:
         breaker.give_back(probed)
     return True
 
 
-def _keep(job: VideoJob, probed: list[ProviderHold], stored: dict[str, Any]) -> None:
+def _keep(job: VideoJob, probed: list[ProviderHold], stored: dict[str, Any]) -> set[str]:
     """Download, verify and store the output; fill `stored` with the columns to record.
 
-    If this raises after `stored` is filled, the files named in it may or may not be in storage.
+    Returns the names of other files that may be in storage now: a poster whose storage failed. If
+    this raises after `stored` is filled, the files named in it may or may not be in storage.
     """
     destination, stem = Destination.of(job.output.storage), job.output_stem
     with Heartbeat(job, seconds=conf.longest_mirror) as claim, contextlib.ExitStack() as stack:
@@ -99,8 +100,10 @@ def _keep(job: VideoJob, probed: list[ProviderHold], stored: dict[str, Any]) -> 
             **outcome,
         }
         pipeline.store(done, destination, stored["output"])
-        if found and found.poster and not done.is_image:  # it may have the poster's name
-            stored["poster"] = _keep_poster(job, found.poster, destination)
+        if not (found and found.poster) or done.is_image:  # it may have the poster's name
+            return set()
+        stored["poster"] = _keep_poster(job, found.poster, destination)
+        return set() if stored["poster"] else {stem + pipeline.POSTER_EXTENSION}
 
 
 def _check(job: VideoJob, done: pipeline.Download) -> tuple[media.Media | None, dict[str, Any]]:
@@ -167,8 +170,8 @@ def _output_url(job: VideoJob, probed: list[ProviderHold]) -> tuple[str, VideoJo
     return answer.video_url, None
 
 
-def _mirror_stored(job: VideoJob, stored: dict[str, Any]) -> None:
-    unused = _files(job.output.name, job.poster.name)
+def _mirror_stored(job: VideoJob, stored: dict[str, Any], left: set[str]) -> None:
+    unused = left | _files(job.output.name, job.poster.name)
     if job.mirror_attempts > 1 or job.error_count:
         # Earlier attempts, also those of lost workers, may have left files with other extensions.
         unused |= _all_names(job)
