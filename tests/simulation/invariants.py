@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .plan import KEYS
+from .media import poster_of
+from .plan import FAULTS, KEYS
 from .provider import SECRET
 from .scheduler import START, Process, Thread
 
@@ -34,6 +35,8 @@ _COLUMNS = (
 )
 #: The extension of a file by the brand in its first box.
 _EXTENSIONS = {b"isom": ".mp4", b"qt  ": ".mov"}
+#: The faults that may cost a poster.
+_OF_STORAGES = tuple(kind for kind in FAULTS if kind.startswith("a storage"))
 _SIGNALS = {
     "completed": "job_completed",
     "failed": "job_failed",
@@ -306,6 +309,16 @@ class Invariants:
             self._fail("I8", f"the file of {row.name} is not what the provider sent")
         elif not row.output.endswith(_EXTENSIONS[found[8:12]]):
             self._fail("I8", f"the file of {row.name} is named …{row.output[-8:]}")
+        elif world.plan.has_posters:
+            self._check_poster(row, poster_of(found))
+
+    def _check_poster(self, row: Row, expected: bytes) -> None:
+        world = self._world
+        if row.poster and world.storage.contents(row.poster) != expected:
+            self._fail("I8", f"the poster of {row.name} is not that of its video")
+        has_failed = world.has_stalled or any(world.counts[kind] for kind in _OF_STORAGES)
+        if expected and not row.poster and not has_failed:
+            self._fail("poster", f"{row.name} has no poster, though no storage failed")
 
     # At a signal.
 

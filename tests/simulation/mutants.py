@@ -143,6 +143,24 @@ MUTANTS = {
             "    if job.mirror_attempts > 1:\n",
         ),
         _mutant(
+            "a poster stays that was saved although its storage failed",
+            "services/mirroring.py",
+            'return set() if stored["poster"] else {stem + pipeline.POSTER_EXTENSION}',
+            "return set()",
+        ),
+        _mutant(
+            "an old poster stays",
+            "services/mirroring.py",
+            "unused = left | _files(job.output.name, job.poster.name)",
+            "unused = left | _files(job.output.name)",
+        ),
+        _mutant(
+            "a replaced poster is not noticed",
+            "services/mirroring.py",
+            "    recorded = _files(other.output.name, other.poster.name)\n",
+            "    recorded = _files(other.output.name)\n",
+        ),
+        _mutant(
             "files of other types are deleted without another look",
             "services/mirroring.py",
             "        _clean_up(job, {}, unused)\n",
@@ -356,4 +374,5 @@ FOUND = {
     "a late file restarts a download at once": 8607,
     "a rate limit takes the place of a preflight that came meanwhile": 61429,
     "a rate limit takes the place of a preflight that found no connection": 47111,
+    "a poster stays that was saved although its storage failed": 3729,
 }

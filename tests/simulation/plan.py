@@ -78,6 +78,8 @@ FAULTS = {
 #: Faults that came later: drawn by dice of their own, for plans that have the other fault, so that
 #: recorded seeds without them keep their worlds.
 _ADDED = {"an output changes its type": "an output changes its bytes"}
+#: Some worlds with this fault have a media check that finds posters, for the same reason.
+_WITH_POSTERS = "an output changes its type"
 #: How the faults begin that operators deal out.
 OF_OPERATORS = ("an operator", "a purge")
 
@@ -188,7 +190,7 @@ KINDS = {
     ),
 }
 #: Drawn once for a whole plan, and counted there.
-OF_PLANS = ("clocks differ", *KINDS)
+OF_PLANS = ("clocks differ", "videos have posters", *KINDS)
 #: The chances that a seed has one of these kinds, and such a world each of its other faults.
 _OF_A_KIND, _FREQUENT = 0.75, 0.6
 
@@ -221,6 +223,8 @@ class Plan:
     offsets: tuple[float, ...] = (0.0,) * 5
     #: The storage has no paths on this machine.
     is_remote: bool = False
+    #: The media check runs, and finds posters in most videos.
+    has_posters: bool = False
     #: Use the claim of databases with SKIP LOCKED. SQLite locks the whole file instead.
     has_row_locks: bool = False
     has_beat: bool = True
@@ -260,10 +264,12 @@ def draw(seed: int) -> Plan:
     fields |= {field: dice.choice(values) for field, values in kind.fields.items()}
     settings |= {setting: dice.choice(values) for setting, values in kind.settings.items()}
     faults = _faults(dice, kind, is_operated=fields["operators"] > 0)
+    faults |= _added(seed, faults)
     return Plan(
         seed=seed,
         kind=name,
-        faults=faults | _added(seed, faults),
+        faults=faults,
+        has_posters=_WITH_POSTERS in faults and random.Random(f"posters of {seed}").random() < 0.5,
         offsets=_offsets(dice, fields.pop("clocks"), settings["CLOCK_SKEW"]),
         settings=settings,
         **fields,

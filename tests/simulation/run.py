@@ -27,11 +27,12 @@ from django.utils import timezone
 from videojobs import claims, services, signals, tasks
 from videojobs.http import transport
 from videojobs.mirror import disk, download
+from videojobs.mirror import media as media_check
 from videojobs.models import JobEvent, VideoJob
 from videojobs.queue import sender, wakeups
 from videojobs.services import calls, heartbeat, portions, recording, turnstile
 
-from . import primitives, simulation
+from . import media, primitives, simulation
 from .database import Database
 from .plan import Plan, draw
 from .scheduler import START, Violation
@@ -191,6 +192,7 @@ def _stand_ins() -> dict[Any, dict[str, Any]]:
         claims: {"time": time},
         tasks: {"time": time},
         download: {"time": time},
+        media_check: {"inspect": media.inspect},
         transport: {"time": time},
         disk: {"threading": threading, "queue": queue},
     }

@@ -20,6 +20,7 @@ _SMALLER: tuple[tuple[str, object], ...] = (
     ("slots", 1),
     ("offsets", (0.0,) * 5),
     ("is_remote", False),
+    ("has_posters", False),
     ("has_row_locks", False),
     ("stickiness", 0.9),
     ("calm_after", 40.0),

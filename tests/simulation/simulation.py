@@ -107,6 +107,8 @@ class Simulation(World):
         self.calm_lasted = 0.0
         if len(set(plan.offsets)) > 1:
             self.count("clocks differ")
+        if plan.has_posters:
+            self.count("videos have posters")
         if plan.kind:
             self.count(plan.kind)
 
@@ -215,13 +217,15 @@ class Simulation(World):
         """Note whether a worker that dies may leave files that belong to no job.
 
         One that has lost its claim may have saved a file. One that has recorded a failure has yet
-        to delete the files of all attempts, and one that has stored an output those of other types.
+        to delete the files of all attempts, and one that has stored an output those of other types
+        and posters.
         """
         rows, downloads = self.invariants.rows, self.invariants.downloads
         has_failed = any(row.mirror_status == "failed" for row in rows.values())
         mine = {rows.get(pk) for thread, pk in downloads.items() if thread.process is process}
         has_stored = any(row and row.mirror_status == "stored" for row in mine)
-        may_delete = has_failed or (has_stored and self.counts["an output changes its type"] > 0)
+        has_others = self.counts["an output changes its type"] > 0 or self.plan.has_posters
+        may_delete = has_failed or (has_stored and has_others)
         self.may_leave_files |= self.has_stalled or (process in self._downloading and may_delete)
 
     @property
