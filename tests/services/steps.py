@@ -22,6 +22,8 @@ from videojobs.testing import (
 
 HTML = Answer(200, "<html>Under maintenance</html>")
 WAITING = Script(["queued"])
+#: Settings with which jobs expire after two hours.
+SOON_EXPIRED = {"OVERDUE_AFTER": 3600, "GIVE_UP_AFTER": 2 * 3600}
 #: The sample as a file of another type, which is stored with the extension .mov.
 QUICKTIME = SAMPLE.replace(b"ftypisom", b"ftypqt  ", 1)
 

@@ -16,7 +16,15 @@ from videojobs.presentation import alerts, descriptions, visitors
 from videojobs.states import Status
 from videojobs.testing import Answer, Drop, Script
 
-from .steps import MeddledProvider, last_reason, lose_the_worker, run, submitted, tracked
+from .steps import (
+    SOON_EXPIRED,
+    MeddledProvider,
+    last_reason,
+    lose_the_worker,
+    run,
+    submitted,
+    tracked,
+)
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -479,7 +487,7 @@ def test_a_job_of_another_provider_writes_a_handful_of_events_and_delays_no_othe
 def test_a_wrong_setting_ends_no_job_that_is_past_its_time(
     provider: MeddledProvider, settings: Any, clock: time_machine.Traveller
 ) -> None:
-    right = settings.VIDEOJOBS | {"OVERDUE_AFTER": 3600, "GIVE_UP_AFTER": 2 * 3600}
+    right = settings.VIDEOJOBS | SOON_EXPIRED
     job = tracked(provider, Script(["completed"]))
     settings.VIDEOJOBS = {**right, "API_KEY": ""}
     end = timezone.now() + timedelta(hours=3)

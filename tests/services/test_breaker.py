@@ -22,14 +22,12 @@ from videojobs.services import breaker
 from videojobs.states import Status
 from videojobs.testing import Answer, Drop, Hang, Script, SimulatedProvider
 
-from .steps import run
+from .steps import SOON_EXPIRED, run
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 LIMITED = Answer(429, "Too fast.")
 FORBIDDEN = Answer(403, "Forbidden")
-#: Settings with which jobs expire after two hours.
-SOON_EXPIRED = {"OVERDUE_AFTER": 3600, "GIVE_UP_AFTER": 2 * 3600}
 
 
 @pytest.fixture
@@ -861,7 +859,7 @@ def test_twenty_minutes_of_maintenance_leave_one_job_to_a_person(
     go_on_for(clock, 300, step=20)
 
     assert (statuses.count(Status.UNCONFIRMED), statuses.count(Status.PENDING)) == (1, 4)
-    assert provider.checks(PROBE) < 1200 / 30 + 10
+    assert provider.checks(PROBE) < 1200 / 30 + 3
     assert not VideoJob.objects.filter(status=Status.PENDING).exists()
     assert [sent(provider, f"kitten {number}.") for number in range(5)] == [1] * 5
 
